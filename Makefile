@@ -1,0 +1,40 @@
+# Bare `make` says what there is. Each target does all of its own set-up.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+venv: $(STAMP)  ## make the virtual environment in .venv
+
+$(STAMP): pyproject.toml
+	@./scripts/make-venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(STAMP)  ## run a real job, kill things in the middle, show that nothing is lost
+	$(VENV)/bin/multihost demo
+
+test: $(STAMP)  ## run all tests (they start what they need)
+	$(PY) -m pytest
+
+check: $(STAMP)  ## lint, types, layers, generated documents
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(PY) scripts/diagrams.py --check
+
+bench: $(STAMP)  ## measure, beside multiprocessing in the same run
+	$(PY) tests/bench/run.py
+
+docs: $(STAMP)  ## regenerate the generated parts of the documents
+	$(PY) scripts/diagrams.py
+
+clean:  ## remove what the other targets made
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.PHONY: help venv demo test check bench docs clean

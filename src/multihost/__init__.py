@@ -1,0 +1,60 @@
+"""multiprocessing, across machines.
+
+The names here are loaded when they are first used, so that importing the
+package costs a program nothing that it does not need.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Pool": "multihost.pool",
+    "Executor": "multihost.executor",
+    "AsyncClient": "multihost.client",
+    "Client": "multihost.client",
+    "connect": "multihost.client",
+    "active_children": "multihost.context",
+    "cpu_count": "multihost.context",
+    "current_process": "multihost.context",
+    "freeze_support": "multihost.context",
+    "get_context": "multihost.context",
+    "get_start_method": "multihost.context",
+    "set_start_method": "multihost.context",
+    "AuthenticationError": "multihost.errors",
+    "MultihostError": "multihost.errors",
+    "TimeoutError": "multihost.errors",
+}
+
+__all__ = sorted(_HOMES)  # noqa: PLE0605 - computed from the one table
+
+if TYPE_CHECKING:
+    from multihost.client import AsyncClient, Client, connect
+    from multihost.context import (
+        active_children,
+        cpu_count,
+        current_process,
+        freeze_support,
+        get_context,
+        get_start_method,
+        set_start_method,
+    )
+    from multihost.errors import AuthenticationError, MultihostError, TimeoutError  # noqa: A004
+    from multihost.executor import Executor
+    from multihost.pool import Pool
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        message = f"module 'multihost' has no attribute {name!r}"
+        raise AttributeError(message)
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

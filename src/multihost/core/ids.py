@@ -1,0 +1,82 @@
+"""How things are numbered.
+
+A task's number is its job's number and its index in one 64-bit integer, so
+that a job's tasks lie side by side in the store and need no second index.
+People read and write it as ``42/7``: task 7 of job 42.
+"""
+
+INDEX_BITS = 32
+MAX_INDEX = (1 << INDEX_BITS) - 1
+"""Largest index of a task within its job (4,294,967,295)."""
+MAX_JOB = (1 << 31) - 1
+"""Largest number of a job (2,147,483,647)."""
+
+TOKEN_COUNT_BITS = 40
+"""Leases that one epoch can grant (a million a second for twelve days)."""
+
+UID_BYTES = 16
+
+
+def task_id(job: int, index: int) -> int:
+    """Number of the task at ``index`` of ``job``."""
+    return job << INDEX_BITS | index
+
+
+def job_of(task: int) -> int:
+    """Number of the job that ``task`` belongs to."""
+    return task >> INDEX_BITS
+
+
+def index_of(task: int) -> int:
+    """Index of ``task`` within its job, from 0."""
+    return task & MAX_INDEX
+
+
+def first_task(job: int) -> int:
+    """Smallest task number that ``job`` can hold."""
+    return job << INDEX_BITS
+
+
+def last_task(job: int) -> int:
+    """Largest task number that ``job`` can hold."""
+    return job << INDEX_BITS | MAX_INDEX
+
+
+def task_name(task: int) -> str:
+    """``42/7``, the way people read a task's number."""
+    return f"{job_of(task)}/{index_of(task)}"
+
+
+def parse_task_name(text: str) -> tuple[int, int | None]:
+    """Job and index from ``42/7``, or job and None from ``42``.
+
+    Raises ValueError that says what is expected.
+    """
+    job, slash, index = text.partition("/")
+    if not job.isdecimal() or (slash and not index.isdecimal()):
+        message = f"{text!r} is neither a job (42) nor a task (42/7)"
+        raise ValueError(message)
+    return int(job), int(index) if slash else None
+
+
+def first_token(epoch: int) -> int:
+    """Smallest lease token of ``epoch``; tokens of a later epoch are all larger.
+
+    The epoch rises each time a server opens the store, so a token that was
+    granted but lost with the machine's memory can never be granted again.
+    """
+    return epoch << TOKEN_COUNT_BITS
+
+
+def make_uid(now_ms: int, randomness: bytes) -> bytes:
+    """UUID version 7 (RFC 9562) of a Unix time in ms and ten random bytes.
+
+    Ordered by time, so that the store's unique index grows at its end.
+    """
+    if len(randomness) != 10:  # noqa: PLR2004 - 80 bits beside the 48 of the time
+        message = f"need 10 random bytes, got {len(randomness)}"
+        raise ValueError(message)
+    raw = bytearray(now_ms.to_bytes(6, "big") + randomness)
+    raw[6] = raw[6] & 0x0F | 0x70
+    raw[8] = raw[8] & 0x3F | 0x80
+    return bytes(raw)

@@ -1,0 +1,128 @@
+"""What a job is: everything its tasks share, said once.
+
+A task's own row holds only what differs from its neighbours (its payload, its
+state); a million tasks of one ``map`` share one ``JobSpec``.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from multihost.core.resources import Requirement
+from multihost.core.retry import Backoff, Limits
+
+DEFAULT_QUEUE = "default"
+DAY_S = 86_400.0
+MAX_NAME_CHARS = 200
+MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
+
+
+class Style(StrEnum):
+    """How a worker applies a job's function to a task's payload."""
+
+    CALL = "call"
+    """Payload is ``(args, kwargs)``; the result is ``f(*args, **kwargs)``."""
+    MAP = "map"
+    """Payload is a list of items; the result is ``[f(x) for x in items]``."""
+    STARMAP = "starmap"
+    """Payload is a list of tuples; the result is ``[f(*x) for x in items]``."""
+    COMMAND = "command"
+    """Payload is a msgpack map ``{argv, env, cwd, stdin}``; the result is the exit code."""
+
+
+class Context(msgspec.Struct, frozen=True):
+    """A pool's own child processes: who shares them, how many, how they begin and end.
+
+    A child that served one context is never used for another.
+    """
+
+    uid: str
+    initializer: bytes | None = None
+    """Hash of the blob with the pickled ``(function, args)`` run once in each child."""
+    max_tasks: int | None = None
+    """Tasks after which a child is replaced."""
+    name: str = ""
+    """Prefix of the children's process name."""
+
+
+class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a user asks for in one act of submitting.
+
+    All durations are in seconds. Instants don't occur: a client says "in 10 s",
+    the server's clock decides when that is.
+    """
+
+    style: Style = Style.CALL
+    function: bytes | None = None
+    """Hash of the blob with the pickled function."""
+    label: str = ""
+    """What people see: the function's qualified name or the command line."""
+    name: str | None = None
+    """Unique among the named; submitting it again attaches to the first. It outlives its client."""
+    unique_key: str | None = None
+    """A second submit with the same key attaches to the first, while the record lives."""
+    fingerprint: bytes | None = None
+    """Digest of the function's code: told apart when a name or key is used again."""
+    user: str = ""
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    """Larger goes first."""
+    delay_s: float = 0.0
+    """Not before so many seconds after the submit."""
+    timeout_s: float | None = None
+    """Run time a single attempt may take."""
+    ttl_s: float | None = None
+    """A task that waited so long without starting ends as failed (expired)."""
+    limits: Limits = Limits()
+    backoff: Backoff = Backoff()
+    key_limit: int | None = None
+    """Tasks of one key that may run at the same time."""
+    key_delay_s: float = 0.0
+    """Least time between two starts of tasks with one key."""
+    requires: Requirement = Requirement()
+    width: int | None = None
+    """Slots, over all workers, that may serve the job's context at once."""
+    context: Context | None = None
+    after: tuple[int, ...] = ()
+    """Jobs that have to succeed first."""
+    is_transient: bool = False
+    """Lives with its client: cancelled when that is gone, results dropped once taken."""
+    wants_starts: bool = False
+    """The client is told when a task starts, too."""
+    wants_output: bool = False
+    """The client is sent what the tasks print, as they print it."""
+    retention_s: float = 7 * DAY_S
+    """How long an ended job and its results stay."""
+
+
+class JobSpecError(ValueError):
+    """A job's options contradict a limit; the message names both."""
+
+
+def check(spec: JobSpec) -> None:
+    """Raise JobSpecError for the first option that no server accepts."""
+    for what, text in (("name", spec.name), ("queue", spec.queue), ("unique_key", spec.unique_key)):
+        if text is not None and not 0 < len(text) <= MAX_NAME_CHARS:
+            message = f"{what} has {len(text)} characters; 1 to {MAX_NAME_CHARS} are allowed"
+            raise JobSpecError(message)
+    if not MIN_PRIORITY <= spec.priority <= MAX_PRIORITY:
+        message = f"priority {spec.priority} is not within {MIN_PRIORITY} to {MAX_PRIORITY}"
+        raise JobSpecError(message)
+    for what, number, least in (
+        ("limits.max_attempts", spec.limits.max_attempts, 1),
+        ("limits.max_crashes", spec.limits.max_crashes, 1),
+        ("limits.max_losses", spec.limits.max_losses, 1),
+        ("key_limit", spec.key_limit, 1),
+        ("width", spec.width, 1),
+        ("timeout_s", spec.timeout_s, 0),
+        ("ttl_s", spec.ttl_s, 0),
+        ("delay_s", spec.delay_s, 0),
+        ("key_delay_s", spec.key_delay_s, 0),
+        ("retention_s", spec.retention_s, 0),
+    ):
+        if number is not None and not number >= least:
+            message = f"{what} is {number}; it has to be at least {least}"
+            raise JobSpecError(message)
+    if spec.style is not Style.COMMAND and spec.function is None:
+        message = f"a job of style {spec.style.value!r} needs a function"
+        raise JobSpecError(message)

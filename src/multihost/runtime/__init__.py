@@ -1,0 +1,1 @@
+"""What every process needs: connections, clocks, configuration, services."""

@@ -1,0 +1,275 @@
+"""One WebSocket connection that carries messages; the same at both ends.
+
+The WebSocket itself is the sans-I/O implementation of ``websockets``; the
+legality of messages is ``wire.session``'s. A Link only moves bytes. Messages
+sent in one turn of the event loop leave together in one frame: under load
+frames are full, and a lone message waits for nothing.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from websockets.client import ClientProtocol
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request, Response
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.uri import parse_uri
+
+from multihost.wire.codec import (
+    WireError,
+    decode_from_peer,
+    decode_from_server,
+    encode,
+)
+from multihost.wire.message import MAX_FRAME_BYTES, Message
+from multihost.wire.session import IllegalMessageError, Session
+
+WRITE_BUFFER_BYTES = 4 << 20
+"""Unsent bytes above which a link says it is not writable."""
+PATH = "/ws"
+
+
+class LinkOwner(Protocol):
+    """Who a link reports to. Calls come from the event loop and must not block."""
+
+    def link_opened(self, link: "Link") -> None:
+        """The WebSocket handshake is done; messages may be sent."""
+        ...
+
+    def link_received(self, link: "Link", messages: Sequence[Any]) -> None:
+        """Legal messages came, in the order sent."""
+        ...
+
+    def link_writable(self, link: "Link") -> None:
+        """The backlog of unsent bytes is gone, after ``is_writable`` was False."""
+        ...
+
+    def link_closed(self, link: "Link", reason: str) -> None:
+        """The connection is gone; comes exactly once."""
+        ...
+
+
+class Link(asyncio.Protocol):
+    """A connection as an asyncio protocol.
+
+    Invariant: ``link_closed`` is called exactly once for each link, whatever
+    happens, and nothing else is called after it.
+    """
+
+    def __init__(
+        self,
+        owner: LinkOwner,
+        session: Session,
+        protocol: ServerProtocol | ClientProtocol,
+        max_frame_bytes: int = MAX_FRAME_BYTES,
+    ) -> None:
+        """Carry messages for ``owner`` over ``protocol``, checked by ``session``."""
+        self.owner = owner
+        self.session = session
+        self.is_writable = True
+        self.peer_address = ""
+        self._protocol = protocol
+        self._max_frame_bytes = max_frame_bytes
+        self._decode: Any = decode_from_peer if session.is_server else decode_from_server
+        self._transport: asyncio.Transport | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._outbox: list[Message] = []
+        self._is_flush_due = False
+        self._parts: list[bytes] = []
+        self._is_open = False
+        self._is_closed = False
+        self._reason = ""
+
+    # asyncio.Protocol ------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin the handshake (a client) or wait for it (a server)."""
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - uvicorn and asyncio promise it
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        address = transport.get_extra_info("peername")
+        self.peer_address = f"{address[0]}:{address[1]}" if address else "?"
+        if isinstance(self._protocol, ClientProtocol):
+            self._protocol.send_request(self._protocol.connect())
+            self._write()
+
+    def data_received(self, data: bytes) -> None:
+        """Hand bytes to the WebSocket and messages to the owner."""
+        protocol = self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Frame):
+                self._frame_received(event)
+            else:
+                self._handshake_received(event)
+            if self._is_closed:
+                return
+        self._write()
+
+    def eof_received(self) -> None:
+        """Answer the other end's half-close."""
+        self._protocol.receive_eof()
+        self._write()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the owner, once."""
+        if not self._reason:
+            self._reason = str(exc) if exc else "the other end closed the connection"
+        self._closed()
+
+    def pause_writing(self) -> None:
+        """Note back-pressure."""
+        self.is_writable = False
+
+    def resume_writing(self) -> None:
+        """Back-pressure is over."""
+        self.is_writable = True
+        if self._is_open and not self._is_closed:
+            self.owner.link_writable(self)
+
+    # for the owner ---------------------------------------------------------------
+
+    def send(self, message: Message) -> None:
+        """Send a message with all others of this turn of the loop; after a close, nothing."""
+        if self._is_closed:
+            return
+        self.session.sent(message)
+        self._outbox.append(message)
+        if not self._is_flush_due:
+            self._is_flush_due = True
+            assert self._loop is not None  # noqa: S101 - set when the connection was made
+            self._loop.call_soon(self._flush)
+
+    def pause_reading(self) -> None:
+        """Take no more bytes from the other end for now: back-pressure on it."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Take bytes again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self, reason: str) -> None:
+        """Send what is waiting, then close; ``link_closed`` follows."""
+        if self._is_closed:
+            return
+        self._flush()
+        self._reason = self._reason or reason
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(CloseCode.NORMAL_CLOSURE, reason[:100])
+            self._write()
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self, reason: str) -> None:
+        """Cut the connection at once."""
+        self._reason = self._reason or reason
+        if self._transport is not None:
+            self._transport.abort()
+
+    # within ------------------------------------------------------------------------
+
+    def _handshake_received(self, event: Request | Response) -> None:
+        if isinstance(event, Request):
+            assert isinstance(self._protocol, ServerProtocol)  # noqa: S101 - only servers get requests
+            if event.path.partition("?")[0] == PATH:
+                answer = self._protocol.accept(event)
+            else:
+                answer = self._protocol.reject(404, f"WebSocket connections go to {PATH}\n")
+            self._protocol.send_response(answer)
+            self._write()
+        if self._protocol.state is State.OPEN:
+            self._is_open = True
+            self.owner.link_opened(self)
+        else:
+            error = self._protocol.handshake_exc
+            self._fail(f"no WebSocket handshake: {error or 'refused'}")
+
+    def _frame_received(self, frame: Frame) -> None:
+        if frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
+            if frame.fin and not self._parts:
+                self._messages_received(frame.data)
+                return
+            self._parts.append(frame.data)
+            if frame.fin:
+                whole, self._parts = b"".join(self._parts), []
+                self._messages_received(whole)
+        elif frame.opcode is Opcode.TEXT:
+            self._fail("a text frame; the protocol is binary")
+
+    def _messages_received(self, data: bytes) -> None:
+        received = self.session.received
+        try:
+            messages = self._decode(data, self._max_frame_bytes)
+            for message in messages:
+                received(message)
+        except (WireError, IllegalMessageError) as error:
+            self._fail(str(error))
+            return
+        self.owner.link_received(self, messages)
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        if self._outbox and self._protocol.state is State.OPEN:
+            messages, self._outbox = self._outbox, []
+            self._send_frames(messages)
+            self._write()
+
+    def _send_frames(self, messages: list[Message]) -> None:
+        frame = encode(messages)
+        if len(frame) > self._max_frame_bytes and len(messages) > 1:
+            half = len(messages) // 2
+            self._send_frames(messages[:half])
+            self._send_frames(messages[half:])
+        else:
+            self._protocol.send_binary(frame)
+
+    def _write(self) -> None:
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        for data in self._protocol.data_to_send():
+            if data:
+                transport.write(data)
+            elif transport.can_write_eof():
+                transport.write_eof()
+        if self._protocol.state in (State.CLOSING, State.CLOSED):
+            error = self._protocol.parser_exc
+            if error is not None:
+                self._reason = self._reason or str(error)
+            transport.close()
+
+    def _fail(self, reason: str) -> None:
+        self._reason = self._reason or reason
+        if self._protocol.state is State.OPEN:
+            self._protocol.fail(CloseCode.POLICY_VIOLATION, reason[:100])
+            self._write()
+        if self._transport is not None:
+            self._transport.close()
+
+    def _closed(self) -> None:
+        if not self._is_closed:
+            self._is_closed = True
+            self._outbox.clear()
+            self.owner.link_closed(self, self._reason)
+
+
+def server_link(owner: LinkOwner, max_frame_bytes: int = MAX_FRAME_BYTES) -> Link:
+    """Server's end of a connection whose HTTP request is about to be fed to it."""
+    # A page in a browser has an origin and no business here; our own peers send none.
+    protocol = ServerProtocol(origins=[None], max_size=max_frame_bytes)
+    return Link(owner, Session(None), protocol, max_frame_bytes)
+
+
+def client_link(
+    owner: LinkOwner, session: Session, url: str, max_frame_bytes: int = MAX_FRAME_BYTES
+) -> Link:
+    """Client's end of a connection to the WebSocket address ``url``."""
+    protocol = ClientProtocol(parse_uri(url), max_size=max_frame_bytes)
+    return Link(owner, session, protocol, max_frame_bytes)
+
+

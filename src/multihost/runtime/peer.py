@@ -1,0 +1,294 @@
+"""Keeping a session with the server over successive connections.
+
+Workers and clients are both *peers*: they connect, prove the key, open their
+session, send a heartbeat, and when the connection breaks they come back to the
+same session, by themselves, at the next address of their list. What the
+session means is its owner's business.
+"""
+
+import asyncio
+import contextlib
+import random
+import secrets
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from multihost.errors import AuthenticationError, ConnectionLost, ProtocolError, ServerNotFound
+from multihost.runtime import clock
+from multihost.runtime.link import Link, client_link
+from multihost.wire import message as m
+from multihost.wire.session import Session, is_proof, peer_proof, server_proof
+
+CONNECT_S = 10.0
+"""Time for one connection to open, handshake included."""
+FIRST_BACKOFF_S = 0.05
+MAX_BACKOFF_S = 2.0
+
+
+class PeerOwner(Protocol):
+    """What a peer asks of and tells to the worker or client it serves."""
+
+    def opening(self) -> m.Attach | m.Enlist:
+        """The message that opens the session, or comes back to it."""
+        ...
+
+    def connected(self, welcome: m.Welcome) -> None:
+        """The session stands, for the first time or again."""
+        ...
+
+    def received(self, messages: Sequence[Any]) -> None:
+        """Messages from the server, the handshake's and heartbeats left out."""
+        ...
+
+    def writable(self) -> None:
+        """Back-pressure is over."""
+        ...
+
+    def disconnected(self, reason: str) -> None:
+        """The connection broke; the peer tries to come back."""
+        ...
+
+
+class Peer:
+    """A session with the server.
+
+    ``run`` ends only by ``close``, by cancellation, or with an exception that
+    coming back can't mend (wrong key, another protocol) or that ``patience_s``
+    has run out.
+    """
+
+    def __init__(
+        self,
+        owner: PeerOwner,
+        role: m.Role,
+        urls: Sequence[str],
+        key: bytes,
+        patience_s: float | None = None,
+    ) -> None:
+        """Serve ``owner`` at the first of ``urls`` that answers.
+
+        ``patience_s``: how long to go on trying to come back; None: for ever.
+        """
+        self.owner = owner
+        self.role = role
+        self.urls = list(urls)
+        self.key = key
+        self.patience_s = patience_s
+        self.url = self.urls[0]
+        self.welcome: m.Welcome | None = None
+        self.renewed_at = clock.mono()
+        """When the last frame left that the server is known to have received."""
+        self._connection: _Connection | None = None
+        self._is_closing = False
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can be sent right now."""
+        return self._connection is not None
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether there is a connection and it takes more bytes."""
+        return self._connection is not None and self._connection.link.is_writable
+
+    def send(self, message: m.Message) -> None:
+        """Send a message; without a connection it is dropped (the owner re-sends on return)."""
+        if self._connection is not None:
+            self._connection.link.send(message)
+
+    async def connect(self) -> m.Welcome:
+        """Open the session at the first address that answers.
+
+        Raises ServerNotFound naming the addresses when nothing listens there,
+        AuthenticationError, or ProtocolError.
+        """
+        failures = []
+        for url in list(self.urls):
+            try:
+                return await self._connect_to(url)
+            except (OSError, ConnectionLost, TimeoutError, asyncio.TimeoutError) as error:
+                failures.append(f"{url}: {error or type(error).__name__}")
+        raise ServerNotFound(", ".join(self.urls), "; ".join(failures))
+
+    async def run(self) -> None:
+        """Keep the session: heartbeat, and come back whenever the connection breaks."""
+        while not self._is_closing:
+            if self._connection is None:
+                await self._come_back()
+            connection = self._connection
+            if connection is not None:
+                await self._beat_until_closed(connection)
+
+    def close(self, reason: str = "") -> None:
+        """End the session: the server need not expect this peer back."""
+        self._is_closing = True
+        if self._connection is not None:
+            self._connection.link.send(m.Goodbye(reason))
+            self._connection.link.close(reason or "goodbye")
+
+    def drop(self, reason: str) -> None:
+        """Cut the connection (not the session); ``run`` comes back."""
+        if self._connection is not None:
+            self._connection.link.abort(reason)
+
+    async def _connect_to(self, url: str) -> m.Welcome:
+        loop = asyncio.get_running_loop()
+        host, port = address_of(url)
+        connection = _Connection(self, url)
+        socket_url = f"ws://{_bracket(host)}:{port}/ws"
+        session = Session(self.role)
+        async with asyncio.timeout(CONNECT_S):
+            _, link = await loop.create_connection(
+                lambda: client_link(connection, session, socket_url), host, port
+            )
+            connection.link = link
+            try:
+                welcome = await connection.opened
+            except asyncio.CancelledError:
+                link.abort("gave up")
+                raise
+        return welcome
+
+    async def _come_back(self) -> None:
+        began, backoff_s = clock.mono(), FIRST_BACKOFF_S
+        while not self._is_closing:
+            try:
+                await self.connect()
+            except (ServerNotFound, ConnectionLost) as error:
+                waited_s = clock.mono() - began
+                if self.patience_s is not None and waited_s + backoff_s > self.patience_s:
+                    raise ConnectionLost(", ".join(self.urls), f"{error}") from error
+                # Not all at once after a restart of the server.
+                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311
+                backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
+            else:
+                return
+
+    async def _beat_until_closed(self, connection: "_Connection") -> None:
+        assert self.welcome is not None  # noqa: S101 - a connection implies it
+        beat_s, lease_s = self.welcome.heartbeat_s, self.welcome.lease_s
+        number = 0
+        while not connection.closed.done():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(asyncio.shield(connection.closed), beat_s)
+            if connection.closed.done():
+                break
+            if clock.mono() - connection.received_at > lease_s:
+                connection.link.abort(f"nothing from the server for {lease_s:g} s")
+                continue
+            number += 1
+            connection.beats[number] = clock.mono()
+            connection.link.send(m.Beat(number))
+
+    def _connection_opened(self, connection: "_Connection", welcome: m.Welcome) -> None:
+        self.url, self.welcome = connection.url, welcome
+        self._connection = connection
+        self.renewed_at = connection.opening_sent_at
+        self.owner.connected(welcome)
+
+    def _connection_closed(self, connection: "_Connection", reason: str) -> None:
+        if self._connection is connection:
+            self._connection = None
+            self.owner.disconnected(reason)
+
+
+class _Connection:
+    """One connection of a peer, from its handshake to its end."""
+
+    link: Link
+
+    def __init__(self, peer: Peer, url: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.peer = peer
+        self.url = url
+        self.opened: asyncio.Future[m.Welcome] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.nonce = secrets.token_bytes(m.NONCE_BYTES)
+        self.received_at = self.opening_sent_at = clock.mono()
+        self.beats: dict[int, float] = {}
+
+    def link_opened(self, link: Link) -> None:
+        link.send(m.Hello(self.peer.role, self.nonce))
+
+    def link_received(self, link: Link, messages: Sequence[Any]) -> None:
+        self.received_at = clock.mono()
+        if self.peer._connection is not self:
+            messages = self._handshake(link, messages)
+        others = [message for message in messages if type(message) is not m.BeatBack]
+        if len(others) != len(messages):
+            for message in messages:
+                if type(message) is m.BeatBack:
+                    sent_at = self.beats.pop(message.number, None)
+                    if sent_at is not None:
+                        self.peer.renewed_at = sent_at
+        if others:
+            self.peer.owner.received(others)
+
+    def link_writable(self, link: Link) -> None:
+        if self.peer._connection is self:
+            self.peer.owner.writable()
+
+    def link_closed(self, link: Link, reason: str) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(ConnectionLost(self.url, reason))
+        if not self.closed.done():
+            self.closed.set_result(None)
+        self.peer._connection_closed(self, reason)
+
+    def _handshake(self, link: Link, messages: Sequence[Any]) -> Sequence[Any]:
+        """Follow the handshake; return what came behind it in the same frame."""
+        for position, message in enumerate(messages):
+            if isinstance(message, m.Challenge):
+                self._answer(link, message)
+            elif isinstance(message, m.Denied):
+                self._give_up(link, _denial(self.url, message))
+            elif isinstance(message, m.Welcome) and not self.opened.done():
+                self.peer._connection_opened(self, message)
+                self.opened.set_result(message)
+                return messages[position + 1 :]
+        return ()
+
+    def _answer(self, link: Link, challenge: m.Challenge) -> None:
+        peer = self.peer
+        expected = server_proof(peer.key, self.nonce, challenge.nonce)
+        if not is_proof(expected, challenge.proof):
+            self._give_up(link, wrong_key(self.url))
+            return
+        link.send(m.Proof(peer_proof(peer.key, peer.role, self.nonce, challenge.nonce)))
+        self.opening_sent_at = clock.mono()
+        link.send(peer.owner.opening())
+
+    def _give_up(self, link: Link, error: Exception) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(error)
+        link.close("the handshake failed")
+
+
+def wrong_key(url: str) -> AuthenticationError:
+    """The error for a key that is not the server's."""
+    return AuthenticationError(
+        f"the server at {url} has another key; set MULTIHOST_KEY or authkey= to the one "
+        "in the file 'key' of the server's state directory"
+    )
+
+
+def _denial(url: str, denied: m.Denied) -> Exception:
+    if denied.code is m.DenialCode.KEY:
+        return wrong_key(url)
+    if denied.code is m.DenialCode.STOPPING:
+        return ConnectionLost(url, denied.message)
+    return ProtocolError(f"{url}: {denied.message}")
+
+
+def address_of(url: str) -> tuple[str, int]:
+    """Host and port of ``http://host:port``; raises ValueError that says what is wrong."""
+    scheme, separator, rest = url.partition("://")
+    host, colon, port = rest.rstrip("/").rpartition(":")
+    if not separator or scheme != "http" or not colon or not port.isdecimal():
+        message = f"{url!r} is not a server's address, such as http://127.0.0.1:7077"
+        raise ValueError(message)
+    return host.strip("[]"), int(port)
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

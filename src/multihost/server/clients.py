@@ -1,0 +1,412 @@
+"""Clients' sessions: jobs come in, acknowledgements and outcomes go out.
+
+An outcome is pushed as soon as it is committed, while the connection takes
+it. A client that reads slowly costs no memory: what does not fit is left in
+the store and replayed from there, page by page, as the connection drains.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from multihost.core.ids import index_of
+from multihost.core.job import JobSpec, JobSpecError, check
+from multihost.core.resources import Requirement
+from multihost.server.blobs import BlobTraffic
+from multihost.server.committer import Operation
+from multihost.server.gateway import Connection
+from multihost.server.hub import by_job
+from multihost.server.services import Services
+from multihost.store.base import Final, JobRow, OpenedJob, Refusal, SessionInfo, Store
+from multihost.wire import message as m
+
+REPLAY_PAGE = 500
+"""Outcomes read from the store at a time."""
+WAITING_S = 2.0
+"""How long a job may wait before its client is told why."""
+
+
+@dataclass(slots=True)
+class Subscription:
+    """A client's interest in one job, under the client's own alias."""
+
+    alias: int
+    spec: JobSpec
+    number: int | None = None
+    """The server's number, once the job is open."""
+    refused: str | None = None
+    is_replaying: bool = False
+    cursor: int = -1
+    """Outcomes up to this index have been replayed."""
+    missed: int | None = None
+    """Smallest index whose outcome could not be pushed."""
+    ended: m.Ended | None = None
+    told: str = ""
+    """The last reason for waiting that the client was told."""
+    has_progress: bool = False
+
+
+@dataclass(slots=True)
+class Watchers:
+    """Who is to be told of which job's outcomes."""
+
+    by_job: dict[int, list[tuple["ClientPeer", Subscription]]] = field(default_factory=dict)
+
+    def add(self, number: int, peer: "ClientPeer", subscription: Subscription) -> None:
+        """Tell ``peer`` of this job."""
+        self.by_job.setdefault(number, []).append((peer, subscription))
+
+    def remove(self, number: int, peer: "ClientPeer") -> None:
+        """Don't tell ``peer`` any more."""
+        left = [entry for entry in self.by_job.get(number, ()) if entry[0] is not peer]
+        if left:
+            self.by_job[number] = left
+        else:
+            self.by_job.pop(number, None)
+
+    def push(self, finals: Sequence[Final]) -> None:
+        """Send committed outcomes to those who wait for them."""
+        if not finals or not self.by_job:
+            return
+        for number, outcomes in by_job(finals).items():
+            for peer, subscription in self.by_job.get(number, ()):
+                peer.push(subscription, outcomes)
+
+    def ended(self, row: JobRow) -> None:
+        """Tell that a job has ended."""
+        for peer, subscription in self.by_job.get(row.number, ()):
+            peer.end(
+                subscription,
+                m.Ended(
+                    subscription.alias, row.count, row.succeeded, row.failed, row.cancelled
+                ),
+            )
+
+    def started(self, number: int, indices: list[int]) -> None:
+        """Tell that tasks of a job were leased."""
+        for peer, subscription in self.by_job.get(number, ()):
+            subscription.has_progress = True
+            if subscription.spec.wants_starts:
+                peer.connection.link.send(m.Started(subscription.alias, indices))
+
+    def printed(self, number: int, index: int, stream: int, data: bytes) -> None:
+        """Pass on what a task wrote; dropped for a client that does not keep up."""
+        for peer, subscription in self.by_job.get(number, ()):
+            if subscription.spec.wants_output and peer.connection.link.is_writable:
+                peer.connection.link.send(m.Printed(subscription.alias, index, stream, data))
+
+
+class ClientPeer:
+    """One client's open session on one connection."""
+
+    def __init__(self, services: Services, connection: Connection, attach: m.Attach) -> None:
+        """Open the session, or take it over from an older connection."""
+        self.services = services
+        self.connection = connection
+        self.session = 0
+        self.uid = attach.session
+        self._jobs: dict[int, Subscription] = {}
+        self._blobs = BlobTraffic(services.blobs, connection.link)
+        self._waiting: asyncio.TimerHandle | None = None
+        self._is_leaving = False
+        info = SessionInfo(
+            attach.session,
+            m.Role.CLIENT,
+            user=attach.user,
+            host=attach.host,
+            pid=attach.pid,
+        )
+        services.committer.submit(
+            Operation(lambda store, now: self._open_session(store, info, now), self._welcome)
+        )
+
+    # SessionPeer ---------------------------------------------------------------------
+
+    def received(self, messages: Sequence[Any]) -> None:
+        """Serve the client's messages in order."""
+        self.services.clients.renew(self.session, self.services.now())
+        for message in messages:
+            self._handlers[type(message)](self, message)
+
+    def writable(self) -> None:
+        """Go on with what did not fit."""
+        self._blobs.writable()
+        for subscription in list(self._jobs.values()):
+            self._catch_up(subscription)
+
+    def closed(self, reason: str) -> None:
+        """The connection is gone: wait for it to come back, unless it said goodbye."""
+        self._blobs.close()
+        if self._waiting is not None:
+            self._waiting.cancel()
+        for subscription in self._jobs.values():
+            if subscription.number is not None:
+                self.services.watchers.remove(subscription.number, self)
+        if self.services.client_peers.get(self.uid) is not self:
+            return
+        del self.services.client_peers[self.uid]
+        if self._is_leaving:
+            self.services.end_client(self.session)
+        else:
+            self.services.clients.disconnect(self.session, self.services.now())
+
+    # the session -----------------------------------------------------------------------
+
+    def _open_session(self, store: Store, info: SessionInfo, now: float) -> int:
+        self.session = store.open_session(info, now)
+        return self.session
+
+    def _welcome(self, session: int) -> None:
+        older = self.services.client_peers.get(self.uid)
+        self.services.client_peers[self.uid] = self
+        if older is not None and older is not self:
+            older.connection.link.abort("the session goes on over a newer connection")
+        self.services.clients.renew(session, self.services.now())
+        self.connection.link.send(self.services.welcome(session))
+
+    def _on_goodbye(self, _: m.Goodbye) -> None:
+        self._is_leaving = True
+        self.connection.link.close("goodbye")
+
+    def _on_beat(self, message: m.Beat) -> None:
+        self.connection.link.send(m.BeatBack(message.number))
+
+    def _on_blob(self, message: m.PutBlob | m.GetBlob | m.FindBlob) -> None:
+        self._blobs.received(message)
+
+    def _on_resize(self, message: m.Resize) -> None:
+        self.services.resize(message.slots)
+
+    # jobs ------------------------------------------------------------------------------
+
+    def _on_open(self, message: m.Open) -> None:
+        subscription = Subscription(message.job, message.spec)
+        self._jobs[message.job] = subscription
+        try:
+            check(message.spec)
+        except JobSpecError as error:
+            self._open_refused(subscription, m.RefusalCode.BAD_REQUEST, str(error))
+            return
+
+        def run(store: Store, now: float) -> OpenedJob | Refusal:
+            owner = self.session if message.spec.is_transient else None
+            opened = store.open_job(message.uid, message.spec, owner, now)
+            if isinstance(opened, OpenedJob):
+                subscription.number = opened.number
+            return opened
+
+        def done(opened: OpenedJob | Refusal) -> None:
+            if isinstance(opened, Refusal):
+                self._open_refused(subscription, opened.code, opened.message)
+            else:
+                self._opened(subscription, opened, message.taken)
+
+        self.services.committer.submit(
+            Operation(
+                run,
+                done,
+                refused=lambda text: self._open_refused(
+                    subscription, m.RefusalCode.STORE_FULL, text
+                ),
+            )
+        )
+
+    def _opened(self, subscription: Subscription, opened: OpenedJob, taken: int) -> None:
+        if self._jobs.get(subscription.alias) is not subscription:
+            return
+        self.services.hub.remember(opened.number, opened.spec)
+        self.services.watchers.add(opened.number, self, subscription)
+        self.connection.link.send(
+            m.Opened(subscription.alias, opened.number, opened.is_new, opened.count)
+        )
+        if not opened.is_new:
+            subscription.cursor = taken - 1
+            self._replay(subscription)
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().call_later(WAITING_S, self._explain)
+
+    def _open_refused(self, subscription: Subscription, code: m.RefusalCode, text: str) -> None:
+        subscription.refused = text
+        self.connection.link.send(m.OpenRefused(subscription.alias, code, text))
+
+    def _on_add(self, message: m.Add) -> None:
+        subscription = self._jobs.get(message.job)
+        count = len(message.payloads)
+
+        def refuse(code: m.RefusalCode, text: str, indices: tuple[int, ...] = ()) -> None:
+            self.connection.link.send(
+                m.AddRefused(message.job, message.first, count, code, text, indices)
+            )
+
+        if subscription is None:
+            refuse(m.RefusalCode.BAD_REQUEST, f"job alias {message.job} is not open here")
+            return
+
+        def run(store: Store, now: float) -> object:
+            if subscription.number is None:
+                reason = subscription.refused or "its job was not stored"
+                return Refusal(m.RefusalCode.BAD_REQUEST, reason)
+            return store.add_tasks(
+                subscription.number, message.first, message.payloads, message.keys, now
+            )
+
+        def done(result: object) -> None:
+            if isinstance(result, Refusal):
+                refuse(result.code, result.message, result.indices)
+            else:
+                self.connection.link.send(m.Stored(message.job, message.first, count))
+
+        self.services.committer.submit(
+            Operation(run, done, refused=lambda text: refuse(m.RefusalCode.STORE_FULL, text))
+        )
+
+    def _on_seal(self, message: m.Seal) -> None:
+        self._on_job(
+            message.job, lambda store, number, now: store.seal_job(number, message.total, now)
+        )
+
+    def _on_cancel(self, message: m.Cancel) -> None:
+        self._on_job(
+            message.job,
+            lambda store, number, now: store.cancel(
+                number, message.indices, only_queued=message.only_queued, now=now
+            ),
+            self.services.cancelled,
+        )
+
+    def _on_taken(self, message: m.Taken) -> None:
+        self._on_job(
+            message.job,
+            lambda store, number, _: store.take(number, message.upto),
+            is_durable=False,
+        )
+
+    def _on_close(self, message: m.Close) -> None:
+        subscription = self._jobs.pop(message.job, None)
+        if subscription is not None and subscription.number is not None:
+            self.services.watchers.remove(subscription.number, self)
+
+    def _on_job(
+        self,
+        alias: int,
+        verb: Callable[[Store, int, float], Any],
+        done: Callable[[Any], None] | None = None,
+        *,
+        is_durable: bool = True,
+    ) -> None:
+        """Run a verb on the job behind an alias, if it was opened."""
+        subscription = self._jobs.get(alias)
+        if subscription is None:
+            return
+
+        def run(store: Store, now: float) -> object:
+            number = subscription.number
+            return None if number is None else verb(store, number, now)
+
+        def tell(result: object) -> None:
+            if done is not None and result is not None:
+                done(result)
+
+        self.services.committer.submit(Operation(run, tell, is_durable))
+
+    # outcomes --------------------------------------------------------------------------
+
+    def push(self, subscription: Subscription, outcomes: list[m.Outcome]) -> None:
+        """Send outcomes, or note that they have to be replayed."""
+        subscription.has_progress = True
+        if subscription.is_replaying:
+            # The replay comes by later indices by itself.
+            outcomes = [outcome for outcome in outcomes if outcome.index <= subscription.cursor]
+            if not outcomes:
+                return
+        if self.connection.link.is_writable:
+            self.connection.link.send(m.Outcomes(subscription.alias, outcomes))
+            return
+        first = min(outcome.index for outcome in outcomes)
+        if subscription.missed is None or first < subscription.missed:
+            subscription.missed = first
+
+    def end(self, subscription: Subscription, message: m.Ended) -> None:
+        """Tell that the job has ended, after its last outcome."""
+        subscription.ended = message
+        self._catch_up(subscription)
+
+    def _catch_up(self, subscription: Subscription) -> None:
+        """Replay what was missed; when nothing is, tell of the job's end."""
+        if subscription.is_replaying or not self.connection.link.is_writable:
+            return
+        if subscription.missed is not None:
+            subscription.cursor = subscription.missed - 1
+            subscription.missed = None
+            self._replay(subscription)
+        elif subscription.ended is not None:
+            self.connection.link.send(subscription.ended)
+            subscription.ended = None
+
+    def _replay(self, subscription: Subscription) -> None:
+        subscription.is_replaying = True
+        number, after = subscription.number, subscription.cursor
+        assert number is not None  # noqa: S101 - only open jobs are replayed
+
+        def read(store: Store, _: float) -> tuple[list[Final], JobRow | None]:
+            page = store.outcomes(number, after, REPLAY_PAGE)
+            return page, None if len(page) == REPLAY_PAGE else store.job(number)
+
+        self.services.committer.submit(
+            Operation(read, lambda result: self._replayed(subscription, *result), False)
+        )
+
+    def _replayed(
+        self, subscription: Subscription, page: list[Final], row: JobRow | None
+    ) -> None:
+        if page:
+            outcomes = [m.Outcome(index_of(final.task), final.ending, final.payload) for final in page]
+            subscription.cursor = outcomes[-1].index
+            self.connection.link.send(m.Outcomes(subscription.alias, outcomes))
+        subscription.is_replaying = False
+        if row is None:
+            # Another page; if the connection is full, when it has drained.
+            first = subscription.cursor + 1
+            if subscription.missed is None or first < subscription.missed:
+                subscription.missed = first
+            asyncio.get_running_loop().call_soon(self._catch_up, subscription)
+            return
+        if row.state.is_final:
+            subscription.ended = m.Ended(
+                subscription.alias, row.count, row.succeeded, row.failed, row.cancelled
+            )
+        self._catch_up(subscription)
+
+    # waiting ---------------------------------------------------------------------------
+
+    def _explain(self) -> None:
+        """Tell the client why its jobs wait, when that has changed."""
+        loop = asyncio.get_running_loop()
+        self._waiting = loop.call_later(WAITING_S, self._explain) if self._jobs else None
+        for subscription in self._jobs.values():
+            if subscription.number is None:
+                continue
+            reason = ""
+            if not subscription.has_progress:
+                spec = subscription.spec
+                reason = self.services.why_waiting(spec.queue, spec.requires)
+            subscription.has_progress = False
+            if reason != subscription.told:
+                subscription.told = reason
+                self.connection.link.send(m.Waiting(subscription.alias, reason))
+
+    _handlers: dict[type, Callable[["ClientPeer", Any], None]] = {  # noqa: RUF012 - never changed
+        m.Goodbye: _on_goodbye,
+        m.Beat: _on_beat,
+        m.PutBlob: _on_blob,
+        m.GetBlob: _on_blob,
+        m.FindBlob: _on_blob,
+        m.Resize: _on_resize,
+        m.Open: _on_open,
+        m.Add: _on_add,
+        m.Seal: _on_seal,
+        m.Cancel: _on_cancel,
+        m.Taken: _on_taken,
+        m.Close: _on_close,
+    }

@@ -1,0 +1,263 @@
+"""Group commit: whatever arrived while the last commit was under way goes into the next.
+
+The committer is the one owner of the store. Everybody else hands it
+operations; it runs them in order within one transaction and answers each only
+after the commit has returned. The statements run on the event loop, a few
+microseconds each; only a commit that waits for the disk runs in a thread, so
+that meanwhile the loop reads the next frames and the next batch grows.
+"""
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from multihost.errors import StoreError, StoreFull
+from multihost.runtime import clock
+from multihost.store.base import Changes, Store
+
+MAX_BATCH = 512
+"""Operations in one transaction: bounds how long the event loop is busy with one."""
+FULL_RETRY_S = 1.0
+"""Pause before what has to be written is tried again on a full disk."""
+
+
+@dataclass(slots=True)
+class Operation:
+    """Something to do in a transaction, and whom to tell.
+
+    ``run`` is called on the loop within the transaction (again, if the
+    transaction had to be repeated); ``done`` after the commit. ``refused``
+    is called instead when the store is full and gets the reason; without it
+    the operation is kept and tried again. ``failed`` is told of a bug.
+    """
+
+    run: Callable[[Store, float], Any]
+    done: Callable[[Any], None] | None = None
+    is_durable: bool = True
+    refused: Callable[[str], None] | None = None
+    failed: Callable[[Exception], None] | None = None
+    result: Any = None
+
+
+class CommitListener(Protocol):
+    """Who takes part in every transaction: the hub."""
+
+    def assign(self, store: Store, now: float) -> None:
+        """Lease what is ready to who waits, in this transaction."""
+        ...
+
+    def committed(self, changes: Changes) -> None:
+        """The transaction is kept; send what it promised."""
+        ...
+
+    def rolled_back(self) -> None:
+        """The transaction did not happen; forget what it promised."""
+        ...
+
+
+class Committer:
+    """The queue of operations and the turn that commits them.
+
+    Invariant: at most one transaction is open or committing at any time, and
+    no answer leaves before its commit has returned.
+    """
+
+    def __init__(self, store: Store, *, is_durable: bool, on_fatal: Callable[[Exception], None]) -> None:
+        """Own ``store``; ``is_durable``: acknowledged means on the disk, not just in its cache."""
+        self.store = store
+        self.listener: CommitListener | None = None
+        self.is_durable = is_durable
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._pending: deque[Operation] = deque()
+        self._is_busy = False
+        self._is_due = False
+        self._is_broken = False
+        self._idle: asyncio.Future[None] | None = None
+        self._disk = _DiskThread()
+
+    def submit(self, operation: Operation) -> None:
+        """Run an operation in the next transaction."""
+        self._pending.append(operation)
+        self.kick()
+
+    def kick(self) -> None:
+        """Have a transaction soon, even without operations: somebody wants work."""
+        if not self._is_due and not self._is_busy and not self._is_broken:
+            self._is_due = True
+            self._loop.call_soon(self._turn)
+
+    def ask(self, run: Callable[[Store, float], Any], *, is_durable: bool = False) -> "asyncio.Future[Any]":
+        """Run one operation and await its result; for everything off the hot path."""
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def done(result: object) -> None:
+            if not future.done():
+                future.set_result(result)
+
+        def failed(error: Exception) -> None:
+            if not future.done():
+                future.set_exception(error)
+
+        self.submit(
+            Operation(
+                run, done, is_durable, failed=failed, refused=lambda text: failed(StoreFull(text))
+            )
+        )
+        return future
+
+    async def drain(self) -> None:
+        """Wait until everything handed over so far is committed."""
+        while (self._pending or self._is_busy or self._is_due) and not self._is_broken:
+            self._idle = self._loop.create_future()
+            await self._idle
+
+    def stop(self) -> None:
+        """Let the disk thread end; the store is closed by who opened it."""
+        self._is_broken = True
+        self._disk.stop()
+
+    # the turn -------------------------------------------------------------------------
+
+    def _turn(self) -> None:
+        self._is_due = False
+        if self._is_busy or self._is_broken:
+            return
+        batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_BATCH))]
+        try:
+            changes = self._run(batch)
+        except StoreFull as error:
+            self._store_is_full(batch, error)
+        except StoreError as error:
+            self._break(error)
+        except Exception:  # noqa: BLE001 - a bug in one operation must not take the others down
+            self._roll_back()
+            self._run_alone(batch)
+        else:
+            self._commit(batch, changes)
+
+    def _run(self, batch: list[Operation]) -> Changes:
+        now = clock.wall()
+        store = self.store
+        store.begin()
+        for operation in batch:
+            operation.result = operation.run(store, now)
+        assert self.listener is not None  # noqa: S101 - composed by app.py before anything runs
+        self.listener.assign(store, now)
+        return store.prepare(now)
+
+    def _commit(self, batch: list[Operation], changes: Changes) -> None:
+        if self.is_durable and any(operation.is_durable for operation in batch):
+            self._is_busy = True
+            self._disk.run(self._commit_in_thread, batch, changes)
+            return
+        try:
+            self.store.commit(is_durable=False)
+        except StoreFull as error:
+            self._store_is_full(batch, error)
+        except StoreError as error:
+            self._break(error)
+        else:
+            self._committed(batch, changes)
+
+    def _commit_in_thread(self, batch: list[Operation], changes: Changes) -> None:
+        try:
+            self.store.commit(is_durable=True)
+        except StoreFull as error:
+            self._loop.call_soon_threadsafe(self._store_is_full, batch, error)
+        except Exception as error:  # noqa: BLE001 - handed to the loop, which stops the server
+            self._loop.call_soon_threadsafe(self._break, error)
+        else:
+            self._loop.call_soon_threadsafe(self._committed, batch, changes)
+
+    def _committed(self, batch: list[Operation], changes: Changes) -> None:
+        self._is_busy = False
+        for operation in batch:
+            if operation.done is not None:
+                operation.done(operation.result)
+        assert self.listener is not None  # noqa: S101 - as above
+        self.listener.committed(changes)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._pending:
+            self.kick()
+        elif self._idle is not None and not self._is_due:
+            idle, self._idle = self._idle, None
+            if not idle.done():
+                idle.set_result(None)
+
+    # when it goes wrong ------------------------------------------------------------------
+
+    def _roll_back(self) -> None:
+        self.store.rollback()
+        assert self.listener is not None  # noqa: S101 - as above
+        self.listener.rolled_back()
+
+    def _run_alone(self, batch: list[Operation]) -> None:
+        """Commit each operation of a batch by itself; slow, and only after a bug."""
+        for operation in batch:
+            try:
+                changes = self._run([operation])
+                self.store.commit(is_durable=self.is_durable and operation.is_durable)
+            except StoreError as error:
+                self._break(error)
+                return
+            except Exception as error:  # noqa: BLE001 - told to its owner, or fatal
+                self._roll_back()
+                if operation.failed is None:
+                    self._break(error)
+                    return
+                operation.failed(error)
+            else:
+                self._committed([operation], changes)
+        self._go_on()
+
+    def _store_is_full(self, batch: list[Operation], error: StoreFull) -> None:
+        """Refuse what may be refused; keep the rest until there is room."""
+        self._is_busy = False
+        self._roll_back()
+        kept = [operation for operation in batch if operation.refused is None]
+        for operation in reversed(kept):
+            self._pending.appendleft(operation)
+        for operation in batch:
+            if operation.refused is not None:
+                operation.refused(str(error))
+        self._is_due = True
+        self._loop.call_later(FULL_RETRY_S, self._turn)
+
+    def _break(self, error: Exception) -> None:
+        """The store can't be trusted any more: acknowledge nothing and stop the server."""
+        self._is_busy = False
+        self._is_broken = True
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+        self._on_fatal(error)
+
+
+class _DiskThread:
+    """The one thread that waits for the disk; a daemon, started when first needed."""
+
+    def __init__(self) -> None:
+        self._calls: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = (
+            queue.SimpleQueue()
+        )
+        self._thread: threading.Thread | None = None
+
+    def run(self, call: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - passed through
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._work, name="multihost-disk", daemon=True)
+            self._thread.start()
+        self._calls.put((call, args))
+
+    def stop(self) -> None:
+        self._calls.put(None)
+
+    def _work(self) -> None:
+        while (item := self._calls.get()) is not None:
+            call, args = item
+            call(*args)

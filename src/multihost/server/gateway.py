@@ -1,0 +1,217 @@
+"""Connections: who may come in, and as what.
+
+A connection proves the key, opens its session, and from then on belongs to a
+``ClientPeer`` or a ``WorkerPeer``. Before that it can say three small messages
+and has ten seconds to do so.
+"""
+
+import asyncio
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import multihost
+from multihost.runtime import clock
+from multihost.runtime.link import Link, server_link
+from multihost.wire import message as m
+from multihost.wire.session import is_proof, peer_proof, server_proof
+
+HANDSHAKE_S = 10.0
+"""Time from connecting to an open session."""
+MAX_CONNECTIONS = 10_000
+FREE_FAILURES = 5
+"""Wrong keys from one address before its next attempts are slowed."""
+FORGIVE_S = 60.0
+"""Time after which an address's failures are forgotten."""
+MAX_SLOW_S = 5.0
+REMEMBERED_ADDRESSES = 10_000
+
+
+class SessionPeer(Protocol):
+    """What a connection becomes once its session is open."""
+
+    def received(self, messages: Sequence[Any]) -> None:
+        """Messages of the open session."""
+        ...
+
+    def writable(self) -> None:
+        """Back-pressure is over."""
+        ...
+
+    def closed(self, reason: str) -> None:
+        """The connection is gone."""
+        ...
+
+
+class FailureLog:
+    """Wrong keys by address, and how long the next attempt from there has to wait."""
+
+    def __init__(self) -> None:
+        """Begin with a clean record."""
+        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def note(self, address: str, now: float) -> None:
+        """Count a failure."""
+        count, at = self._failures.pop(address, (0, now))
+        self._failures[address] = (1 if now - at > FORGIVE_S else count + 1, now)
+        if len(self._failures) > REMEMBERED_ADDRESSES:
+            self._failures.popitem(last=False)
+
+    def slow_s(self, address: str, now: float) -> float:
+        """Seconds by which to delay the next handshake from an address."""
+        count, at = self._failures.get(address, (0, now))
+        if count < FREE_FAILURES or now - at > FORGIVE_S:
+            return 0.0
+        return min(MAX_SLOW_S, 0.1 * 2.0 ** min(count - FREE_FAILURES, 16))
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where sessions are opened, by role."""
+
+    attach: Callable[["Connection", m.Attach], SessionPeer]
+    enlist: Callable[["Connection", m.Enlist], SessionPeer]
+
+
+class Gateway:
+    """All connections of a server."""
+
+    def __init__(self, key: bytes, desk: Desk) -> None:
+        """Let in who knows ``key`` and hand them to ``desk``."""
+        self.key = key
+        self.desk = desk
+        self.failures = FailureLog()
+        self.connections: set[Connection] = set()
+        self.is_stopping = False
+
+    def protocol(self, **_: object) -> Link:
+        """Make the asyncio protocol of a new WebSocket connection, in the form uvicorn asks for."""
+        return server_link(Connection(self))
+
+    def stop(self, reason: str) -> None:
+        """Tell every peer and close its connection; take no new ones."""
+        self.is_stopping = True
+        for connection in list(self.connections):
+            connection.link.send(m.Goodbye(reason))
+            connection.link.close(reason)
+
+
+class Connection:
+    """One connection, from the handshake on."""
+
+    link: Link
+
+    def __init__(self, gateway: Gateway) -> None:
+        """Begin without any rights."""
+        self.gateway = gateway
+        self.peer: SessionPeer | None = None
+        self.received_at = clock.mono()
+        self._hello: m.Hello | None = None
+        self._nonce = secrets.token_bytes(m.NONCE_BYTES)
+        self._deadline: asyncio.TimerHandle | None = None
+        self._is_proved = False
+
+    # LinkOwner ---------------------------------------------------------------------
+
+    def link_opened(self, link: Link) -> None:
+        """Start the clock."""
+        self.link = link
+        self.gateway.connections.add(self)
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.call_later(HANDSHAKE_S, link.abort, "no handshake in time")
+        if self.gateway.is_stopping:
+            self.deny(m.DenialCode.STOPPING, "the server is stopping")
+        elif len(self.gateway.connections) > MAX_CONNECTIONS:
+            self.deny(
+                m.DenialCode.LIMIT, f"the server has its {MAX_CONNECTIONS} connections (max_connections)"
+            )
+
+    def link_received(self, link: Link, messages: Sequence[Any]) -> None:
+        """Go on with the handshake, or hand over to the session."""
+        self.received_at = clock.mono()
+        if self.peer is not None:
+            self.peer.received(messages)
+            return
+        for position, message in enumerate(messages):
+            self._handshake(message)
+            if self.peer is not None:
+                if position + 1 < len(messages):
+                    self.peer.received(messages[position + 1 :])
+                return
+
+    def link_writable(self, link: Link) -> None:
+        """Pass on."""
+        if self.peer is not None:
+            self.peer.writable()
+
+    def link_closed(self, link: Link, reason: str) -> None:
+        """Forget the connection."""
+        self.gateway.connections.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self.peer is not None:
+            self.peer.closed(reason)
+        elif self._hello is not None and not self._is_proved:
+            # Whoever sees from our proof that its key is wrong just leaves.
+            self._note_failure()
+
+    # the handshake -------------------------------------------------------------------
+
+    def deny(self, code: m.DenialCode, text: str) -> None:
+        """Refuse the connection and close it."""
+        self.link.send(m.Denied(code, text))
+        self.link.close(text)
+
+    def _handshake(self, message: object) -> None:
+        if isinstance(message, m.Hello):
+            self._greet(message)
+        elif isinstance(message, m.Proof):
+            self._check(message)
+        elif isinstance(message, m.Attach | m.Enlist) and self._is_proved:
+            assert self._deadline is not None  # noqa: S101 - set when the link opened
+            self._deadline.cancel()
+            desk = self.gateway.desk
+            if isinstance(message, m.Attach):
+                self.peer = desk.attach(self, message)
+            else:
+                self.peer = desk.enlist(self, message)
+
+    def _greet(self, hello: m.Hello) -> None:
+        if self._hello is not None:
+            self.link.abort("a second Hello")
+            return
+        self._hello = hello
+        if hello.protocol != m.PROTOCOL:
+            self._is_proved = True  # not a matter of keys
+            self.deny(
+                m.DenialCode.PROTOCOL,
+                f"this server ({multihost.__version__}) speaks protocol {m.PROTOCOL}, the peer "
+                f"({hello.software or 'unknown'}) speaks {hello.protocol}: install the same version",
+            )
+            return
+        slow_s = self.gateway.failures.slow_s(self._address(), clock.mono())
+        if slow_s:
+            asyncio.get_running_loop().call_later(slow_s, self._challenge, hello)
+        else:
+            self._challenge(hello)
+
+    def _challenge(self, hello: m.Hello) -> None:
+        proof = server_proof(self.gateway.key, hello.nonce, self._nonce)
+        self.link.send(m.Challenge(self._nonce, proof))
+
+    def _check(self, message: m.Proof) -> None:
+        assert self._hello is not None  # noqa: S101 - the table of legal messages sees to it
+        hello = self._hello
+        expected = peer_proof(self.gateway.key, hello.role, hello.nonce, self._nonce)
+        if is_proof(expected, message.proof):
+            self._is_proved = True
+        else:
+            self.deny(m.DenialCode.KEY, "wrong key")
+
+    def _note_failure(self) -> None:
+        self.gateway.failures.note(self._address(), clock.mono())
+
+    def _address(self) -> str:
+        return self.link.peer_address.rpartition(":")[0]

@@ -1,0 +1,302 @@
+"""Where ready tasks meet waiting slots.
+
+The hub holds no tasks: the store does. It knows which lanes may have ready
+tasks, which workers have room, and how many slots a pool of limited width
+occupies where. In each transaction it leases what fits, and after the commit
+it sends the grants; so a lone task goes from submit to worker in one commit.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from multihost.core.ids import index_of, job_of
+from multihost.core.job import JobSpec
+from multihost.core.resources import Offer, Requirement, missing
+from multihost.store.base import Changes, Final, JobRow, Lane, Lease, Store
+from multihost.wire import message as m
+
+JOB_CACHE = 10_000
+"""Jobs whose particulars are remembered; others are read again when needed."""
+SHARE = 64
+"""Leases given to one worker before the next gets its turn."""
+
+
+class Taker(Protocol):
+    """A connected worker, as the hub sees it."""
+
+    session: int
+    slots: int
+    room: int
+    queues: tuple[str, ...]
+    offer: Offer
+    held: int
+
+    def grant(self, message: m.Grants) -> None:
+        """Send leases."""
+        ...
+
+
+@dataclass(slots=True)
+class _Width:
+    """A pool of limited width: which workers serve it with how many slots."""
+
+    limit: int
+    slots: dict[int, int] = field(default_factory=dict)
+    held: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _JobFacts:
+    info: m.JobInfo
+    context: str | None
+    """Set when the job's pool has a limited width."""
+    width: int | None
+    queue: str
+    requires: Requirement
+
+
+class Hub:
+    """Leases within each transaction, grants after it."""
+
+    def __init__(self, tell_started: Callable[[int, list[int]], None]) -> None:
+        """``tell_started`` is given a job's number and the indices that were leased."""
+        self.takers: dict[int, Taker] = {}
+        self.on_changes: Callable[[Changes], None] | None = None
+        self._tell_started = tell_started
+        self._lanes: dict[int, Lane] = {}
+        self._lanes_of: dict[int, frozenset[int]] = {}
+        self._maybe_ready: set[int] = set()
+        self._jobs: OrderedDict[int, _JobFacts] = OrderedDict()
+        self._widths: dict[str, _Width] = {}
+        self._grants: list[tuple[Taker, list[Lease], dict[int, _JobFacts]]] = []
+        self._turn = 0
+
+    # who takes -------------------------------------------------------------------------
+
+    def add_taker(self, taker: Taker) -> None:
+        """A worker is there (again)."""
+        self.takers[taker.session] = taker
+        self._lanes_of.pop(taker.session, None)
+
+    def remove_taker(self, taker: Taker) -> None:
+        """A worker's connection is gone; what it holds stays counted until it is settled."""
+        if self.takers.get(taker.session) is taker:
+            del self.takers[taker.session]
+            self._lanes_of.pop(taker.session, None)
+
+    def forget_session(self, session: int) -> None:
+        """A worker's session has ended and holds nothing any more."""
+        for width in self._widths.values():
+            width.slots.pop(session, None)
+            width.held.pop(session, None)
+
+    def has_work_for(self, taker: Taker) -> bool:
+        """Whether a lane that the taker serves may have ready tasks."""
+        return not self._maybe_ready.isdisjoint(self._lanes_for(taker))
+
+    def let_go(self, taker: Taker | None, session: int, tasks: Iterable[int]) -> None:
+        """Tasks left a worker: finished, given back or revoked."""
+        for task in tasks:
+            if taker is not None and taker.held > 0:
+                taker.held -= 1
+            facts = self._jobs.get(job_of(task))
+            if facts is not None and facts.context is not None:
+                self._narrow(facts.context, session)
+
+    # in the transaction -----------------------------------------------------------------
+
+    def assign(self, store: Store, now: float) -> None:
+        """Lease what is ready to workers with room."""
+        if store.woken:
+            self._notice(store)
+        if not self._maybe_ready:
+            return
+        hungry = [taker for taker in self.takers.values() if taker.room > 0]
+        if not hungry:
+            return
+        self._turn += 1
+        start = self._turn % len(hungry)
+        hungry = hungry[start:] + hungry[:start]
+        # First every idle slot, on whatever worker; only then tasks to keep in hand.
+        for taker in hungry:
+            self._lease(store, taker, min(taker.room, taker.slots - taker.held), now)
+        while hungry and self._maybe_ready:
+            hungry = [
+                taker
+                for taker in hungry
+                if taker.room > 0 and self._lease(store, taker, min(taker.room, SHARE), now)
+            ]
+
+    def committed(self, changes: Changes) -> None:
+        """Send the grants of the transaction."""
+        grants, self._grants = self._grants, []
+        for taker, leases, facts in grants:
+            taker.grant(self._message(taker, leases, facts))
+        if self.on_changes is not None:
+            self.on_changes(changes)
+
+    def rolled_back(self) -> None:
+        """Take the leases of the transaction back."""
+        for taker, leases, _ in self._grants:
+            taker.room += len(leases)
+            self.let_go(taker, taker.session, [lease.task for lease in leases])
+        self._grants.clear()
+        self._maybe_ready.update(self._lanes)
+
+    # facts ----------------------------------------------------------------------------------
+
+    def remember(self, number: int, spec: JobSpec) -> None:
+        """Know a job that was just opened without reading it back."""
+        self._jobs[number] = _facts(number, spec)
+        if len(self._jobs) > JOB_CACHE:
+            self._jobs.popitem(last=False)
+
+    def why_waiting(self, queue: str, requires: Requirement, paused: frozenset[str]) -> str:
+        """Why nobody takes tasks of this kind; empty when somebody can."""
+        if queue in paused:
+            return f"queue {queue!r} is paused; 'multihost queues resume {queue}' resumes it"
+        serving = [t for t in self.takers.values() if not t.queues or queue in t.queues]
+        if not self.takers:
+            return "no worker is connected; start one with 'multihost worker'"
+        if not serving:
+            return f"no connected worker serves queue {queue!r}; start 'multihost worker --queue {queue}'"
+        reasons = [missing(requires, taker.offer) for taker in serving]
+        if None in reasons:
+            return ""
+        return f"no connected worker can run it: {'; '.join(sorted({str(r) for r in reasons}))}"
+
+    # within -------------------------------------------------------------------------------
+
+    def _notice(self, store: Store) -> None:
+        woken = set(store.woken)
+        store.woken.clear()
+        if not woken <= self._lanes.keys():
+            self._lanes = {lane.number: lane for lane in store.lanes()}
+            self._lanes_of.clear()
+        self._maybe_ready |= woken & self._lanes.keys()
+
+    def _lanes_for(self, taker: Taker) -> frozenset[int]:
+        known = self._lanes_of.get(taker.session)
+        if known is None:
+            known = frozenset(
+                number
+                for number, lane in self._lanes.items()
+                if (not taker.queues or lane.queue in taker.queues)
+                and missing(lane.requires, taker.offer) is None
+            )
+            self._lanes_of[taker.session] = known
+        return known
+
+    def _lease(self, store: Store, taker: Taker, limit: int, now: float) -> bool:
+        """Lease up to ``limit`` tasks to a worker; whether it got as many."""
+        lanes = self._maybe_ready & self._lanes_for(taker)
+        lanes -= {lane for lane in lanes if not self._may_serve(lane, taker)}
+        if not lanes or limit < 1:
+            return False
+        leases = store.lease(lanes, limit, taker.session, now)
+        if len(leases) < limit:
+            self._maybe_ready -= lanes
+        if leases:
+            taker.room -= len(leases)
+            taker.held += len(leases)
+            facts = {}
+            for lease in leases:
+                job = job_of(lease.task)
+                if job not in facts:
+                    facts[job] = self._facts_of(store, job)
+                self._widen(taker, facts[job])
+            self._grants.append((taker, leases, facts))
+        return len(leases) == limit
+
+    def _facts_of(self, store: Store, job: int) -> _JobFacts:
+        facts = self._jobs.get(job)
+        if facts is None:
+            row: JobRow | None = store.job(job)
+            assert row is not None  # noqa: S101 - a leased task has a job
+            self.remember(job, row.spec)
+            facts = self._jobs[job]
+        return facts
+
+    def _may_serve(self, lane: int, taker: Taker) -> bool:
+        """Whether a pool of limited width leaves a slot for this worker."""
+        context = self._lanes[lane].requires.context
+        width = self._widths.get(context) if context is not None else None
+        if width is None:
+            return True
+        return taker.session in width.slots or sum(width.slots.values()) < width.limit
+
+    def _widen(self, taker: Taker, facts: _JobFacts) -> None:
+        if facts.context is None or facts.width is None:
+            return
+        width = self._widths.setdefault(facts.context, _Width(facts.width))
+        session = taker.session
+        width.held[session] = width.held.get(session, 0) + 1
+        has = width.slots.get(session, 0)
+        if has < taker.slots and sum(width.slots.values()) < width.limit:
+            width.slots[session] = has + 1
+
+    def _narrow(self, context: str, session: int) -> None:
+        width = self._widths.get(context)
+        if width is None or session not in width.held:
+            return
+        width.held[session] -= 1
+        if width.held[session] <= 0:
+            del width.held[session]
+            width.slots.pop(session, None)
+            if not width.held:
+                del self._widths[context]
+            # The slots that are free now may be another worker's.
+            self._maybe_ready.update(
+                number for number, lane in self._lanes.items() if lane.requires.context == context
+            )
+
+    def _message(
+        self, taker: Taker, leases: list[Lease], facts: dict[int, _JobFacts]
+    ) -> m.Grants:
+        started: dict[int, list[int]] = {job: [] for job in facts}
+        for lease in leases:
+            started[job_of(lease.task)].append(index_of(lease.task))
+        for job, indices in started.items():
+            self._tell_started(job, indices)
+        jobs = [self._info(fact, taker) for fact in facts.values()]
+        return m.Grants(jobs, [m.Grant(*lease) for lease in leases])
+
+    def _info(self, facts: _JobFacts, taker: Taker) -> m.JobInfo:
+        width = self._widths.get(facts.context) if facts.context is not None else None
+        if width is None:
+            return facts.info
+        info = facts.info
+        return m.JobInfo(
+            info.number,
+            info.style,
+            info.function,
+            info.label,
+            info.timeout_s,
+            info.context,
+            info.wants_output,
+            width.slots.get(taker.session, 1),
+        )
+
+
+def by_job(finals: Iterable[Final]) -> dict[int, list[m.Outcome]]:
+    """Finals as outcomes, grouped by their jobs."""
+    groups: dict[int, list[m.Outcome]] = {}
+    for task, ending, payload in finals:
+        groups.setdefault(job_of(task), []).append(m.Outcome(index_of(task), ending, payload))
+    return groups
+
+
+def _facts(number: int, spec: JobSpec) -> _JobFacts:
+    info = m.JobInfo(
+        number,
+        spec.style,
+        spec.function,
+        spec.label,
+        spec.timeout_s,
+        spec.context,
+        spec.wants_output,
+    )
+    context = spec.requires.context if spec.width is not None else None
+    return _JobFacts(info, context, spec.width, spec.queue, spec.requires)

@@ -1,0 +1,139 @@
+"""Ends what has gone silent, wakes what has become due, deletes what is past its time.
+
+Three small services on one pattern: sleep until the next instant that
+matters, or until woken; then hand an operation to the committer. An idle
+server sleeps.
+"""
+
+import asyncio
+import contextlib
+
+from multihost.core.lease import PAUSE_S
+from multihost.runtime import clock
+from multihost.server.blobs import BlobStore
+from multihost.server.clients import Watchers
+from multihost.server.committer import Committer, Operation
+from multihost.server.services import Services
+from multihost.store.base import Promotion, Store
+from multihost.wire.message import Blob
+
+PRUNE_EVERY_S = 30.0
+PRUNE_ROWS = 500
+"""Rows deleted in one transaction."""
+BLOB_GRACE_S = 600.0
+"""A blob that nothing refers to yet may be about to be used."""
+
+
+class Reaper:
+    """Ends the sessions whose lease is over.
+
+    If the server itself was stopped (suspended, starved, waiting for a disk),
+    the silence was its own: every deadline moves by that time.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing to watch; ``services`` is set by whoever composes the server."""
+        self.services: Services | None = None
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """A deadline may have come nearer."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Watch the deadlines until cancelled."""
+        assert self.services is not None  # noqa: S101 - composed by app.py
+        services = self.services
+        while True:
+            await self._sleep(services)
+            now = services.now()
+            for session in services.leases.expired(now):
+                peer = services.worker_peers.pop(session, None)
+                if peer is not None:
+                    peer.connection.link.abort(f"nothing from the worker for {services.lease_s:g} s")
+                services.lose_worker(session)
+            for session in services.clients.expired(now):
+                for client in list(services.client_peers.values()):
+                    if client.session == session:
+                        client.connection.link.abort("nothing from the client")
+                services.end_client(session)
+
+    async def _sleep(self, services: Services) -> None:
+        now = services.now()
+        deadlines = [
+            deadline
+            for table in (services.leases, services.clients)
+            if (deadline := table.next_deadline()) is not None
+        ]
+        # A session that appears while nobody else is there has a whole lease.
+        planned_s = min([deadline - now for deadline in deadlines] + [services.lease_s])
+        self._woken.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), max(0.0, planned_s))
+        late_s = services.now() - now - max(0.0, planned_s)
+        if late_s > PAUSE_S:
+            services.leases.extend(late_s)
+            services.clients.extend(late_s)
+
+
+class Promoter:
+    """Wakes tasks whose time has come, and expires those whose time is over."""
+
+    def __init__(self, committer: Committer, watchers: Watchers) -> None:
+        """Look after the tasks of ``committer``'s store; tell ``watchers`` what expired."""
+        self._committer = committer
+        self._watchers = watchers
+        self._timer: asyncio.TimerHandle | None = None
+        self._due: float | None = None
+
+    def look(self) -> None:
+        """Set the timer by what the store says; called after each commit, so it must be cheap."""
+        due = self._committer.store.wake_at
+        if due == self._due:
+            return
+        self._due = due
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if due is not None:
+            wait_s = max(0.0, due - clock.wall())
+            self._timer = asyncio.get_running_loop().call_later(wait_s, self._promote)
+
+    def stop(self) -> None:
+        """Let go of the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _promote(self) -> None:
+        self._timer = None
+        self._due = None
+        self._committer.submit(Operation(lambda store, now: store.promote(now), self._promoted))
+
+    def _promoted(self, promotion: Promotion) -> None:
+        self._watchers.push(promotion.finals)
+
+
+class Pruner:
+    """Deletes ended jobs past their retention, and blobs that nothing refers to."""
+
+    def __init__(self, committer: Committer, blobs: BlobStore) -> None:
+        """Prune the store of ``committer``."""
+        self._committer = committer
+        self._blobs = blobs
+
+    async def run(self) -> None:
+        """Prune now and then until cancelled."""
+        while True:
+            await asyncio.sleep(PRUNE_EVERY_S)
+            await self.prune()
+
+    async def prune(self) -> None:
+        """Delete all that may go, a few rows at a time."""
+        while await self._committer.ask(lambda store, now: store.prune(now, PRUNE_ROWS)):
+            pass
+        while gone := await self._committer.ask(_unused, is_durable=True):
+            await self._blobs.files.delete([blob.digest for blob in gone])
+
+
+def _unused(store: Store, now: float) -> list[Blob]:
+    return store.unused_blobs(now - BLOB_GRACE_S, PRUNE_ROWS)

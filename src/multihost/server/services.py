@@ -1,0 +1,108 @@
+"""What the parts of a server share: who is connected, and what ends with whom."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import multihost
+from multihost.core.lease import HEARTBEAT_S, LEASE_S, LeaseTable
+from multihost.core.resources import Requirement
+from multihost.runtime import clock
+from multihost.server.blobs import BlobStore
+from multihost.server.committer import Committer, Operation
+from multihost.server.hub import Hub
+from multihost.store.base import Cancelled, Settlement
+from multihost.wire import message as m
+
+if TYPE_CHECKING:
+    from multihost.server.clients import ClientPeer, Watchers
+    from multihost.server.workers import WorkerPeer
+
+CLIENT_GRACE_S = 30.0
+"""A client that is gone for so long is not coming back: its transient jobs are cancelled."""
+
+
+@dataclass(slots=True)
+class Services:
+    """The server's parts, as sessions see them."""
+
+    committer: Committer
+    hub: Hub
+    blobs: BlobStore
+    watchers: "Watchers"
+    reaper_wake: Callable[[], None]
+    leases: LeaseTable = field(default_factory=LeaseTable)
+    clients: LeaseTable = field(default_factory=lambda: LeaseTable(grace_s=CLIENT_GRACE_S))
+    client_peers: dict[bytes, "ClientPeer"] = field(default_factory=dict)
+    worker_peers: dict[int, "WorkerPeer"] = field(default_factory=dict)
+    heartbeat_s: float = HEARTBEAT_S
+    lease_s: float = LEASE_S
+    paused: frozenset[str] = frozenset()
+
+    def now(self) -> float:
+        """The clock of leases."""
+        return clock.mono()
+
+    def chance(self) -> float:
+        """A random number in [0, 1) for jitter."""
+        return random.random()  # noqa: S311 - nothing secret
+
+    def welcome(self, session: int) -> m.Welcome:
+        """The message that opens a session."""
+        return m.Welcome(
+            session,
+            self.committer.store.uid,
+            f"multihost {multihost.__version__}",
+            self.heartbeat_s,
+            self.lease_s,
+        )
+
+    def why_waiting(self, queue: str, requires: Requirement) -> str:
+        """Why tasks of a kind are not run; empty when they can be."""
+        return self.hub.why_waiting(queue, requires, self.paused)
+
+    def resize(self, slots: int) -> None:
+        """Ask elastic workers for at least so many slots."""
+        for peer in self.worker_peers.values():
+            if peer.is_elastic and peer.slots < slots:
+                peer.slots = slots
+                peer.connection.link.send(m.SetSlots(slots))
+
+    def cancelled(self, result: Cancelled) -> None:
+        """Tell workers what to stop, and clients what has ended."""
+        revoked: dict[int, list[m.Held]] = {}
+        for session, task, token in result.stopped:
+            revoked.setdefault(session, []).append(m.Held(task, token))
+        for session, held in revoked.items():
+            peer = self.worker_peers.get(session)
+            self.hub.let_go(peer, session, [lease.task for lease in held])
+            if peer is not None:
+                peer.connection.link.send(m.Revoked(held))
+        self.watchers.push(result.finals)
+
+    def settled(self, result: Settlement) -> None:
+        """Tell clients what has ended."""
+        self.watchers.push(result.finals)
+
+    def end_client(self, session: int) -> None:
+        """A client is gone for good: cancel what lived with it."""
+        self.clients.end(session)
+        self.committer.submit(
+            Operation(lambda store, now: store.disown(session, now), self.cancelled)
+        )
+        self.committer.submit(Operation(lambda store, now: store.close_session(session, now)))
+
+    def end_worker(self, session: int) -> None:
+        """A worker left in good order: what it still held goes back, no fault counted."""
+        self.leases.end(session)
+        self.hub.forget_session(session)
+        self.committer.submit(Operation(lambda store, now: store.reinstate(session, (), now)))
+        self.committer.submit(Operation(lambda store, now: store.close_session(session, now)))
+
+    def lose_worker(self, session: int) -> None:
+        """A worker vanished: what it held runs elsewhere."""
+        self.leases.end(session)
+        self.hub.forget_session(session)
+        self.committer.submit(Operation(lambda store, now: store.lose(session, now), self.settled))
+        self.committer.submit(Operation(lambda store, now: store.close_session(session, now)))

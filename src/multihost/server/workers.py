@@ -1,0 +1,181 @@
+"""Workers' sessions: leases go out, outcomes come in.
+
+The store decides whether an outcome counts; this only carries it there and
+tells the worker that it need not send it again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from multihost.core.ids import index_of, job_of
+from multihost.server.blobs import BlobTraffic
+from multihost.server.committer import Operation
+from multihost.server.gateway import Connection
+from multihost.server.services import Services
+from multihost.store.base import Reinstated, SessionInfo, Settlement, Store
+from multihost.wire import message as m
+
+OUTPUT_BYTES = 256 << 10
+"""What is kept of a task's output; of more, the oldest goes."""
+
+
+class WorkerPeer:
+    """One worker's open session on one connection. Also what the hub calls a taker."""
+
+    def __init__(self, services: Services, connection: Connection, enlist: m.Enlist) -> None:
+        """Open the session, or take it over from an older connection."""
+        self.services = services
+        self.connection = connection
+        self.session = 0
+        self.uid = enlist.session
+        self.name = enlist.name
+        self.slots = enlist.slots
+        self.room = 0
+        self.held = 0
+        self.queues = enlist.queues
+        self.offer = enlist.offer
+        self.is_elastic = enlist.is_elastic
+        self._blobs = BlobTraffic(services.blobs, connection.link)
+        self._is_leaving = False
+        self._is_draining = False
+        info = SessionInfo(
+            enlist.session,
+            m.Role.WORKER,
+            name=enlist.name,
+            host=enlist.host,
+            pid=enlist.pid,
+            slots=enlist.slots,
+            queues=enlist.queues,
+            offer=msgspec.msgpack.encode(enlist.offer),
+        )
+
+        def run(store: Store, now: float) -> Reinstated:
+            self.session = store.open_session(info, now)
+            return store.reinstate(self.session, enlist.held, now)
+
+        services.committer.submit(
+            Operation(run, lambda reinstated: self._welcome(enlist, reinstated))
+        )
+
+    # SessionPeer ---------------------------------------------------------------------
+
+    def received(self, messages: Sequence[Any]) -> None:
+        """Serve the worker's messages in order; any of them renews its leases."""
+        self.services.leases.renew(self.session, self.services.now())
+        for message in messages:
+            self._handlers[type(message)](self, message)
+
+    def writable(self) -> None:
+        """Back-pressure is over."""
+        self._blobs.writable()
+
+    def closed(self, reason: str) -> None:
+        """The connection is gone: the leases go on for the grace, or end with a goodbye."""
+        self._blobs.close()
+        services = self.services
+        services.hub.remove_taker(self)
+        if services.worker_peers.get(self.session) is not self:
+            return
+        del services.worker_peers[self.session]
+        if self._is_leaving:
+            services.end_worker(self.session)
+        else:
+            services.leases.disconnect(self.session, services.now())
+            services.reaper_wake()
+
+    # Taker ---------------------------------------------------------------------------
+
+    def grant(self, message: m.Grants) -> None:
+        """Send leases."""
+        self.connection.link.send(message)
+
+    # the session -----------------------------------------------------------------------
+
+    def _welcome(self, enlist: m.Enlist, reinstated: Reinstated) -> None:
+        services = self.services
+        older = services.worker_peers.get(self.session)
+        services.worker_peers[self.session] = self
+        if older is not None and older is not self:
+            older.connection.link.abort("the session goes on over a newer connection")
+        services.leases.renew(self.session, services.now())
+        self.held = len(enlist.held) - len(reinstated.stale)
+        self.connection.link.send(services.welcome(self.session))
+        if reinstated.stale:
+            self.connection.link.send(m.Revoked(reinstated.stale))
+        services.hub.add_taker(self)
+        if reinstated.released:
+            services.committer.kick()
+
+    def _on_goodbye(self, _: m.Goodbye) -> None:
+        self._is_leaving = True
+        self.connection.link.close("goodbye")
+
+    def _on_beat(self, message: m.Beat) -> None:
+        self.connection.link.send(m.BeatBack(message.number))
+
+    def _on_blob(self, message: m.PutBlob | m.GetBlob | m.FindBlob) -> None:
+        self._blobs.received(message)
+
+    def _on_want(self, message: m.Want) -> None:
+        self.room = 0 if self._is_draining else message.room
+        if self.room and self.services.hub.has_work_for(self):
+            self.services.committer.kick()
+
+    def _on_drain(self, _: m.Drain) -> None:
+        self._is_draining = True
+        self.room = 0
+
+    # tasks -----------------------------------------------------------------------------
+
+    def _on_finished(self, message: m.Finished) -> None:
+        attempts = message.attempts
+        chance = self.services.chance()
+
+        def run(store: Store, now: float) -> Settlement:
+            settlement = store.finish(self.session, attempts, now, chance)
+            self._let_go([attempt.task for attempt in attempts])
+            return settlement
+
+        def done(settlement: Settlement) -> None:
+            self.connection.link.send(
+                m.Settled([m.Held(attempt.task, attempt.token) for attempt in attempts])
+            )
+            self.services.watchers.push(settlement.finals)
+
+        self.services.committer.submit(Operation(run, done))
+
+    def _on_give_back(self, message: m.GiveBack) -> None:
+        held = message.tasks
+
+        def run(store: Store, now: float) -> int:
+            self._let_go([lease.task for lease in held])
+            return store.release(self.session, held, now)
+
+        self.services.committer.submit(Operation(run, is_durable=False))
+
+    def _let_go(self, tasks: list[int]) -> None:
+        self.services.hub.let_go(self, self.session, tasks)
+
+    def _on_output(self, message: m.Output) -> None:
+        def run(store: Store, _: float) -> None:
+            store.append_output(message.task, message.stream, message.data, OUTPUT_BYTES)
+
+        self.services.committer.submit(Operation(run, is_durable=False))
+        self.services.watchers.printed(
+            job_of(message.task), index_of(message.task), message.stream, message.data
+        )
+
+    _handlers: dict[type, Callable[["WorkerPeer", Any], None]] = {  # noqa: RUF012 - never changed
+        m.Goodbye: _on_goodbye,
+        m.Beat: _on_beat,
+        m.PutBlob: _on_blob,
+        m.GetBlob: _on_blob,
+        m.FindBlob: _on_blob,
+        m.Want: _on_want,
+        m.Drain: _on_drain,
+        m.Finished: _on_finished,
+        m.GiveBack: _on_give_back,
+        m.Output: _on_output,
+    }

@@ -1,0 +1,1 @@
+"""What is kept: the contract of a store, and the stores."""

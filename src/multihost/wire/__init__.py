@@ -1,0 +1,1 @@
+"""What is said: messages, their bytes, and which is legal when. No I/O."""

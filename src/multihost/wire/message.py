@@ -1,0 +1,534 @@
+"""The messages between server, workers and clients: one frozen type each.
+
+A WebSocket binary frame is a msgpack array of messages; a message is an array
+that begins with its tag. Messages are batch-shaped: where load makes batches
+they carry many tasks, where it doesn't they carry one at once. New fields are
+appended with a default, so that neighbouring versions understand each other;
+tags are never used again.
+
+Three numbers for a job occur. Its *uid* (16 bytes) is made by the client
+before it sends anything, which makes submitting idempotent. Its *number* is
+given by the server and is what people see. On a client's connection the
+client's own small *alias* stands for it.
+"""
+
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+from multihost.core.job import Context, JobSpec, Style
+from multihost.core.lease import HEARTBEAT_S, LEASE_S
+from multihost.core.outcome import Ending
+from multihost.core.resources import Offer
+
+PROTOCOL = 1
+"""Version of the protocol; a peer with another major version is refused by name."""
+MAX_FRAME_BYTES = 16 << 20
+INLINE_BYTES = 64 << 10
+"""Payloads above this size travel and are stored as blobs."""
+BLOB_PART_BYTES = 1 << 20
+"""Size of the parts in which a larger blob is sent."""
+ASK_FIRST_BYTES = 4 << 20
+"""Before a blob of this size is sent the server is asked whether it has it."""
+NONCE_BYTES = 32
+
+
+class Role(StrEnum):
+    """What a peer is to the server."""
+
+    CLIENT = "client"
+    WORKER = "worker"
+
+
+class Blob(msgspec.Struct, frozen=True, array_like=True):
+    """Reference to a byte string stored once under its SHA-256."""
+
+    digest: bytes
+    size_bytes: int
+
+
+Payload = bytes | Blob
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+# --- either side -----------------------------------------------------------------
+
+
+class Hello(Message, tag=1):
+    """First message of a peer: who it is and a challenge to the server."""
+
+    role: Role
+    nonce: bytes
+    protocol: int = PROTOCOL
+    software: str = ""
+
+
+class Challenge(Message, tag=2):
+    """The server proves that it knows the key and asks the peer for the same."""
+
+    nonce: bytes
+    proof: bytes
+
+
+class Proof(Message, tag=3):
+    """The peer's proof that it knows the key; the key itself is never sent."""
+
+    proof: bytes
+
+
+class DenialCode(StrEnum):
+    """Why the server refuses a whole connection."""
+
+    KEY = "key"
+    PROTOCOL = "protocol"
+    LIMIT = "limit"
+    ROLE = "role"
+    STOPPING = "stopping"
+
+
+class Denied(Message, tag=4):
+    """The server refuses the connection and closes it."""
+
+    code: DenialCode
+    message: str
+
+
+class Attach(Message, tag=5):
+    """A client opens its session, or comes back to it after a broken connection."""
+
+    session: bytes
+    user: str = ""
+    host: str = ""
+    pid: int = 0
+
+
+class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A lease named from outside: a task and the token under which it is held."""
+
+    task: int
+    token: int
+
+
+class Enlist(Message, tag=6):
+    """A worker opens its session, or comes back to it and says what it still holds."""
+
+    session: bytes
+    name: str
+    host: str = ""
+    pid: int = 0
+    slots: int = 1
+    queues: tuple[str, ...] = ()
+    offer: Offer = Offer()
+    held: tuple[Held, ...] = ()
+    is_elastic: bool = False
+    """Whether the server may ask it to run more slots (an embedded worker)."""
+
+
+class Welcome(Message, tag=7):
+    """The session stands."""
+
+    session: int
+    """The server's number of the session, for logs and listings."""
+    server: bytes
+    """The store's uid: a peer that sees another one talks to another store."""
+    software: str = ""
+    heartbeat_s: float = HEARTBEAT_S
+    lease_s: float = LEASE_S
+    max_frame_bytes: int = MAX_FRAME_BYTES
+
+
+class Beat(Message, tag=8):
+    """Sent by a peer when it has sent nothing else for a heartbeat; renews its session."""
+
+    number: int = 0
+
+
+class BeatBack(Message, tag=9):
+    """The server's answer to a ``Beat``."""
+
+    number: int = 0
+
+
+class Goodbye(Message, tag=10):
+    """The sender ends the session; nothing of it is to be expected back."""
+
+    reason: str = ""
+
+
+# --- blobs: both roles -----------------------------------------------------------
+
+
+class FindBlob(Message, tag=20):
+    """Peer asks how much of a blob the server has, to send only the rest."""
+
+    digest: bytes
+    size_bytes: int
+
+
+class BlobFound(Message, tag=21):
+    """Bytes of the blob that the server has: all of them when stored."""
+
+    digest: bytes
+    have_bytes: int
+
+
+class PutBlob(Message, tag=22):
+    """A part of a blob; the last part completes it. Parts come in order."""
+
+    digest: bytes
+    size_bytes: int
+    offset: int
+    data: bytes
+
+
+class BlobStored(Message, tag=23):
+    """The blob is stored durably, its digest verified."""
+
+    digest: bytes
+
+
+class BlobRefused(Message, tag=24):
+    """The blob was not stored; the message says why and what to do."""
+
+    digest: bytes
+    message: str
+
+
+class GetBlob(Message, tag=25):
+    """Peer asks for a blob from ``offset`` on; answered by ``BlobPart`` messages."""
+
+    digest: bytes
+    offset: int = 0
+
+
+class BlobPart(Message, tag=26):
+    """A part of a blob from the server. ``size_bytes`` -1: there is no such blob."""
+
+    digest: bytes
+    size_bytes: int
+    offset: int
+    data: bytes
+
+
+# --- client to server --------------------------------------------------------------
+
+
+class Open(Message, tag=40):
+    """Create a job, or attach to the one with this uid, name or unique key.
+
+    ``taken`` > 0 or a job that existed: the outcomes of all tasks with an index
+    from ``taken`` on that have ended are sent again.
+    """
+
+    job: int
+    uid: bytes
+    spec: JobSpec
+    taken: int = 0
+
+
+class Add(Message, tag=41):
+    """Tasks for an opened job, at indices ``first``, ``first + 1`` … Idempotent."""
+
+    job: int
+    first: int
+    payloads: list[Payload]
+    keys: list[str] | None = None
+    """Keys for the per-key limits, one a payload."""
+
+
+class Seal(Message, tag=42):
+    """The job has ``total`` tasks and takes no more."""
+
+    job: int
+    total: int
+
+
+class Cancel(Message, tag=43):
+    """Cancel tasks of a job; ``indices`` None means all of it."""
+
+    job: int
+    indices: list[int] | None = None
+    only_queued: bool = False
+    """Leave running tasks alone."""
+
+
+class Taken(Message, tag=44):
+    """The client has every outcome below ``upto``; a transient job may drop them."""
+
+    job: int
+    upto: int
+
+
+class Close(Message, tag=45):
+    """The client is done with the job; a transient job ends with that."""
+
+    job: int
+
+
+class Resize(Message, tag=46):
+    """The client wants an elastic worker to have at least so many slots."""
+
+    slots: int
+
+
+# --- server to client ----------------------------------------------------------------
+
+
+class RefusalCode(StrEnum):
+    """Why a job or tasks were surely not stored."""
+
+    BAD_REQUEST = "bad_request"
+    KEY_CONFLICT = "key_conflict"
+    INPUT_CHANGED = "input_changed"
+    QUEUE_FULL = "queue_full"
+    STORE_FULL = "store_full"
+    STOPPING = "stopping"
+
+
+class Opened(Message, tag=60):
+    """The job is stored (or was) and has this number."""
+
+    job: int
+    number: int
+    is_new: bool
+    count: int = 0
+    """Tasks it already holds."""
+
+
+class OpenRefused(Message, tag=61):
+    """The job was not stored."""
+
+    job: int
+    code: RefusalCode
+    message: str
+
+
+class Stored(Message, tag=62):
+    """The acknowledgement: ``count`` tasks from ``first`` on are kept."""
+
+    job: int
+    first: int
+    count: int
+
+
+class AddRefused(Message, tag=63):
+    """None of these tasks was stored."""
+
+    job: int
+    first: int
+    count: int
+    code: RefusalCode
+    message: str
+    indices: tuple[int, ...] = ()
+    """For INPUT_CHANGED: which of them differ from what is kept."""
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The one accepted outcome of a task.
+
+    ``payload`` is the pickled result when ``ending`` is OK, else an encoded
+    ``core.outcome.Failure`` (empty when there is nothing more to say).
+    """
+
+    index: int
+    ending: Ending
+    payload: Payload
+
+
+class Outcomes(Message, tag=64):
+    """Outcomes of tasks of one job. May repeat; the client tells by the index."""
+
+    job: int
+    outcomes: list[Outcome]
+
+
+class Started(Message, tag=65):
+    """These tasks were leased to a worker."""
+
+    job: int
+    indices: list[int]
+
+
+class Printed(Message, tag=66):
+    """What a task wrote. ``stream`` 1 is stdout, 2 stderr."""
+
+    job: int
+    index: int
+    stream: int
+    data: bytes
+
+
+class Ended(Message, tag=67):
+    """The job has ended: sealed, and all tasks in a final state."""
+
+    job: int
+    total: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class Waiting(Message, tag=68):
+    """Why tasks of this job are not being run; empty when they are again."""
+
+    job: int
+    message: str
+
+
+# --- server to worker ------------------------------------------------------------------
+
+
+class JobInfo(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
+    """What a worker has to know of a job to run its tasks."""
+
+    number: int
+    style: Style
+    function: bytes | None = None
+    label: str = ""
+    timeout_s: float | None = None
+    context: Context | None = None
+    wants_output: bool = False
+    width: int | None = None
+    """Slots of this worker that may serve the job's context at once."""
+
+
+class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A lease on a task."""
+
+    task: int
+    token: int
+    payload: Payload
+    attempt: int = 1
+
+
+class Grants(Message, tag=80):
+    """Leases for this worker, and the jobs they belong to."""
+
+    jobs: list[JobInfo]
+    tasks: list[Grant]
+
+
+class Settled(Message, tag=81):
+    """These outcomes need not be sent again: recorded, or refused as stale."""
+
+    tasks: list[Held]
+
+
+class Revoked(Message, tag=82):
+    """These leases are gone (cancelled, or given to another): stop the tasks."""
+
+    tasks: list[Held]
+
+
+class SetSlots(Message, tag=83):
+    """An elastic worker is to run so many slots."""
+
+    slots: int
+
+
+# --- worker to server ------------------------------------------------------------------
+
+
+class Want(Message, tag=100):
+    """Room: leases the worker would take now, replacing what it said before."""
+
+    room: int
+
+
+class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """How an attempt under a lease ended."""
+
+    task: int
+    token: int
+    ending: Ending
+    payload: Payload
+    run_s: float = 0.0
+
+
+class Finished(Message, tag=101):
+    """Attempts that ended; repeated after a reconnect until settled."""
+
+    attempts: list[Attempt]
+
+
+class GiveBack(Message, tag=102):
+    """Leases returned without having been run; no attempt is counted."""
+
+    tasks: list[Held]
+
+
+class Output(Message, tag=103):
+    """What a task wrote. ``stream`` 1 is stdout, 2 stderr."""
+
+    task: int
+    token: int
+    stream: int
+    data: bytes
+
+
+class Drain(Message, tag=104):
+    """The worker takes no more leases and goes when its tasks are done."""
+
+    reason: str = ""
+
+
+class Stream(IntEnum):
+    """Which of a task's output streams."""
+
+    STDOUT = 1
+    STDERR = 2
+
+
+FromPeer = (
+    Hello
+    | Proof
+    | Attach
+    | Enlist
+    | Beat
+    | Goodbye
+    | FindBlob
+    | PutBlob
+    | GetBlob
+    | Open
+    | Add
+    | Seal
+    | Cancel
+    | Taken
+    | Close
+    | Resize
+    | Want
+    | Finished
+    | GiveBack
+    | Output
+    | Drain
+)
+"""What a server may receive."""
+
+FromServer = (
+    Challenge
+    | Denied
+    | Welcome
+    | BeatBack
+    | Goodbye
+    | BlobFound
+    | BlobStored
+    | BlobRefused
+    | BlobPart
+    | Opened
+    | OpenRefused
+    | Stored
+    | AddRefused
+    | Outcomes
+    | Started
+    | Printed
+    | Ended
+    | Waiting
+    | Grants
+    | Settled
+    | Revoked
+    | SetSlots
+)
+"""What a client or worker may receive."""

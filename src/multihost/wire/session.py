@@ -1,0 +1,145 @@
+"""Which message is legal when, and the handshake's proofs.
+
+One table, ``LEGAL``, decides; both ends check what they receive against it.
+The key itself is never sent: each side proves with an HMAC over both nonces
+that it knows it, the server first, so that a peer never answers a stranger.
+"""
+
+import hashlib
+import hmac
+from enum import StrEnum
+from typing import Final
+
+from multihost.wire import message as m
+from multihost.wire.message import Message, Role
+
+
+class Phase(StrEnum):
+    """How far a connection has come."""
+
+    NEW = "new"
+    """Nothing said yet."""
+    CHALLENGED = "challenged"
+    """The server has proved itself and waits for the peer's proof."""
+    PROVED = "proved"
+    """The peer knows the key; it has still to say which session it opens."""
+    OPEN = "open"
+
+
+_BLOBS: Final = frozenset({m.FindBlob, m.PutBlob, m.GetBlob})
+_BLOB_ANSWERS: Final = frozenset({m.BlobFound, m.BlobStored, m.BlobRefused, m.BlobPart})
+_ANY_TIME: Final = frozenset({m.Denied, m.Goodbye})
+
+LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]] = {
+    (None, Phase.NEW): frozenset({m.Hello}),
+    (Role.CLIENT, Phase.CHALLENGED): frozenset({m.Proof}),
+    (Role.WORKER, Phase.CHALLENGED): frozenset({m.Proof}),
+    (Role.CLIENT, Phase.PROVED): frozenset({m.Attach}),
+    (Role.WORKER, Phase.PROVED): frozenset({m.Enlist}),
+    (Role.CLIENT, Phase.OPEN): _BLOBS
+    | {m.Beat, m.Goodbye, m.Open, m.Add, m.Seal, m.Cancel, m.Taken, m.Close, m.Resize},
+    (Role.WORKER, Phase.OPEN): _BLOBS
+    | {m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain},
+}
+"""What the server accepts from a peer of a role in a phase."""
+
+LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
+    (Role.CLIENT, Phase.NEW): _ANY_TIME | {m.Challenge},
+    (Role.WORKER, Phase.NEW): _ANY_TIME | {m.Challenge},
+    (Role.CLIENT, Phase.CHALLENGED): _ANY_TIME,
+    (Role.WORKER, Phase.CHALLENGED): _ANY_TIME,
+    (Role.CLIENT, Phase.PROVED): _ANY_TIME | {m.Welcome},
+    (Role.WORKER, Phase.PROVED): _ANY_TIME | {m.Welcome},
+    (Role.CLIENT, Phase.OPEN): _ANY_TIME
+    | _BLOB_ANSWERS
+    | {
+        m.BeatBack,
+        m.Opened,
+        m.OpenRefused,
+        m.Stored,
+        m.AddRefused,
+        m.Outcomes,
+        m.Started,
+        m.Printed,
+        m.Ended,
+        m.Waiting,
+    },
+    (Role.WORKER, Phase.OPEN): _ANY_TIME
+    | _BLOB_ANSWERS
+    | {m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots},
+}
+"""What a peer of a role accepts from the server in a phase."""
+
+_STEPS: Final[dict[type[Message], Phase]] = {
+    m.Challenge: Phase.CHALLENGED,
+    m.Proof: Phase.PROVED,
+    m.Welcome: Phase.OPEN,
+}
+"""Messages that carry a connection on to its next phase, whoever sends them."""
+
+
+class IllegalMessageError(Exception):
+    """A message that the table does not allow in this phase."""
+
+
+class Session:
+    """Where one connection stands; each end keeps its own.
+
+    Feed it every message sent and received. It raises IllegalMessageError for
+    a received one that is not legal; the connection is then to be closed.
+    """
+
+    __slots__ = ("_incoming", "is_server", "phase", "role")
+
+    def __init__(self, role: Role | None) -> None:
+        """Begin as a peer of ``role``, or as the server (None: the role is told by Hello)."""
+        self.role = role
+        self.is_server = role is None
+        self.phase = Phase.NEW
+        self._incoming = self._legal()
+
+    def received(self, message: Message) -> None:
+        """Check a message from the other end and follow it to the next phase."""
+        kind = type(message)
+        if kind not in self._incoming:
+            text = f"{kind.__name__} is not legal from a {self.role or 'peer'} in phase {self.phase}"
+            raise IllegalMessageError(text)
+        if kind is m.Hello:
+            self.role = message.role  # type: ignore[attr-defined]
+        self._step(kind)
+
+    def sent(self, message: Message) -> None:
+        """Follow a message of this end to the next phase."""
+        self._step(type(message))
+
+    def _step(self, kind: type[Message]) -> None:
+        if kind in _STEPS:
+            self.phase = _STEPS[kind]
+            self._incoming = self._legal()
+
+    def _legal(self) -> frozenset[type[Message]]:
+        if self.is_server:
+            role = None if self.phase is Phase.NEW else self.role
+            return LEGAL_FROM_PEER[role, self.phase]
+        assert self.role is not None  # noqa: S101 - a peer has its role from the start
+        return LEGAL_FROM_SERVER[self.role, self.phase]
+
+
+def server_proof(key: bytes, peer_nonce: bytes, server_nonce: bytes) -> bytes:
+    """HMAC by which the server shows a peer that it knows the key."""
+    return _proof(key, b"multihost server 1", peer_nonce, server_nonce)
+
+
+def peer_proof(key: bytes, role: Role, peer_nonce: bytes, server_nonce: bytes) -> bytes:
+    """HMAC by which a peer shows the server that it knows the key."""
+    return _proof(key, b"multihost " + role.encode() + b" 1", peer_nonce, server_nonce)
+
+
+def is_proof(expected: bytes, given: bytes) -> bool:
+    """Compare two proofs in constant time."""
+    return hmac.compare_digest(expected, given)
+
+
+def _proof(key: bytes, purpose: bytes, peer_nonce: bytes, server_nonce: bytes) -> bytes:
+    text = b"\0".join((purpose, peer_nonce.hex().encode(), server_nonce.hex().encode()))
+    return hmac.new(key, text, hashlib.sha256).digest()
