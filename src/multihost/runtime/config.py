@@ -73,7 +73,7 @@ def find_target(url: str | None = None, authkey: bytes | str | None = None) -> T
         )
         raise ConfigError(message)
     key = as_key(authkey)
-    assert key is not None  # noqa: S101 - authkey was given
+    assert key is not None
     return Target(tuple(url.split(",")), key)
 
 
@@ -132,7 +132,9 @@ def read_key(path: Path) -> bytes:
         message = f"can't read the key file {path}: {error.strerror}"
         raise ConfigError(message) from None
     if os.name == "posix" and mode & 0o077:
-        message = f"others may read the key file {path}: run 'chmod 600 {path}', then make a new key"
+        message = (
+            f"others may read the key file {path}: run 'chmod 600 {path}', then make a new key"
+        )
         raise ConfigError(message)
     if not text:
         message = f"the key file {path} is empty: delete it, and the server makes a new one"

@@ -7,7 +7,7 @@ frames are full, and a lone message waits for nothing.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from websockets.client import ClientProtocol
@@ -86,7 +86,7 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin the handshake (a client) or wait for it (a server)."""
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - uvicorn and asyncio promise it
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._loop = asyncio.get_running_loop()
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
@@ -140,7 +140,7 @@ class Link(asyncio.Protocol):
         self._outbox.append(message)
         if not self._is_flush_due:
             self._is_flush_due = True
-            assert self._loop is not None  # noqa: S101 - set when the connection was made
+            assert self._loop is not None
             self._loop.call_soon(self._flush)
 
     def pause_reading(self) -> None:
@@ -175,7 +175,7 @@ class Link(asyncio.Protocol):
 
     def _handshake_received(self, event: Request | Response) -> None:
         if isinstance(event, Request):
-            assert isinstance(self._protocol, ServerProtocol)  # noqa: S101 - only servers get requests
+            assert isinstance(self._protocol, ServerProtocol)
             if event.path.partition("?")[0] == PATH:
                 answer = self._protocol.accept(event)
             else:
@@ -192,9 +192,9 @@ class Link(asyncio.Protocol):
     def _frame_received(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
             if frame.fin and not self._parts:
-                self._messages_received(frame.data)
+                self._messages_received(bytes(frame.data))
                 return
-            self._parts.append(frame.data)
+            self._parts.append(bytes(frame.data))
             if frame.fin:
                 whole, self._parts = b"".join(self._parts), []
                 self._messages_received(whole)
@@ -271,5 +271,3 @@ def client_link(
     """Client's end of a connection to the WebSocket address ``url``."""
     protocol = ClientProtocol(parse_uri(url), max_size=max_frame_bytes)
     return Link(owner, session, protocol, max_frame_bytes)
-
-

@@ -106,7 +106,7 @@ class Peer:
         for url in list(self.urls):
             try:
                 return await self._connect_to(url)
-            except (OSError, ConnectionLost, TimeoutError, asyncio.TimeoutError) as error:
+            except (OSError, ConnectionLost, TimeoutError) as error:
                 failures.append(f"{url}: {error or type(error).__name__}")
         raise ServerNotFound(", ".join(self.urls), "; ".join(failures))
 
@@ -165,7 +165,7 @@ class Peer:
                 return
 
     async def _beat_until_closed(self, connection: "_Connection") -> None:
-        assert self.welcome is not None  # noqa: S101 - a connection implies it
+        assert self.welcome is not None
         beat_s, lease_s = self.welcome.heartbeat_s, self.welcome.lease_s
         number = 0
         while not connection.closed.done():

@@ -8,11 +8,15 @@ a slow disk does not hold up the event loop.
 import asyncio
 import hashlib
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 
 from multihost.runtime.config import sync_directory
 from multihost.wire.message import Blob
+
+T = TypeVar("T")
 
 
 class BlobError(Exception):
@@ -78,7 +82,7 @@ class BlobFiles:
         for upload in self._uploads.values():
             upload.discard()
 
-    async def _run(self, call, *args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN002, ANN202
+    async def _run(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
     def _path(self, digest: bytes) -> Path:

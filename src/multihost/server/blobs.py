@@ -3,7 +3,9 @@
 import asyncio
 import hashlib
 from collections import deque
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 from multihost.runtime.link import Link
 from multihost.server.blobfiles import BlobError, BlobFiles
@@ -154,7 +156,7 @@ class BlobTraffic:
             self._can_write.clear()
             await self._can_write.wait()
 
-    def _start(self, work) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -12,7 +12,6 @@ from typing import Any
 
 from multihost.core.ids import index_of
 from multihost.core.job import JobSpec, JobSpecError, check
-from multihost.core.resources import Requirement
 from multihost.server.blobs import BlobTraffic
 from multihost.server.committer import Operation
 from multihost.server.gateway import Connection
@@ -78,9 +77,7 @@ class Watchers:
         for peer, subscription in self.by_job.get(row.number, ()):
             peer.end(
                 subscription,
-                m.Ended(
-                    subscription.alias, row.count, row.succeeded, row.failed, row.cancelled
-                ),
+                m.Ended(subscription.alias, row.count, row.succeeded, row.failed, row.cancelled),
             )
 
     def started(self, number: int, indices: list[int]) -> None:
@@ -347,7 +344,7 @@ class ClientPeer:
     def _replay(self, subscription: Subscription) -> None:
         subscription.is_replaying = True
         number, after = subscription.number, subscription.cursor
-        assert number is not None  # noqa: S101 - only open jobs are replayed
+        assert number is not None
 
         def read(store: Store, _: float) -> tuple[list[Final], JobRow | None]:
             page = store.outcomes(number, after, REPLAY_PAGE)
@@ -357,11 +354,11 @@ class ClientPeer:
             Operation(read, lambda result: self._replayed(subscription, *result), False)
         )
 
-    def _replayed(
-        self, subscription: Subscription, page: list[Final], row: JobRow | None
-    ) -> None:
+    def _replayed(self, subscription: Subscription, page: list[Final], row: JobRow | None) -> None:
         if page:
-            outcomes = [m.Outcome(index_of(final.task), final.ending, final.payload) for final in page]
+            outcomes = [
+                m.Outcome(index_of(final.task), final.ending, final.payload) for final in page
+            ]
             subscription.cursor = outcomes[-1].index
             self.connection.link.send(m.Outcomes(subscription.alias, outcomes))
         subscription.is_replaying = False
@@ -396,7 +393,7 @@ class ClientPeer:
                 subscription.told = reason
                 self.connection.link.send(m.Waiting(subscription.alias, reason))
 
-    _handlers: dict[type, Callable[["ClientPeer", Any], None]] = {  # noqa: RUF012 - never changed
+    _handlers: dict[type, Callable[["ClientPeer", Any], None]] = {
         m.Goodbye: _on_goodbye,
         m.Beat: _on_beat,
         m.PutBlob: _on_blob,

@@ -66,7 +66,9 @@ class Committer:
     no answer leaves before its commit has returned.
     """
 
-    def __init__(self, store: Store, *, is_durable: bool, on_fatal: Callable[[Exception], None]) -> None:
+    def __init__(
+        self, store: Store, *, is_durable: bool, on_fatal: Callable[[Exception], None]
+    ) -> None:
         """Own ``store``; ``is_durable``: acknowledged means on the disk, not just in its cache."""
         self.store = store
         self.listener: CommitListener | None = None
@@ -91,7 +93,9 @@ class Committer:
             self._is_due = True
             self._loop.call_soon(self._turn)
 
-    def ask(self, run: Callable[[Store, float], Any], *, is_durable: bool = False) -> "asyncio.Future[Any]":
+    def ask(
+        self, run: Callable[[Store, float], Any], *, is_durable: bool = False
+    ) -> "asyncio.Future[Any]":
         """Run one operation and await its result; for everything off the hot path."""
         future: asyncio.Future[Any] = self._loop.create_future()
 
@@ -134,7 +138,7 @@ class Committer:
             self._store_is_full(batch, error)
         except StoreError as error:
             self._break(error)
-        except Exception:  # noqa: BLE001 - a bug in one operation must not take the others down
+        except Exception:
             self._roll_back()
             self._run_alone(batch)
         else:
@@ -146,7 +150,7 @@ class Committer:
         store.begin()
         for operation in batch:
             operation.result = operation.run(store, now)
-        assert self.listener is not None  # noqa: S101 - composed by app.py before anything runs
+        assert self.listener is not None
         self.listener.assign(store, now)
         return store.prepare(now)
 
@@ -169,7 +173,7 @@ class Committer:
             self.store.commit(is_durable=True)
         except StoreFull as error:
             self._loop.call_soon_threadsafe(self._store_is_full, batch, error)
-        except Exception as error:  # noqa: BLE001 - handed to the loop, which stops the server
+        except Exception as error:
             self._loop.call_soon_threadsafe(self._break, error)
         else:
             self._loop.call_soon_threadsafe(self._committed, batch, changes)
@@ -179,7 +183,7 @@ class Committer:
         for operation in batch:
             if operation.done is not None:
                 operation.done(operation.result)
-        assert self.listener is not None  # noqa: S101 - as above
+        assert self.listener is not None
         self.listener.committed(changes)
         self._go_on()
 
@@ -195,7 +199,7 @@ class Committer:
 
     def _roll_back(self) -> None:
         self.store.rollback()
-        assert self.listener is not None  # noqa: S101 - as above
+        assert self.listener is not None
         self.listener.rolled_back()
 
     def _run_alone(self, batch: list[Operation]) -> None:
@@ -207,7 +211,7 @@ class Committer:
             except StoreError as error:
                 self._break(error)
                 return
-            except Exception as error:  # noqa: BLE001 - told to its owner, or fatal
+            except Exception as error:
                 self._roll_back()
                 if operation.failed is None:
                     self._break(error)
@@ -248,7 +252,7 @@ class _DiskThread:
         )
         self._thread: threading.Thread | None = None
 
-    def run(self, call: Callable[..., None], *args: Any) -> None:  # noqa: ANN401 - passed through
+    def run(self, call: Callable[..., None], *args: Any) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="multihost-disk", daemon=True)
             self._thread.start()

@@ -125,7 +125,8 @@ class Connection:
             self.deny(m.DenialCode.STOPPING, "the server is stopping")
         elif len(self.gateway.connections) > MAX_CONNECTIONS:
             self.deny(
-                m.DenialCode.LIMIT, f"the server has its {MAX_CONNECTIONS} connections (max_connections)"
+                m.DenialCode.LIMIT,
+                f"the server has its {MAX_CONNECTIONS} connections (max_connections)",
             )
 
     def link_received(self, link: Link, messages: Sequence[Any]) -> None:
@@ -170,7 +171,7 @@ class Connection:
         elif isinstance(message, m.Proof):
             self._check(message)
         elif isinstance(message, m.Attach | m.Enlist) and self._is_proved:
-            assert self._deadline is not None  # noqa: S101 - set when the link opened
+            assert self._deadline is not None
             self._deadline.cancel()
             desk = self.gateway.desk
             if isinstance(message, m.Attach):
@@ -187,7 +188,8 @@ class Connection:
             self._is_proved = True  # not a matter of keys
             self.deny(
                 m.DenialCode.PROTOCOL,
-                f"this server ({multihost.__version__}) speaks protocol {m.PROTOCOL}, the peer "
+                f"this server ({multihost.__version__}) speaks protocol {m.PROTOCOL}, "
+                "the peer "
                 f"({hello.software or 'unknown'}) speaks {hello.protocol}: install the same version",
             )
             return
@@ -202,7 +204,7 @@ class Connection:
         self.link.send(m.Challenge(self._nonce, proof))
 
     def _check(self, message: m.Proof) -> None:
-        assert self._hello is not None  # noqa: S101 - the table of legal messages sees to it
+        assert self._hello is not None
         hello = self._hello
         expected = peer_proof(self.gateway.key, hello.role, hello.nonce, self._nonce)
         if is_proof(expected, message.proof):

@@ -161,7 +161,10 @@ class Hub:
         if not self.takers:
             return "no worker is connected; start one with 'multihost worker'"
         if not serving:
-            return f"no connected worker serves queue {queue!r}; start 'multihost worker --queue {queue}'"
+            return (
+                f"no connected worker serves queue {queue!r}; "
+                f"start one with 'multihost worker --queue {queue}'"
+            )
         reasons = [missing(requires, taker.offer) for taker in serving]
         if None in reasons:
             return ""
@@ -214,7 +217,7 @@ class Hub:
         facts = self._jobs.get(job)
         if facts is None:
             row: JobRow | None = store.job(job)
-            assert row is not None  # noqa: S101 - a leased task has a job
+            assert row is not None
             self.remember(job, row.spec)
             facts = self._jobs[job]
         return facts
@@ -252,9 +255,7 @@ class Hub:
                 number for number, lane in self._lanes.items() if lane.requires.context == context
             )
 
-    def _message(
-        self, taker: Taker, leases: list[Lease], facts: dict[int, _JobFacts]
-    ) -> m.Grants:
+    def _message(self, taker: Taker, leases: list[Lease], facts: dict[int, _JobFacts]) -> m.Grants:
         started: dict[int, list[int]] = {job: [] for job in facts}
         for lease in leases:
             started[job_of(lease.task)].append(index_of(lease.task))

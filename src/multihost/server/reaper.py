@@ -42,7 +42,7 @@ class Reaper:
 
     async def run(self) -> None:
         """Watch the deadlines until cancelled."""
-        assert self.services is not None  # noqa: S101 - composed by app.py
+        assert self.services is not None
         services = self.services
         while True:
             await self._sleep(services)
@@ -50,7 +50,9 @@ class Reaper:
             for session in services.leases.expired(now):
                 peer = services.worker_peers.pop(session, None)
                 if peer is not None:
-                    peer.connection.link.abort(f"nothing from the worker for {services.lease_s:g} s")
+                    peer.connection.link.abort(
+                        f"nothing from the worker for {services.lease_s:g} s"
+                    )
                 services.lose_worker(session)
             for session in services.clients.expired(now):
                 for client in list(services.client_peers.values()):

@@ -167,7 +167,7 @@ class WorkerPeer:
             job_of(message.task), index_of(message.task), message.stream, message.data
         )
 
-    _handlers: dict[type, Callable[["WorkerPeer", Any], None]] = {  # noqa: RUF012 - never changed
+    _handlers: dict[type, Callable[["WorkerPeer", Any], None]] = {
         m.Goodbye: _on_goodbye,
         m.Beat: _on_beat,
         m.PutBlob: _on_blob,

@@ -47,7 +47,7 @@ class OpenedJob(NamedTuple):
     is_new: bool
     spec: JobSpec
     """As stored: of the first submit, if it was found."""
-    count: int
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody wants here
     """Tasks it holds."""
     total: int | None
     """Tasks it will ever hold; None while it is not sealed."""

@@ -57,7 +57,7 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
 # --- either side -----------------------------------------------------------------
 
 
-class Hello(Message, tag=1):
+class Hello(Message, frozen=True, tag=1):
     """First message of a peer: who it is and a challenge to the server."""
 
     role: Role
@@ -66,14 +66,14 @@ class Hello(Message, tag=1):
     software: str = ""
 
 
-class Challenge(Message, tag=2):
+class Challenge(Message, frozen=True, tag=2):
     """The server proves that it knows the key and asks the peer for the same."""
 
     nonce: bytes
     proof: bytes
 
 
-class Proof(Message, tag=3):
+class Proof(Message, frozen=True, tag=3):
     """The peer's proof that it knows the key; the key itself is never sent."""
 
     proof: bytes
@@ -89,14 +89,14 @@ class DenialCode(StrEnum):
     STOPPING = "stopping"
 
 
-class Denied(Message, tag=4):
+class Denied(Message, frozen=True, tag=4):
     """The server refuses the connection and closes it."""
 
     code: DenialCode
     message: str
 
 
-class Attach(Message, tag=5):
+class Attach(Message, frozen=True, tag=5):
     """A client opens its session, or comes back to it after a broken connection."""
 
     session: bytes
@@ -112,7 +112,7 @@ class Held(msgspec.Struct, frozen=True, array_like=True, gc=False):
     token: int
 
 
-class Enlist(Message, tag=6):
+class Enlist(Message, frozen=True, tag=6):
     """A worker opens its session, or comes back to it and says what it still holds."""
 
     session: bytes
@@ -127,7 +127,7 @@ class Enlist(Message, tag=6):
     """Whether the server may ask it to run more slots (an embedded worker)."""
 
 
-class Welcome(Message, tag=7):
+class Welcome(Message, frozen=True, tag=7):
     """The session stands."""
 
     session: int
@@ -140,19 +140,19 @@ class Welcome(Message, tag=7):
     max_frame_bytes: int = MAX_FRAME_BYTES
 
 
-class Beat(Message, tag=8):
+class Beat(Message, frozen=True, tag=8):
     """Sent by a peer when it has sent nothing else for a heartbeat; renews its session."""
 
     number: int = 0
 
 
-class BeatBack(Message, tag=9):
+class BeatBack(Message, frozen=True, tag=9):
     """The server's answer to a ``Beat``."""
 
     number: int = 0
 
 
-class Goodbye(Message, tag=10):
+class Goodbye(Message, frozen=True, tag=10):
     """The sender ends the session; nothing of it is to be expected back."""
 
     reason: str = ""
@@ -161,21 +161,21 @@ class Goodbye(Message, tag=10):
 # --- blobs: both roles -----------------------------------------------------------
 
 
-class FindBlob(Message, tag=20):
+class FindBlob(Message, frozen=True, tag=20):
     """Peer asks how much of a blob the server has, to send only the rest."""
 
     digest: bytes
     size_bytes: int
 
 
-class BlobFound(Message, tag=21):
+class BlobFound(Message, frozen=True, tag=21):
     """Bytes of the blob that the server has: all of them when stored."""
 
     digest: bytes
     have_bytes: int
 
 
-class PutBlob(Message, tag=22):
+class PutBlob(Message, frozen=True, tag=22):
     """A part of a blob; the last part completes it. Parts come in order."""
 
     digest: bytes
@@ -184,27 +184,27 @@ class PutBlob(Message, tag=22):
     data: bytes
 
 
-class BlobStored(Message, tag=23):
+class BlobStored(Message, frozen=True, tag=23):
     """The blob is stored durably, its digest verified."""
 
     digest: bytes
 
 
-class BlobRefused(Message, tag=24):
+class BlobRefused(Message, frozen=True, tag=24):
     """The blob was not stored; the message says why and what to do."""
 
     digest: bytes
     message: str
 
 
-class GetBlob(Message, tag=25):
+class GetBlob(Message, frozen=True, tag=25):
     """Peer asks for a blob from ``offset`` on; answered by ``BlobPart`` messages."""
 
     digest: bytes
     offset: int = 0
 
 
-class BlobPart(Message, tag=26):
+class BlobPart(Message, frozen=True, tag=26):
     """A part of a blob from the server. ``size_bytes`` -1: there is no such blob."""
 
     digest: bytes
@@ -216,7 +216,7 @@ class BlobPart(Message, tag=26):
 # --- client to server --------------------------------------------------------------
 
 
-class Open(Message, tag=40):
+class Open(Message, frozen=True, tag=40):
     """Create a job, or attach to the one with this uid, name or unique key.
 
     ``taken`` > 0 or a job that existed: the outcomes of all tasks with an index
@@ -229,7 +229,7 @@ class Open(Message, tag=40):
     taken: int = 0
 
 
-class Add(Message, tag=41):
+class Add(Message, frozen=True, tag=41):
     """Tasks for an opened job, at indices ``first``, ``first + 1`` … Idempotent."""
 
     job: int
@@ -239,14 +239,14 @@ class Add(Message, tag=41):
     """Keys for the per-key limits, one a payload."""
 
 
-class Seal(Message, tag=42):
+class Seal(Message, frozen=True, tag=42):
     """The job has ``total`` tasks and takes no more."""
 
     job: int
     total: int
 
 
-class Cancel(Message, tag=43):
+class Cancel(Message, frozen=True, tag=43):
     """Cancel tasks of a job; ``indices`` None means all of it."""
 
     job: int
@@ -255,20 +255,20 @@ class Cancel(Message, tag=43):
     """Leave running tasks alone."""
 
 
-class Taken(Message, tag=44):
+class Taken(Message, frozen=True, tag=44):
     """The client has every outcome below ``upto``; a transient job may drop them."""
 
     job: int
     upto: int
 
 
-class Close(Message, tag=45):
+class Close(Message, frozen=True, tag=45):
     """The client is done with the job; a transient job ends with that."""
 
     job: int
 
 
-class Resize(Message, tag=46):
+class Resize(Message, frozen=True, tag=46):
     """The client wants an elastic worker to have at least so many slots."""
 
     slots: int
@@ -288,7 +288,7 @@ class RefusalCode(StrEnum):
     STOPPING = "stopping"
 
 
-class Opened(Message, tag=60):
+class Opened(Message, frozen=True, tag=60):
     """The job is stored (or was) and has this number."""
 
     job: int
@@ -298,7 +298,7 @@ class Opened(Message, tag=60):
     """Tasks it already holds."""
 
 
-class OpenRefused(Message, tag=61):
+class OpenRefused(Message, frozen=True, tag=61):
     """The job was not stored."""
 
     job: int
@@ -306,7 +306,7 @@ class OpenRefused(Message, tag=61):
     message: str
 
 
-class Stored(Message, tag=62):
+class Stored(Message, frozen=True, tag=62):
     """The acknowledgement: ``count`` tasks from ``first`` on are kept."""
 
     job: int
@@ -314,7 +314,7 @@ class Stored(Message, tag=62):
     count: int
 
 
-class AddRefused(Message, tag=63):
+class AddRefused(Message, frozen=True, tag=63):
     """None of these tasks was stored."""
 
     job: int
@@ -338,21 +338,21 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, gc=False):
     payload: Payload
 
 
-class Outcomes(Message, tag=64):
+class Outcomes(Message, frozen=True, tag=64):
     """Outcomes of tasks of one job. May repeat; the client tells by the index."""
 
     job: int
     outcomes: list[Outcome]
 
 
-class Started(Message, tag=65):
+class Started(Message, frozen=True, tag=65):
     """These tasks were leased to a worker."""
 
     job: int
     indices: list[int]
 
 
-class Printed(Message, tag=66):
+class Printed(Message, frozen=True, tag=66):
     """What a task wrote. ``stream`` 1 is stdout, 2 stderr."""
 
     job: int
@@ -361,7 +361,7 @@ class Printed(Message, tag=66):
     data: bytes
 
 
-class Ended(Message, tag=67):
+class Ended(Message, frozen=True, tag=67):
     """The job has ended: sealed, and all tasks in a final state."""
 
     job: int
@@ -371,7 +371,7 @@ class Ended(Message, tag=67):
     cancelled: int
 
 
-class Waiting(Message, tag=68):
+class Waiting(Message, frozen=True, tag=68):
     """Why tasks of this job are not being run; empty when they are again."""
 
     job: int
@@ -404,26 +404,26 @@ class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):
     attempt: int = 1
 
 
-class Grants(Message, tag=80):
+class Grants(Message, frozen=True, tag=80):
     """Leases for this worker, and the jobs they belong to."""
 
     jobs: list[JobInfo]
     tasks: list[Grant]
 
 
-class Settled(Message, tag=81):
+class Settled(Message, frozen=True, tag=81):
     """These outcomes need not be sent again: recorded, or refused as stale."""
 
     tasks: list[Held]
 
 
-class Revoked(Message, tag=82):
+class Revoked(Message, frozen=True, tag=82):
     """These leases are gone (cancelled, or given to another): stop the tasks."""
 
     tasks: list[Held]
 
 
-class SetSlots(Message, tag=83):
+class SetSlots(Message, frozen=True, tag=83):
     """An elastic worker is to run so many slots."""
 
     slots: int
@@ -432,7 +432,7 @@ class SetSlots(Message, tag=83):
 # --- worker to server ------------------------------------------------------------------
 
 
-class Want(Message, tag=100):
+class Want(Message, frozen=True, tag=100):
     """Room: leases the worker would take now, replacing what it said before."""
 
     room: int
@@ -448,19 +448,19 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
     run_s: float = 0.0
 
 
-class Finished(Message, tag=101):
+class Finished(Message, frozen=True, tag=101):
     """Attempts that ended; repeated after a reconnect until settled."""
 
     attempts: list[Attempt]
 
 
-class GiveBack(Message, tag=102):
+class GiveBack(Message, frozen=True, tag=102):
     """Leases returned without having been run; no attempt is counted."""
 
     tasks: list[Held]
 
 
-class Output(Message, tag=103):
+class Output(Message, frozen=True, tag=103):
     """What a task wrote. ``stream`` 1 is stdout, 2 stderr."""
 
     task: int
@@ -469,7 +469,7 @@ class Output(Message, tag=103):
     data: bytes
 
 
-class Drain(Message, tag=104):
+class Drain(Message, frozen=True, tag=104):
     """The worker takes no more leases and goes when its tasks are done."""
 
     reason: str = ""

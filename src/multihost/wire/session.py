@@ -26,33 +26,37 @@ class Phase(StrEnum):
     OPEN = "open"
 
 
-_BLOBS: Final = frozenset({m.FindBlob, m.PutBlob, m.GetBlob})
-_BLOB_ANSWERS: Final = frozenset({m.BlobFound, m.BlobStored, m.BlobRefused, m.BlobPart})
-_ANY_TIME: Final = frozenset({m.Denied, m.Goodbye})
+def _kinds(*kinds: type[Message]) -> frozenset[type[Message]]:
+    return frozenset(kinds)
+
+
+_BLOBS: Final = _kinds(m.FindBlob, m.PutBlob, m.GetBlob)
+_BLOB_ANSWERS: Final = _kinds(m.BlobFound, m.BlobStored, m.BlobRefused, m.BlobPart)
+_ANY_TIME: Final = _kinds(m.Denied, m.Goodbye)
 
 LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]] = {
-    (None, Phase.NEW): frozenset({m.Hello}),
-    (Role.CLIENT, Phase.CHALLENGED): frozenset({m.Proof}),
-    (Role.WORKER, Phase.CHALLENGED): frozenset({m.Proof}),
-    (Role.CLIENT, Phase.PROVED): frozenset({m.Attach}),
-    (Role.WORKER, Phase.PROVED): frozenset({m.Enlist}),
+    (None, Phase.NEW): _kinds(m.Hello),
+    (Role.CLIENT, Phase.CHALLENGED): _kinds(m.Proof),
+    (Role.WORKER, Phase.CHALLENGED): _kinds(m.Proof),
+    (Role.CLIENT, Phase.PROVED): _kinds(m.Attach),
+    (Role.WORKER, Phase.PROVED): _kinds(m.Enlist),
     (Role.CLIENT, Phase.OPEN): _BLOBS
-    | {m.Beat, m.Goodbye, m.Open, m.Add, m.Seal, m.Cancel, m.Taken, m.Close, m.Resize},
+    | _kinds(m.Beat, m.Goodbye, m.Open, m.Add, m.Seal, m.Cancel, m.Taken, m.Close, m.Resize),
     (Role.WORKER, Phase.OPEN): _BLOBS
-    | {m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain},
+    | _kinds(m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain),
 }
 """What the server accepts from a peer of a role in a phase."""
 
 LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
-    (Role.CLIENT, Phase.NEW): _ANY_TIME | {m.Challenge},
-    (Role.WORKER, Phase.NEW): _ANY_TIME | {m.Challenge},
+    (Role.CLIENT, Phase.NEW): _ANY_TIME | _kinds(m.Challenge),
+    (Role.WORKER, Phase.NEW): _ANY_TIME | _kinds(m.Challenge),
     (Role.CLIENT, Phase.CHALLENGED): _ANY_TIME,
     (Role.WORKER, Phase.CHALLENGED): _ANY_TIME,
-    (Role.CLIENT, Phase.PROVED): _ANY_TIME | {m.Welcome},
-    (Role.WORKER, Phase.PROVED): _ANY_TIME | {m.Welcome},
+    (Role.CLIENT, Phase.PROVED): _ANY_TIME | _kinds(m.Welcome),
+    (Role.WORKER, Phase.PROVED): _ANY_TIME | _kinds(m.Welcome),
     (Role.CLIENT, Phase.OPEN): _ANY_TIME
     | _BLOB_ANSWERS
-    | {
+    | _kinds(
         m.BeatBack,
         m.Opened,
         m.OpenRefused,
@@ -63,10 +67,10 @@ LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
         m.Printed,
         m.Ended,
         m.Waiting,
-    },
+    ),
     (Role.WORKER, Phase.OPEN): _ANY_TIME
     | _BLOB_ANSWERS
-    | {m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots},
+    | _kinds(m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots),
 }
 """What a peer of a role accepts from the server in a phase."""
 
@@ -102,7 +106,9 @@ class Session:
         """Check a message from the other end and follow it to the next phase."""
         kind = type(message)
         if kind not in self._incoming:
-            text = f"{kind.__name__} is not legal from a {self.role or 'peer'} in phase {self.phase}"
+            text = (
+                f"{kind.__name__} is not legal from a {self.role or 'peer'} in phase {self.phase}"
+            )
             raise IllegalMessageError(text)
         if kind is m.Hello:
             self.role = message.role  # type: ignore[attr-defined]
@@ -121,7 +127,7 @@ class Session:
         if self.is_server:
             role = None if self.phase is Phase.NEW else self.role
             return LEGAL_FROM_PEER[role, self.phase]
-        assert self.role is not None  # noqa: S101 - a peer has its role from the start
+        assert self.role is not None
         return LEGAL_FROM_SERVER[self.role, self.phase]
 
 

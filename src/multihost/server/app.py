@@ -1,0 +1,238 @@
+"""Composes the server: store, committer, hub, gateway, HTTP; starts and stops them.
+
+One port carries everything. HTTP is uvicorn's; a WebSocket on ``/ws`` leaves
+uvicorn right after its request line and is a ``runtime.link`` from then on.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from multihost.core.lease import GRACE_S, HEARTBEAT_S, LEASE_S, LeaseTable
+from multihost.errors import ConfigError
+from multihost.runtime import config
+from multihost.runtime.config import DEFAULT_PORT
+from multihost.server.api import make_app
+from multihost.server.blobs import BlobStore
+from multihost.server.clients import ClientPeer, Watchers
+from multihost.server.committer import Committer
+from multihost.server.gateway import Desk, Gateway
+from multihost.server.hub import Hub
+from multihost.server.reaper import Promoter, Pruner, Reaper
+from multihost.server.services import CLIENT_GRACE_S, Services
+from multihost.server.views import Views
+from multihost.server.workers import WorkerPeer
+from multihost.store.base import Changes, Store
+from multihost.store.sqlite import open_store
+from multihost.wire.message import Role
+
+DURABILITIES = ("power", "process")
+STORE_FILE = "store.sqlite"
+BLOB_DIRECTORY = "blobs"
+
+
+@dataclass(slots=True)
+class ServerOptions:
+    """What a server is started with."""
+
+    state: Path = field(default_factory=config.state_dir)
+    host: str = "127.0.0.1"
+    port: int = DEFAULT_PORT
+    """0 takes a free one."""
+    durability: str = "power"
+    """``power``: acknowledged work survives a power cut; ``process``: kill -9 of the server."""
+    is_insecure: bool = False
+    """Listen on other addresses than loopback without TLS."""
+    key: bytes | None = None
+    """None: the one in the state directory, made if there is none."""
+    announces: bool = True
+    """Whether this user's clients on this machine find the server by itself."""
+    heartbeat_s: float = HEARTBEAT_S
+    lease_s: float = LEASE_S
+    grace_s: float = GRACE_S
+    client_grace_s: float = CLIENT_GRACE_S
+
+
+def check_options(options: ServerOptions) -> None:
+    """Raise ConfigError for options that would lose work or let strangers in."""
+    if options.durability not in DURABILITIES:
+        raise ConfigError(f"durability is 'power' or 'process', not {options.durability!r}")
+    if not _is_loopback(options.host) and not options.is_insecure:
+        raise ConfigError(
+            f"{options.host} can be reached from other machines, and the connection would not be "
+            "encrypted: bind 127.0.0.1 and use a tunnel, or say --insecure on a network you trust"
+        )
+
+
+class Server:
+    """A server in this process, on the running event loop."""
+
+    def __init__(self, options: ServerOptions) -> None:
+        """Check ``options``; nothing is opened yet."""
+        check_options(options)
+        self.options = options
+        self.url = ""
+        self.key = b""
+        self.failure: Exception | None = None
+        """Why the server had to stop by itself."""
+        self.services: Services
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Open the store and listen; ``url`` is known afterwards.
+
+        Raises StoreError, ConfigError, or OSError when the address is taken.
+        """
+        options = self.options
+        options.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+        listener = _listen(options.host, options.port)
+        try:
+            self.key = options.key or config.make_key(options.state / config.KEY_FILE)
+            self._store: Store = open_store(options.state / STORE_FILE)
+        except BaseException:
+            listener.close()
+            raise
+        self._compose()
+        await self._serve_http(listener)
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://{_reachable(host)}:{port}"
+        if options.announces:
+            config.write_server_note(options.state, self.url)
+        self._start_services()
+
+    async def wait(self) -> None:
+        """Return when the server was asked to stop or had to."""
+        await self._stopping.wait()
+
+    def request_stop(self) -> None:
+        """Make ``wait`` return."""
+        self._stopping.set()
+
+    async def stop(self) -> None:
+        """Take nothing new, commit what has come, tell the peers, close."""
+        self._stopping.set()
+        if self.options.announces:
+            config.remove_server_note(self.options.state)
+        for task in self._tasks:
+            task.cancel()
+        self.promoter.stop()
+        await self.services.committer.drain()
+        self.gateway.stop("the server is stopping")
+        await self._http.shutdown(sockets=[])
+        await self.services.committer.drain()
+        self.services.committer.stop()
+        self.services.blobs.files.close()
+        self._store.close()
+
+    # within ------------------------------------------------------------------------
+
+    def _compose(self) -> None:
+        options, store = self.options, self._store
+        is_durable = options.durability == "power"
+        committer = Committer(store, is_durable=is_durable, on_fatal=self._fail)
+        watchers = Watchers()
+        reaper = Reaper()
+        hub = Hub(watchers.started)
+        committer.listener = hub
+        self.services = Services(
+            committer,
+            hub,
+            BlobStore(committer, options.state / BLOB_DIRECTORY, is_durable=is_durable),
+            watchers,
+            reaper.wake,
+            leases=LeaseTable(options.lease_s, options.grace_s),
+            clients=LeaseTable(options.lease_s, options.client_grace_s),
+            heartbeat_s=options.heartbeat_s,
+            lease_s=options.lease_s,
+        )
+        reaper.services = self.services
+        self.reaper = reaper
+        self.views = Views(self.services)
+        self.promoter = Promoter(committer, watchers)
+        self.pruner = Pruner(committer, self.services.blobs)
+        hub.on_changes = self._changed
+        self.gateway = Gateway(
+            self.key,
+            Desk(
+                attach=lambda connection, message: ClientPeer(self.services, connection, message),
+                enlist=lambda connection, message: WorkerPeer(self.services, connection, message),
+            ),
+        )
+
+    def _changed(self, changes: Changes) -> None:
+        watchers = self.services.watchers
+        watchers.push(changes.finals)
+        for row in changes.ended:
+            watchers.ended(row)
+            self.views.ended(row)
+        self.promoter.look()
+
+    def _start_services(self) -> None:
+        services, now = self.services, self.services.now()
+        services.paused = self._store.paused_queues()
+        # Whoever was there before the restart gets a whole lease to come back.
+        for row in self._store.sessions(Role.WORKER):
+            services.leases.renew(row.number, now)
+        for row in self._store.sessions(Role.CLIENT):
+            services.clients.renew(row.number, now)
+        self.promoter.look()
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self.reaper.run()), loop.create_task(self.pruner.run())]
+
+    async def _serve_http(self, listener: socket.socket) -> None:
+        http_config = uvicorn.Config(
+            make_app(self.services, self.views, self.key),
+            http="httptools",
+            ws=self.gateway.protocol,  # type: ignore[arg-type]  # called like the class it expects
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            date_header=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        http_config.load()
+        self._http = uvicorn.Server(http_config)
+        self._http.lifespan = http_config.lifespan_class(http_config)
+        await self._http.startup(sockets=[listener])
+
+    def _fail(self, error: Exception) -> None:
+        self.failure = error
+        self._stopping.set()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, protocol, _, address = socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        listener.close()
+        error.strerror = f"can't listen on {host}:{port}: {error.strerror}"
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _reachable(host: str) -> str:
+    """Address under which others reach a listener bound to ``host``."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - recognised, not bound
+        return socket.gethostname()
+    return f"[{host}]" if ":" in host else host

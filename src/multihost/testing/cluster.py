@@ -1,0 +1,199 @@
+"""A real server and real workers as processes, to be killed and started again."""
+
+import contextlib
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psutil
+
+from multihost.runtime.config import KEY_FILE, KEY_VARIABLE, STATE_VARIABLE, URL_VARIABLE, read_key
+from multihost.testing.waiting import wait_until
+
+HOST = "127.0.0.1"
+
+
+class Cluster:
+    """A server and its workers on this machine; a context manager that leaves nothing behind.
+
+    ``kill_server`` and the like are SIGKILL: nobody gets to tidy up.
+    """
+
+    def __init__(
+        self,
+        *,
+        workers: int = 2,
+        slots: int = 2,
+        durability: str = "process",
+        python_path: Sequence[str] = (),
+    ) -> None:
+        """Describe the cluster; ``start`` or ``with`` starts it."""
+        self.directory = Path(tempfile.mkdtemp(prefix="multihost-test-"))
+        self.durability = durability
+        self.slots = slots
+        self.port = _free_port()
+        self.url = f"http://{HOST}:{self.port}"
+        self.server: subprocess.Popen[bytes] | None = None
+        self.workers: list[subprocess.Popen[bytes]] = []
+        self._planned = workers
+        self._python_path = list(python_path)
+        self._log = (self.directory / "log.txt").open("ab")
+
+    def __enter__(self) -> "Cluster":
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    @property
+    def key(self) -> bytes:
+        """The server's key."""
+        return read_key(self.directory / KEY_FILE)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables by which a program finds the cluster."""
+        return {URL_VARIABLE: self.url, KEY_VARIABLE: self.key.decode()}
+
+    @property
+    def log(self) -> str:
+        """What the processes have printed so far."""
+        return (self.directory / "log.txt").read_text(errors="replace")
+
+    def start(self) -> None:
+        """Start the server and the workers, and wait until they are connected."""
+        self.start_server()
+        for _ in range(self._planned):
+            self.start_worker()
+        self.wait_for_workers(self._planned)
+
+    def start_server(self) -> None:
+        """Start the server, for the first time or after a kill."""
+        self.server = self._run(
+            "server",
+            *("--state", str(self.directory), "--host", HOST, "--port", str(self.port)),
+            *("--durability", self.durability),
+        )
+        wait_until(self._is_up, f"the server answers at {self.url}")
+
+    def start_worker(self, *options: str, slots: int | None = None) -> subprocess.Popen[bytes]:
+        """Start one more worker."""
+        worker = self._run("worker", "--slots", str(slots or self.slots), *options)
+        self.workers.append(worker)
+        return worker
+
+    def wait_for_workers(self, count: int) -> None:
+        """Wait until ``count`` workers are connected."""
+        wait_until(
+            lambda: sum(row["connected"] for row in self.get("/api/workers")) >= count,
+            f"{count} workers are connected",
+        )
+
+    def kill_server(self) -> None:
+        """SIGKILL the server."""
+        assert self.server is not None
+        self.server.kill()
+        self.server.wait()
+
+    def kill_worker(self, position: int = 0) -> None:
+        """SIGKILL a worker's agent; its children have to notice by themselves."""
+        worker = self.workers.pop(position)
+        worker.kill()
+        worker.wait()
+
+    def children(self, position: int = 0) -> list[int]:
+        """Process ids of a worker's slots."""
+        return [child.pid for child in psutil.Process(self.workers[position].pid).children()]
+
+    def kill_child(self, position: int = 0) -> int | None:
+        """SIGKILL one slot's process of a worker; its process id."""
+        for pid in self.children(position):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+                return pid
+        return None
+
+    def get(self, path: str) -> Any:
+        """Answer of the HTTP API."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        try:
+            headers = {"Authorization": f"Bearer {self.key.decode()}"}
+            connection.request("GET", path, headers=headers)
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        """End all processes and remove the directory."""
+        processes = [*self.workers, *([self.server] if self.server else [])]
+        for process in processes:
+            process.terminate()
+        for process in processes:
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._log.close()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = dict(os.environ)
+        environment[STATE_VARIABLE] = str(self.directory)
+        environment.pop(URL_VARIABLE, None)
+        environment.pop(KEY_VARIABLE, None)
+        path = [*self._python_path, *filter(None, [environment.get("PYTHONPATH")])]
+        if path:
+            environment["PYTHONPATH"] = os.pathsep.join(path)
+        return subprocess.Popen(
+            [sys.executable, "-m", "multihost", *arguments],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def _is_up(self) -> bool:
+        assert self.server is not None
+        if self.server.poll() is not None:
+            raise AssertionError(f"the server ended with {self.server.returncode}:\n{self.log}")
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == http.HTTPStatus.OK
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+
+def start() -> tuple[dict[str, str], Callable[[], None]]:
+    """Start a cluster for CPython's test harness: its environment, and how to stop it."""
+    # Workers unpickle by reference to the harness, which is the script being run.
+    harness = str(Path(sys.argv[0]).resolve().parent)
+    cluster = Cluster(workers=2, slots=4, python_path=[harness])
+    cluster.start()
+    return cluster.environment, cluster.stop
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
