@@ -188,9 +188,9 @@ class Connection:
             self._is_proved = True  # not a matter of keys
             self.deny(
                 m.DenialCode.PROTOCOL,
-                f"this server ({multihost.__version__}) speaks protocol {m.PROTOCOL}, "
-                "the peer "
-                f"({hello.software or 'unknown'}) speaks {hello.protocol}: install the same version",
+                f"this server is multihost {multihost.__version__} with protocol {m.PROTOCOL}, "
+                f"the peer is {hello.software or 'unknown'} with protocol {hello.protocol}: "
+                "install the same version on both",
             )
             return
         slow_s = self.gateway.failures.slow_s(self._address(), clock.mono())

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import psutil
 
@@ -49,7 +49,7 @@ class Cluster:
         self._python_path = list(python_path)
         self._log = (self.directory / "log.txt").open("ab")
 
-    def __enter__(self) -> "Cluster":
+    def __enter__(self) -> Self:
         self.start()
         return self
 

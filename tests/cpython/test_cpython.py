@@ -1,0 +1,97 @@
+"""CPython's own tests of Pool and of executors, run against ours on workers elsewhere.
+
+`harness.py` binds the test sources of the running interpreter to the
+candidate; nothing of CPython is kept here. Every test of tier A that the
+standard library passes has to pass; of tier B, those in `docs/reference/
+cpython-tests.md` are known not to.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+HARNESS = HERE / "harness.py"
+POOL_CLASSES = "_TestPool$|_TestPoolWorkerErrors|_TestPoolWorkerLifetime|TestInitializers"
+SUITE_PACKAGE = "libpython3.11-testsuite"
+
+pytestmark = [pytest.mark.cpython, pytest.mark.timeout(420)]
+
+
+def run_harness(result: Path, *options):
+    environment = {**os.environ, "PYTHONPATH": str(HERE)}
+    done = subprocess.run(
+        [
+            *(sys.executable, HARNESS, "--module", "multihost", "--deny-local"),
+            *("--setup", "multihost.testing:start", "--json", result, *options),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.exists(), done.stdout + done.stderr
+    return json.loads(result.read_text()), done.stdout
+
+
+def failures(run, baseline: Path, tier):
+    """Tests of a tier that the standard library passes and we don't."""
+    base = json.loads(baseline.read_text())["classes"]
+    return {
+        f"{name}.{test}": outcome["why"].strip().splitlines()[-1:]
+        for name, group in run["classes"].items()
+        for test, outcome in group["tests"].items()
+        if outcome["tier"] == tier
+        and base.get(name, {}).get("tests", {}).get(test, {}).get("status") == "pass"
+        and outcome["status"] != "pass"
+    }
+
+
+def executor_tests(cache: Path) -> Path | None:
+    """CPython's file of executor tests, from the interpreter or from Debian's package of it."""
+    if importlib.util.find_spec("test.test_concurrent_futures"):
+        return None
+    found = list(cache.rglob("test_concurrent_futures.py"))
+    if not found and shutil.which("apt-get"):
+        subprocess.run(
+            ["apt-get", "download", "-qq", SUITE_PACKAGE], cwd=cache, check=True, timeout=120
+        )
+        package = next(cache.glob("*.deb"))
+        subprocess.run(["dpkg", "-x", package, cache], check=True)
+        found = list(cache.rglob("test_concurrent_futures.py"))
+    return found[0] if found else None
+
+
+@pytest.fixture(scope="session")
+def python311():
+    if sys.version_info[:2] != (3, 11):
+        pytest.skip("the baseline is of Python 3.11")
+    if not importlib.util.find_spec("test._test_multiprocessing"):
+        pytest.skip("this interpreter was installed without CPython's tests")
+
+
+def test_pool_passes_every_black_box_test_of_cpython(python311, tmp_path):
+    run, shown = run_harness(
+        tmp_path / "pool.json", "--start-method", "spawn", "--classes", POOL_CLASSES
+    )
+    baseline = HERE / "base311_spawn.json"
+    assert failures(run, baseline, "A") == {}, shown
+    assert run["tiers"]["A"][1] >= 30, "too few tests were run"
+
+
+def test_executor_passes_every_black_box_test_of_cpython(python311, tmp_path):
+    tests = executor_tests(tmp_path)
+    options = ["--executor", "multihost:Executor", "--drop-context"]
+    if tests is not None:
+        options += ["--cf-tests", str(tests)]
+    elif not importlib.util.find_spec("test.test_concurrent_futures"):
+        pytest.skip("CPython's tests of executors are not to be had here")
+    run, shown = run_harness(tmp_path / "executor.json", *options)
+    assert failures(run, HERE / "base311_cf_spawn.json", "A") == {}, shown
+    assert run["tiers"]["A"][1] >= 30, "too few tests were run"

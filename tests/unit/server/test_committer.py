@@ -1,0 +1,148 @@
+"""Claims about group commit, with a store that records what is asked of it."""
+
+import asyncio
+
+from multihost.errors import StoreError, StoreFull
+from multihost.server.committer import Committer, Operation
+from multihost.store.base import Changes
+
+
+class RecordingStore:
+    def __init__(self):
+        self.log = []
+        self.commit_error = None
+
+    def begin(self):
+        self.log.append("begin")
+
+    def prepare(self, now):
+        return Changes([], [])
+
+    def commit(self, *, is_durable):
+        if self.commit_error is not None:
+            error, self.commit_error = self.commit_error, None
+            raise error
+        self.log.append("commit durable" if is_durable else "commit")
+
+    def rollback(self):
+        self.log.append("rollback")
+
+
+class Listener:
+    def assign(self, store, now):
+        pass
+
+    def committed(self, changes):
+        pass
+
+    def rolled_back(self):
+        pass
+
+
+def run(scenario, *, is_durable=False):
+    async def main():
+        store, fatal = RecordingStore(), []
+        committer = Committer(store, is_durable=is_durable, on_fatal=fatal.append)
+        committer.listener = Listener()
+        await scenario(store, committer, fatal)
+        committer.stop()
+
+    asyncio.run(main())
+
+
+def test_what_arrives_together_is_committed_together():
+    async def scenario(store, committer, fatal):
+        done = []
+        for number in range(3):
+            committer.submit(Operation(lambda s, now, n=number: n, done.append))
+        await committer.drain()
+        assert done == [0, 1, 2]
+        assert store.log == ["begin", "commit"]
+
+    run(scenario)
+
+
+def test_nobody_is_answered_before_the_commit():
+    async def scenario(store, committer, fatal):
+        seen = []
+        committer.submit(Operation(lambda s, now: None, lambda _: seen.extend(store.log)))
+        await committer.drain()
+        assert seen == ["begin", "commit durable"]
+
+    run(scenario, is_durable=True)
+
+
+def test_leases_alone_do_not_wait_for_the_disk():
+    async def scenario(store, committer, fatal):
+        committer.submit(Operation(lambda s, now: None, is_durable=False))
+        await committer.drain()
+        assert store.log == ["begin", "commit"]
+
+    run(scenario, is_durable=True)
+
+
+def test_what_arrives_during_a_commit_goes_into_the_next():
+    async def scenario(store, committer, fatal):
+        def again(_):
+            committer.submit(Operation(lambda s, now: None))
+
+        committer.submit(Operation(lambda s, now: None, again))
+        await committer.drain()
+        assert store.log == ["begin", "commit durable"] * 2
+
+    run(scenario, is_durable=True)
+
+
+def test_an_operation_that_raises_does_not_take_others_down():
+    async def scenario(store, committer, fatal):
+        done, failed = [], []
+
+        def fail(s, now):
+            raise ZeroDivisionError
+
+        committer.submit(Operation(lambda s, now: 1, done.append))
+        committer.submit(Operation(fail, failed=failed.append))
+        committer.submit(Operation(lambda s, now: 3, done.append))
+        await committer.drain()
+        assert done == [1, 3]
+        assert isinstance(failed[0], ZeroDivisionError)
+        assert fatal == []
+
+    run(scenario)
+
+
+def test_a_broken_store_acknowledges_nothing_and_stops_the_server():
+    async def scenario(store, committer, fatal):
+        done = []
+        store.commit_error = StoreError("fsync: I/O error")
+        committer.submit(Operation(lambda s, now: None, done.append))
+        await committer.drain()
+        assert done == []
+        assert isinstance(fatal[0], StoreError)
+
+    run(scenario, is_durable=True)
+
+
+def test_a_full_store_refuses_what_may_be_refused():
+    async def scenario(store, committer, fatal):
+        done, refused = [], []
+        store.commit_error = StoreFull("no room on the disk")
+        committer.submit(Operation(lambda s, now: None, done.append, refused=refused.append))
+        committer._turn()
+        assert (done, refused, fatal) == ([], ["no room on the disk"], [])
+        assert store.log == ["begin", "rollback"]
+
+    run(scenario)
+
+
+def test_a_full_store_keeps_outcomes_until_there_is_room():
+    async def scenario(store, committer, fatal):
+        done = []
+        store.commit_error = StoreFull("no room on the disk")
+        committer.submit(Operation(lambda s, now: 7, done.append))
+        committer._turn()
+        assert done == []
+        committer._turn()  # the timer's work, without waiting for it
+        assert done == [7]
+
+    run(scenario)

@@ -1,0 +1,151 @@
+"""Claims about how ready tasks meet waiting slots."""
+
+from dataclasses import dataclass, field
+
+import pytest
+
+from multihost.core.ids import task_id
+from multihost.core.job import JobSpec
+from multihost.core.resources import Offer, Requirement
+from multihost.server.hub import Hub
+from multihost.store.base import Changes, Lane, Lease
+
+
+@dataclass
+class Worker:
+    session: int
+    slots: int = 2
+    room: int = 2
+    queues: tuple = ()
+    offer: Offer = Offer(python="3.11")
+    held: int = 0
+    got: list = field(default_factory=list)
+    widths: list = field(default_factory=list)
+
+    def grant(self, message):
+        self.got += [grant.task for grant in message.tasks]
+        self.widths += [job.width for job in message.jobs]
+
+
+class Store:
+    """Lanes of ready tasks, in order."""
+
+    def __init__(self):
+        self.woken = set()
+        self._lanes = {}
+        self._ready = {}
+        self.specs = {}
+
+    def put(self, job, count, queue="default", requires=Requirement(), width=None):
+        self.specs[job] = JobSpec(function=b"f", queue=queue, requires=requires, width=width)
+        self._lanes[job] = Lane(job, queue, requires)
+        self._ready.setdefault(job, []).extend(task_id(job, index) for index in range(count))
+        self.woken.add(job)
+
+    def lanes(self):
+        return list(self._lanes.values())
+
+    def lease(self, lanes, limit, session, now):
+        leases = []
+        for lane in sorted(lanes):
+            while self._ready[lane] and len(leases) < limit:
+                leases.append(Lease(self._ready[lane].pop(0), 1, b"", 1))
+        return leases
+
+    def job(self, number):
+        return type("Row", (), {"spec": self.specs[number]})
+
+
+@pytest.fixture
+def hub():
+    return Hub(lambda job, indices: None)
+
+
+def turn(hub, store):
+    hub.assign(store, 0.0)
+    hub.committed(Changes([], []))
+
+
+def test_idle_slots_of_every_worker_come_before_tasks_kept_in_hand(hub):
+    store, one, two = Store(), Worker(1, room=500), Worker(2, room=500)
+    hub.add_taker(one)
+    hub.add_taker(two)
+    store.put(1, 4)
+    turn(hub, store)
+    assert (len(one.got), len(two.got)) == (2, 2)
+
+
+def test_a_worker_gets_no_more_than_it_has_room_for(hub):
+    store, worker = Store(), Worker(1, room=3)
+    hub.add_taker(worker)
+    store.put(1, 10)
+    turn(hub, store)
+    assert (len(worker.got), worker.room, worker.held) == (3, 0, 3)
+
+
+def test_a_worker_is_not_given_what_it_can_not_run(hub):
+    store, old = Store(), Worker(1, offer=Offer(python="3.9"))
+    hub.add_taker(old)
+    store.put(1, 2, requires=Requirement(python="3.11"))
+    turn(hub, store)
+    assert old.got == []
+    reason = hub.why_waiting("default", Requirement(python="3.11"), frozenset())
+    assert "Python 3.11" in reason
+    assert "3.9" in reason
+
+
+def test_a_worker_serves_only_the_queues_it_names(hub):
+    store, worker = Store(), Worker(1, queues=("images",))
+    hub.add_taker(worker)
+    store.put(1, 2, queue="default")
+    store.put(2, 2, queue="images")
+    turn(hub, store)
+    assert worker.got == [task_id(2, 0), task_id(2, 1)]
+
+
+def test_a_pool_of_width_two_never_gets_a_third_slot(hub):
+    store, one, two = Store(), Worker(1, slots=2, room=9), Worker(2, slots=2, room=9)
+    hub.add_taker(one)
+    hub.add_taker(two)
+    store.put(1, 9, requires=Requirement(context="pool"), width=2)
+    turn(hub, store)
+    served = [worker for worker in (one, two) if worker.got]
+    assert sum(worker.widths[-1] for worker in served) <= 2
+
+
+def test_a_pool_s_slots_are_free_again_when_its_tasks_are_done(hub):
+    store, one, two = Store(), Worker(1, room=1, slots=1), Worker(2, room=0, slots=1)
+    hub.add_taker(one)
+    hub.add_taker(two)
+    store.put(1, 2, requires=Requirement(context="pool"), width=1)
+    turn(hub, store)
+    assert one.got == [task_id(1, 0)]
+    two.room = 1
+    turn(hub, store)
+    assert two.got == []
+    hub.let_go(one, 1, one.got)
+    turn(hub, store)
+    assert two.got == [task_id(1, 1)]
+
+
+def test_a_rolled_back_transaction_grants_nothing_and_leaves_the_room(hub):
+    store, worker = Store(), Worker(1, room=2)
+    hub.add_taker(worker)
+    store.put(1, 2)
+    hub.assign(store, 0.0)
+    hub.rolled_back()
+    hub.committed(Changes([], []))
+    assert (worker.got, worker.room, worker.held) == ([], 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("queue", "paused", "expected"),
+    [("images", frozenset(), "serves queue 'images'"), ("default", {"default"}, "is paused")],
+)
+def test_the_hub_says_why_tasks_wait(hub, queue, paused, expected):
+    hub.add_taker(Worker(1, queues=("default",)))
+    assert expected in hub.why_waiting(queue, Requirement(), frozenset(paused))
+
+
+def test_with_no_worker_at_all_the_hub_says_how_to_start_one(hub):
+    assert "multihost worker" in hub.why_waiting("default", Requirement(), frozenset())
