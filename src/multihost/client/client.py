@@ -1,0 +1,271 @@
+"""The blocking client: the native API's everyday face.
+
+A thin shell: it puts what the async core does behind plain calls. Users'
+iterables are pulled and results are decoded in the calling thread.
+"""
+
+import atexit
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from multihost.client import embedded
+from multihost.client.arrivals import BlockingArrivals
+from multihost.client.blocking import Bridge, forget_in_child
+from multihost.client.commands import command_stream
+from multihost.client.dispatcher import Dispatcher
+from multihost.client.future import Future, remote_traceback
+from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
+from multihost.client.options import with_options
+from multihost.client.outcomes import Raw, decode
+from multihost.client.packing import as_payload, pack_call
+from multihost.client.session import PATIENCE_S, Session
+from multihost.client.submitter import Submitter
+from multihost.core.job import JobSpec, Style
+from multihost.runtime.config import Target, find_target
+
+EMBEDDED_PATIENCE_S = 1.0
+"""An embedded server that is gone does not come back."""
+
+
+class Client:
+    """A connection to a server, for any number of threads.
+
+    Unnamed work lives with the client: it is cancelled when the client closes, or
+    has been gone for half a minute. Named work outlives it.
+    """
+
+    def __init__(
+        self,
+        url: str | None = None,
+        authkey: bytes | str | None = None,
+        *,
+        patience_s: float | None = PATIENCE_S,
+    ) -> None:
+        """Connect to ``url``, else to the server the environment names, else to an embedded one.
+
+        ``patience_s``: how long to try to come back to a server that is gone.
+        Raises ServerNotFound, AuthenticationError or ConfigError.
+        """
+        found = find_target(url, authkey)
+        server = embedded.start() if found is None else None
+        self.is_embedded = server is not None
+        if server is not None:
+            patience_s = EMBEDDED_PATIENCE_S
+        self._bridge = Bridge()
+        try:
+            target = found if server is None else server.target()
+            assert target is not None
+            self.session = self._bridge.call(_open(target, patience_s))
+        except BaseException:
+            self._bridge.stop()
+            raise
+        self.dispatcher = Dispatcher("multihost-callbacks")
+        self._spec = JobSpec(is_transient=True)
+        self._submitter = Submitter(self.session, self._spec, is_watched=True)
+        self._owner: Client | None = None
+        _open_clients.add(self)
+
+    @property
+    def url(self) -> str:
+        """Address of the server."""
+        return self.session.peer.url
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether work can be submitted: not closed, not forked, the server not given up."""
+        return not self._bridge.is_stopped and self.session.failure is None
+
+    def options(self, **options: Any) -> "Client":
+        """This client with other options for what it submits.
+
+        ``queue, priority, timeout_s, delay_s, ttl_s, max_attempts, tags, host,
+        label, unique_key``.
+        """
+        view = object.__new__(type(self))
+        view.__dict__.update(self.__dict__)
+        view._spec = with_options(self._spec, options)
+        view._submitter = Submitter(self.session, view._spec, is_watched=True)
+        view._owner = self
+        return view
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+        """Run ``fn(*args, **kwargs)`` on some worker.
+
+        Returns at once; ``Future.wait_stored`` waits for the server's acknowledgement.
+        Raises PayloadError when function or arguments can't be pickled.
+        """
+        data, is_bound = pack_call(args, kwargs, getattr(fn, "__qualname__", ""))
+        stream = self._submitter.stream(fn, Style.CALL, is_bound=is_bound)
+        future = Future(self.dispatcher)
+        future.submit_to(stream, as_payload(data))
+        return future
+
+    def map(
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        ordered: bool = True,
+        window: int = WINDOW,
+        chunksize: int = 1,
+        name: str | None = None,
+    ) -> "MapIterator":
+        """Iterate over ``fn`` of every input, in constant memory however many there are.
+
+        Inputs are pulled lazily, at most ``window`` ahead of the results taken.
+        ``ordered=False`` yields results as they come. ``chunksize`` inputs travel as
+        one task. With ``name`` the work is lasting: the same map run again, after
+        this program died, yields what is finished and does only the rest; it raises
+        InputChanged when function or inputs are not the same.
+        """
+        style = style_for(chunksize, len(iterables))
+        stream = self._submitter.own_stream(fn, style, name=name)
+        arrivals = BlockingArrivals(is_ordered=ordered)
+        return MapIterator(MapRun(stream, arrivals, tuples(iterables), window, chunksize), arrivals)
+
+    def command(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: str | None = None,
+        stdin: bytes | None = None,
+    ) -> Future:
+        """Run a command on some worker; the result is its exit code."""
+        stream, payload = command_stream(
+            self.session, self._spec, argv, env=env, cwd=cwd, stdin=stdin
+        )
+        future = Future(self.dispatcher)
+        future.submit_to(stream, as_payload(payload))
+        self.session.post(stream.seal)
+        return future
+
+    def close(self) -> None:
+        """End the session: unfinished unnamed work is cancelled. Idempotent."""
+        if self._owner is not None:
+            self._submitter.close("the client's view was closed")
+            return
+        _open_clients.discard(self)
+        if not self._bridge.is_stopped:
+            self._bridge.call(self.session.close())
+            self._bridge.stop()
+        self.dispatcher.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "" if self.is_usable else " closed"
+        return f"<multihost.Client {self.url}{state}>"
+
+
+class MapIterator:
+    """Results of ``Client.map``. An error takes its input's place; iteration may go on after it."""
+
+    def __init__(self, run: MapRun, arrivals: BlockingArrivals) -> None:
+        """Iterate over the outcomes of ``run``."""
+        self._run = run
+        self._arrivals = arrivals
+        self._is_chunked = run.stream.spec.style is not Style.CALL
+        self._chunk: deque[Any] = deque()
+        self._is_closed = False
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout: float | None = None) -> Any:
+        """The next result; raises TimeoutError (multiprocessing's) after ``timeout`` seconds."""
+        while not self._chunk:
+            self._run.fill()
+            try:
+                item = self._arrivals.take(timeout)
+            except StopIteration:
+                self.close()
+                raise
+            is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
+            if not is_ok:
+                raise value
+            if not self._is_chunked:
+                return value
+            self._chunk.extend(value)
+        return self._chunk.popleft()
+
+    def close(self) -> None:
+        """Stop: what is unfinished of an unnamed map is cancelled, a named one goes on."""
+        if not self._is_closed:
+            self._is_closed = True
+            stream = self._run.stream
+            if stream.session.failure is None:
+                stream.session.post(stream.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_is_closed", True):
+            self.close()
+
+
+def connect(url: str | None = None, authkey: bytes | str | None = None) -> Client:
+    """A client of the server at ``url``, else of the configured one, else of an embedded one."""
+    return Client(url, authkey)
+
+
+_open_clients: set[Client] = set()
+_shared: dict[tuple[object, ...], Client] = {}
+_shared_lock = threading.Lock()
+
+
+def shared_client(url: str | None = None, authkey: bytes | str | None = None) -> Client:
+    """The client that this process's pools and executors share, one for each server."""
+    key = (url, authkey, find_target(url, authkey))
+    with _shared_lock:
+        client = _shared.get(key)
+        if client is None or not client.is_usable:
+            if client is not None:
+                client.close()
+            client = _shared[key] = Client(url, authkey)
+        return client
+
+
+async def _open(target: Target, patience_s: float | None) -> Session:
+    return await Session(target, patience_s).connect()
+
+
+def _forget() -> None:
+    """In a forked child: the connections are the parent's."""
+    global _shared_lock  # noqa: PLW0603 - the parent may have held it
+    _shared_lock = threading.Lock()
+    _shared.clear()
+    _open_clients.clear()
+
+
+def _close_all() -> None:
+    """At exit: say goodbye, so that the server need not wait for us."""
+    for client in list(_open_clients):
+        client.close()
+
+
+forget_in_child(_forget)
+atexit.register(_close_all)

@@ -1,0 +1,90 @@
+"""What Pool and Executor have in common: child processes of their own, and who submits to them."""
+
+import secrets
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from multihost.client.client import Client
+from multihost.client.latch import Latch
+from multihost.client.packing import Bulk, pack_initializer
+from multihost.client.stream import Stream
+from multihost.client.submitter import Submitter
+from multihost.core.job import Context, JobSpec, Style
+from multihost.core.resources import Requirement
+from multihost.wire.message import Blob
+
+
+class Crew:
+    """The jobs of one pool or executor, and how its child processes begin and end.
+
+    ``width`` bounds how many tasks run at once over all workers; None leaves it
+    to the workers' slots.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        width: int | None = None,
+        initializer: Callable[..., object] | None = None,
+        initargs: Iterable[Any] = (),
+        max_tasks: int | None = None,
+        name: str | None = None,
+        queue: str,
+        wants_starts: bool = False,
+        is_watched: bool = False,
+    ) -> None:
+        """Say what the jobs share; raises PayloadError if the initializer can't be pickled."""
+        uid = secrets.token_hex(8)
+        blobs: list[Bulk] = []
+        context, python = None, None
+        if initializer is not None or max_tasks is not None:
+            digest = None
+            if initializer is not None:
+                packed = pack_initializer(initializer, initargs)
+                digest, python = packed.digest, packed.python
+                blobs.append(Bulk(Blob(digest, len(packed.data)), packed.data))
+            context = Context(uid, digest, max_tasks)
+        options = JobSpec(
+            name=name,
+            queue=queue,
+            width=width,
+            context=context,
+            requires=Requirement(python=python, context=uid if width is not None else None),
+            is_transient=name is None,
+            wants_starts=wants_starts,
+        )
+        session = client.session
+        self._session = session
+        self._is_lasting = name is not None
+        self._submitter = Submitter(session, options, blobs, is_watched=is_watched)
+        self.stream: Callable[..., Stream] = self._submitter.stream
+        if width is not None and client.is_embedded:
+            session.post(lambda: session.ask_slots(width))
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Call something on the event-loop thread."""
+        self._session.post(call)
+
+    def own_stream(self, function: Callable[..., Any], style: Style) -> Stream:
+        """A job for one purpose."""
+        return self._submitter.own_stream(function, style)
+
+    def streams(self) -> list[Stream]:
+        """Every open job."""
+        return self._submitter.streams()
+
+    def wait_idle(self, timeout_s: float | None = None) -> bool:
+        """Wait until every task has ended; whether it has."""
+        idle = Latch()
+        self._submitter.when_idle(idle.open)
+        return idle.wait_open(timeout_s)
+
+    def close(self, reason: str, *, is_sealing: bool = False) -> None:
+        """Be done with the jobs: what is unfinished is cancelled, unless it is lasting."""
+        if self._session.failure is None:
+            self._submitter.close(reason, is_sealing=is_sealing)
+
+    def abandon(self) -> None:
+        """Its owner was garbage-collected: finish nothing more, wait for nothing."""
+        self.close("its pool was dropped without being closed")

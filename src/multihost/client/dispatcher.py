@@ -1,0 +1,70 @@
+"""The thread that runs users' callbacks: never the event loop's, never the caller's.
+
+A callback that raises is reported like any thread's uncaught exception, and
+the next one runs.
+"""
+
+import sys
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+
+class Dispatcher:
+    """A thread that is started with the first callback and ends when it is stopped."""
+
+    def __init__(self, name: str) -> None:
+        """Name the thread."""
+        self._name = name
+        self._queue: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    def put(self, call: Callable[[], None]) -> None:
+        """Have ``call`` run on the thread; calls keep their order."""
+        if self._thread is None:
+            self._start()
+        self._queue.put(call)
+
+    def stop(self) -> None:
+        """End the thread after what was put before."""
+        with self._lock:
+            if self._thread is not None:
+                self._queue.put(None)
+                self._thread = None
+
+    def join(self) -> None:
+        """Wait until everything put so far has run."""
+        thread = self._thread
+        if thread is None or thread is threading.current_thread():
+            return
+        done = threading.Event()
+        self._queue.put(done.set)
+        done.wait()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=_run, args=(self._queue,), name=self._name, daemon=True
+                )
+                self._thread.start()
+
+
+def _run(queue: "SimpleQueue[Callable[[], None] | None]") -> None:
+    while True:
+        call = queue.get()
+        if call is None:
+            return
+        try:
+            call()
+        except BaseException:  # a user's callback; reported, and the next one runs
+            report()
+        call = None
+
+
+def report() -> None:
+    """Report the exception being handled as one that nobody caught in this thread."""
+    kind, error, trace = sys.exc_info()
+    assert kind is not None
+    threading.excepthook(threading.ExceptHookArgs((kind, error, trace, threading.current_thread())))

@@ -1,0 +1,145 @@
+"""The server that is started for this program when there is no other.
+
+One a process, shared by all its pools, started with the first and stopped at
+exit. It watches a pipe whose other end only this process holds, so it ends
+when this program ends, in whatever way.
+"""
+
+import atexit
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from multihost.client.blocking import forget_in_child
+from multihost.errors import ServerNotFound
+from multihost.runtime.config import Target
+
+READY_S = 30.0
+"""How long an embedded server may take to start, on however slow a machine."""
+STOP_S = 5.0
+OPTIONS_VARIABLE = "MULTIHOST_EMBEDDED"
+_READ_BYTES = 4096
+
+_lock = threading.Lock()
+_running: "Embedded | None" = None
+
+
+class Embedded:
+    """An embedded server's process, seen from the program that it serves."""
+
+    def __init__(self, slots: int | None = None) -> None:
+        """Start the process; ``target`` waits until it is ready."""
+        ready_read, ready_write = os.pipe()
+        parent_read, self._parent_write = os.pipe()
+        command = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
+        command += ["-m", "multihost.embedded"]
+        command += ["--ready-fd", str(ready_write), "--parent-fd", str(parent_read)]
+        environment = os.environ | {OPTIONS_VARIABLE: json.dumps(_options(slots))}
+        try:
+            self.process = subprocess.Popen(
+                command,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                pass_fds=(ready_write, parent_read),
+            )
+        finally:
+            os.close(ready_write)
+            os.close(parent_read)
+        self._ready_read = ready_read
+        self._target: Target | None = None
+
+    def target(self) -> Target:
+        """Where it answers, as soon as it does; raises ServerNotFound if it never does."""
+        if self._target is None:
+            line = self._read_line()
+            os.close(self._ready_read)
+            try:
+                note = json.loads(line)
+                self._target = Target((str(note["url"]),), str(note["key"]).encode())
+            except (ValueError, KeyError, TypeError):
+                self.stop()
+                reason = f"it ended with exit code {self.process.poll()} before it was ready"
+                raise ServerNotFound("the embedded server", reason) from None
+        return self._target
+
+    def _read_line(self) -> bytes:
+        deadline, line = time.monotonic() + READY_S, b""
+        while not line.endswith(b"\n"):
+            left_s = max(0.0, deadline - time.monotonic())
+            if not select.select([self._ready_read], [], [], left_s)[0]:
+                break
+            part = os.read(self._ready_read, _READ_BYTES)
+            if not part:
+                break
+            line += part
+        return line
+
+    def is_running(self) -> bool:
+        """Whether the process is there."""
+        return self.process.poll() is None
+
+    def stop(self) -> None:
+        """End it: close the pipe that it watches, and insist after a while."""
+        self.forget()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def forget(self) -> None:
+        """Let go of the pipe without waiting for anything."""
+        with contextlib.suppress(OSError):
+            os.close(self._parent_write)
+        self._parent_write = -1
+
+
+def start(slots: int | None = None) -> Embedded:
+    """The embedded server of this process; started if there is none or it has died."""
+    global _running  # noqa: PLW0603 - one a process is the point
+    with _lock:
+        if _running is None or not _running.is_running():
+            if _running is not None:
+                _running.forget()
+            _running = Embedded(slots)
+        return _running
+
+
+def stop() -> None:
+    """Stop the embedded server of this process, if there is one."""
+    global _running
+    with _lock:
+        embedded, _running = _running, None
+    if embedded is not None:
+        embedded.stop()
+
+
+def _options(slots: int | None) -> dict[str, object]:
+    main = sys.modules.get("__main__")
+    return {
+        "slots": slots or os.cpu_count() or 1,
+        "sys_path": [str(Path(path).absolute()) for path in sys.path],
+        "cwd": str(Path.cwd()),
+        "argv": sys.argv,
+        "main_path": getattr(main, "__file__", None),
+    }
+
+
+def _forget() -> None:
+    """In a forked child: the server is the parent's, and so is the pipe."""
+    global _running, _lock  # noqa: PLW0603 - as above
+    _lock = threading.Lock()
+    if _running is not None:
+        _running.process.returncode = 0  # not ours to wait for
+        _running.forget()
+        _running = None
+
+
+forget_in_child(_forget)
+atexit.register(stop)

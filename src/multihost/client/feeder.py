@@ -1,0 +1,103 @@
+"""The input of one ``imap``, pulled by a thread while its results are being read."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from multihost.client.arrivals import BlockingArrivals
+from multihost.client.crew import Crew
+from multihost.client.packing import as_payload, label_of, pack_call, pack_items
+from multihost.core.job import Style
+from multihost.errors import TaskCancelled
+
+FEED_AT_ONCE = 1_000
+"""Inputs that are submitted by the caller itself; more are fed by a thread."""
+FEED_WINDOW = 20_000
+"""Unfinished tasks of one ``imap`` above which its input is not pulled further."""
+
+
+def chunks(iterable: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Lists of ``size`` items, the last one shorter."""
+    iterator = iter(iterable)
+    while chunk := list(itertools.islice(iterator, size)):
+        yield chunk
+
+
+class Feeder(threading.Thread):
+    """Pulls an input and submits it, as the task thread of the standard library's pool would.
+
+    It holds no reference to the pool, and waits while too much is unfinished.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: int,
+        arrivals: BlockingArrivals,
+    ) -> None:
+        """Submit calls of ``func``; outcomes go to ``arrivals``."""
+        super().__init__(name="multihost-pool-feeder", daemon=True)
+        self.is_short = isinstance(iterable, (list, tuple, range)) and len(iterable) <= FEED_AT_ONCE
+        self._crew = crew
+        self._func = func
+        self._label = label_of(func)
+        self._iterable: Iterable[Any] = iterable
+        self._chunksize = chunksize
+        self._arrivals = arrivals
+        self._submitted = 0
+        self._is_stopped = False
+
+    def stop(self) -> None:
+        """Submit nothing more."""
+        self._is_stopped = True
+        self._arrivals.stir()
+
+    def run(self) -> None:
+        """Submit all of the input; what it raises takes the place of the input's result."""
+        try:
+            for chunk in chunks(self._iterable, self._chunksize):
+                self._wait_for_room()
+                if self._is_stopped:
+                    error = TaskCancelled("the task was given up: its pool was terminated")
+                    self._refuse(self._submitted, error)
+                    self._submitted += 1
+                    break
+                self._submit(chunk)
+        except Exception as error:  # the user's iterable; raised in its place
+            self._refuse(self._submitted, error)
+            self._submitted += 1
+        finally:
+            self._iterable = ()
+            length = self._submitted
+            arrivals = self._arrivals
+            self._crew.post(lambda: arrivals.end(length))
+
+    def _submit(self, chunk: list[Any]) -> None:
+        position = self._submitted
+        try:
+            if self._chunksize == 1:
+                data, is_bound = pack_call((chunk[0],), {}, self._label)
+                style = Style.CALL
+            else:
+                data, is_bound = pack_items(chunk, position * self._chunksize, self._label)
+                style = Style.MAP
+            stream = self._crew.stream(self._func, style, is_bound=is_bound)
+        except Exception as error:  # whatever pickling raises; raised in the input's place
+            self._refuse(position, error)
+        else:
+            stream.append(as_payload(data), self._arrivals, position)
+        self._submitted += 1
+
+    def _refuse(self, position: int, error: BaseException) -> None:
+        arrivals = self._arrivals
+        self._crew.post(lambda: arrivals.refuse(position, error))
+
+    def _wait_for_room(self) -> None:
+        excess = self._submitted - self._arrivals.arrived - FEED_WINDOW
+        if excess > 0:
+            self._arrivals.wait_arrived(
+                self._submitted - FEED_WINDOW // 2, lambda: self._is_stopped
+            )

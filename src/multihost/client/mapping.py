@@ -1,0 +1,156 @@
+"""A map over any number of inputs in constant memory.
+
+Inputs are pulled lazily, in the consumer's own thread, as long as fewer than
+``window`` tasks are under way or waiting to be taken; so neither a slow
+consumer nor endless input fills any memory. What differs between blocking and
+asyncio is only how one waits.
+"""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any
+
+from multihost.client.arrivals import Arrivals
+from multihost.client.packing import Bulk, as_payload, pack_call, pack_items
+from multihost.client.stream import Stream
+from multihost.core.job import Style
+from multihost.errors import InputChanged
+
+WINDOW = 10_000
+"""Tasks of a map that are under way or not yet taken."""
+WINDOW_BYTES = 64 << 20
+"""Bytes of their inputs."""
+COUNTED_BYTES = 1 << 10
+"""Smaller inputs are not counted in bytes: the window bounds them."""
+PULLS = 2
+"""Inputs pulled for each result handed out, so that a window fills while results flow."""
+
+
+class MapRun:
+    """The input side of one map: what to pull, when, and as which payload.
+
+    Invariant: at most ``window`` positions are submitted and not taken.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        arrivals: Arrivals,
+        inputs: Iterator[tuple[Any, ...]],
+        window: int,
+        chunksize: int,
+    ) -> None:
+        """Feed ``stream`` from ``inputs`` (tuples of arguments); outcomes go to ``arrivals``."""
+        if window < 1 or chunksize < 1:
+            message = f"window and chunksize have to be at least 1, not {window} and {chunksize}"
+            raise ValueError(message)
+        self.stream = stream
+        self.arrivals = arrivals
+        self._inputs = inputs
+        self._window = max(1, window // chunksize)
+        self._chunksize = chunksize
+        self._submitted = 0
+        self._items = 0
+        self._sizes: dict[int, int] = {}
+        self._bytes = 0
+        self._is_finished = False
+
+    def fill(self) -> None:
+        """Submit more inputs: until a result is ready, the window is full, or none is left.
+
+        What the input raises, and an input that can't be pickled, takes the place
+        of that input's result.
+        """
+        arrivals = self.arrivals
+        pulls = 0
+        while not self._is_finished and self._has_room():
+            if arrivals.is_ready and pulls >= PULLS:
+                return
+            pulls += 1
+            try:
+                items = list(islice(self._inputs, self._chunksize))
+            except Exception as error:  # the user's iterable; raised in its place
+                self._put_error(error)
+                self._finish()
+                return
+            if not items:
+                self._finish()
+                return
+            self._submit(items)
+
+    def _submit(self, items: list[tuple[Any, ...]]) -> None:
+        try:
+            payload = as_payload(self._pack(items))
+        except Exception as error:  # raised in the input's place
+            self._put_error(error)
+            return
+        finally:
+            self._items += len(items)
+        self._account(payload)
+        self.stream.append(payload, self.arrivals, self._submitted)
+        self._submitted += 1
+
+    def _put_error(self, error: Exception) -> None:
+        position = self._submitted
+        self._submitted += 1
+        self.stream.session.post(lambda: self.arrivals.refuse(position, error))
+
+    def _pack(self, items: list[Any]) -> bytes:
+        spec = self.stream.spec
+        if spec.style is Style.CALL:
+            return pack_call(items[0], {}, spec.label).data
+        if spec.style is Style.MAP:
+            items = [item for (item,) in items]
+        return pack_items(items, self._items, spec.label).data
+
+    def _has_room(self) -> bool:
+        if self._sizes and self._submitted - self.arrivals.arrived < len(self._sizes):
+            self._settle_sizes()
+        return (
+            self._submitted - self.arrivals.taken < self._window and self._bytes < WINDOW_BYTES
+        ) or self._submitted == self.arrivals.taken
+
+    def _account(self, payload: bytes | Bulk) -> None:
+        size_bytes = len(payload) if isinstance(payload, bytes) else payload.blob.size_bytes
+        if size_bytes >= COUNTED_BYTES:
+            self._sizes[self._submitted] = size_bytes
+            self._bytes += size_bytes
+
+    def _settle_sizes(self) -> None:
+        """Forget the oldest sizes, one for each input that is no longer under way."""
+        excess = len(self._sizes) - (self._submitted - self.arrivals.arrived)
+        for position in list(islice(self._sizes, excess)):
+            self._bytes -= self._sizes.pop(position)
+
+    def _finish(self) -> None:
+        """All inputs are submitted."""
+        self._is_finished = True
+        total = self._submitted
+        stream = self.stream
+
+        def seal() -> None:
+            if stream.kept_count > total:
+                error = InputChanged(
+                    f"job {stream.spec.name!r}: an earlier run had {stream.kept_count} inputs or "
+                    f"more, this one has {total}; use another name to start afresh",
+                    (total,),
+                )
+                self.arrivals.length = total + 1
+                self.arrivals.refuse(total, error)
+            else:
+                stream.seal()
+                self.arrivals.end(total)
+
+        stream.session.post(seal)
+
+
+def tuples(iterables: Iterable[Iterable[Any]]) -> Iterator[tuple[Any, ...]]:
+    """Arguments call by call, as ``map`` pairs them."""
+    return zip(*iterables, strict=False)
+
+
+def style_for(chunksize: int, width: int) -> Style:
+    """How a map's tasks are packed: one call each, or chunks of calls with ``width`` arguments."""
+    if chunksize == 1:
+        return Style.CALL
+    return Style.MAP if width == 1 else Style.STARMAP

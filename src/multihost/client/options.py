@@ -1,0 +1,30 @@
+"""What can be said about a submit besides the function and its arguments."""
+
+from typing import Any
+
+import msgspec
+
+from multihost.core.job import JobSpec
+from multihost.core.retry import Limits
+
+_PLAIN = frozenset({"queue", "priority", "delay_s", "timeout_s", "ttl_s", "label", "unique_key"})
+_REQUIRES = frozenset({"host", "tags"})
+NAMES = tuple(sorted(_PLAIN | _REQUIRES | {"max_attempts"}))
+"""Options that ``Client.options`` takes."""
+
+
+def with_options(spec: JobSpec, options: dict[str, Any]) -> JobSpec:
+    """A job like ``spec`` with some options changed; raises TypeError for an unknown one."""
+    for name in options:
+        if name not in NAMES:
+            message = f"there is no option {name!r}; there are {', '.join(NAMES)}"
+            raise TypeError(message)
+    plain = {name: value for name, value in options.items() if name in _PLAIN}
+    requires = {name: value for name, value in options.items() if name in _REQUIRES}
+    if "tags" in requires:
+        requires["tags"] = tuple(requires["tags"])
+    if requires:
+        plain["requires"] = msgspec.structs.replace(spec.requires, **requires)
+    if "max_attempts" in options:
+        plain["limits"] = Limits(options["max_attempts"], *spec.limits[1:])
+    return msgspec.structs.replace(spec, **plain)

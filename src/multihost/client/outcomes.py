@@ -1,0 +1,170 @@
+"""From a task's outcome, as the server sent it, to a value or an exception.
+
+Unpickling runs code that the user's classes choose. So nothing here is ever
+called on a client's event-loop thread: the thread that asks for the result
+decodes it, or the one that runs callbacks.
+"""
+
+import pickle
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from multihost.core.outcome import Certificate, Ending, Failure, decode_failure
+from multihost.errors import (
+    MissingModule,
+    MultihostError,
+    PayloadError,
+    TaskCancelled,
+    TaskCrashed,
+    TaskError,
+    TaskExpired,
+    TaskFailed,
+    TaskLost,
+    TaskTimeout,
+)
+from multihost.wire.message import RefusalCode
+
+_BY_ENDING: dict[Ending, type[TaskError]] = {
+    Ending.TIMED_OUT: TaskTimeout,
+    Ending.LOST: TaskLost,
+    Ending.CANCELLED: TaskCancelled,
+    Ending.EXPIRED: TaskExpired,
+    Ending.BLOCKED: TaskCancelled,
+}
+_SAID_NOTHING = {
+    Ending.TIMED_OUT: "the task ran longer than its timeout and was ended",
+    Ending.LOST: "the workers that ran the task vanished, as often as is allowed",
+    Ending.CANCELLED: "the task was cancelled",
+    Ending.EXPIRED: "the task waited longer than its time to live and was never started",
+    Ending.BLOCKED: "a job that the task depends on did not succeed",
+    Ending.RAISED: "the task failed",
+    Ending.UNRUNNABLE: "the worker could not begin the task",
+    Ending.CRASHED: "the process that ran the task died",
+}
+
+
+class Raw(NamedTuple):
+    """An outcome not decoded yet."""
+
+    ending: Ending
+    payload: bytes
+
+
+class Decoded(NamedTuple):
+    """Whether a task succeeded, and its value or its exception."""
+
+    is_ok: bool
+    value: Any
+
+
+def decode(ending: Ending, payload: bytes, cause: Callable[[str], Exception]) -> Decoded:
+    """Value or exception of an outcome.
+
+    ``cause`` makes the exception that carries a remote traceback's text. A
+    result that can't be unpickled here makes the outcome an error.
+    """
+    if ending is not Ending.OK:
+        return Decoded(False, exception_of(ending, payload, cause))
+    try:
+        return Decoded(True, pickle.loads(payload))
+    except Exception as error:  # whatever a user's class raises becomes the outcome
+        text = f"the task succeeded, but its result can't be unpickled here: {error!r}"
+        unreadable = PayloadError(text, "result")
+        unreadable.__cause__ = error
+        return Decoded(False, unreadable)
+
+
+def exception_of(
+    ending: Ending, payload: bytes, cause: Callable[[str], Exception]
+) -> BaseException:
+    """The exception that tells of a task that did not succeed."""
+    failure = failure_of(ending, payload)
+    text = failure.message or _SAID_NOTHING[ending]
+    if failure.exception is not None:
+        error = _own_exception(failure)
+    elif ending is Ending.CRASHED:
+        error = TaskCrashed(_with_certificates(text, failure.certificates), failure.certificates)
+    elif ending in _BY_ENDING:
+        error = _BY_ENDING[ending](text)
+    elif _is_missing_module(ending, failure):
+        error = MissingModule(text, failure.worker, None)
+    else:
+        error = _task_failed(failure, text)
+    if failure.traceback:
+        error.__cause__ = cause(f'\n"""\n{failure.traceback.rstrip()}\n"""')
+    return error
+
+
+def refusal(code: RefusalCode, message: str, indices: tuple[int, ...] = ()) -> MultihostError:
+    """The exception for tasks that the server surely did not store."""
+    from multihost import errors
+
+    kinds: dict[RefusalCode, type[errors.Refused]] = {
+        RefusalCode.BAD_REQUEST: errors.BadRequest,
+        RefusalCode.KEY_CONFLICT: errors.KeyConflict,
+        RefusalCode.QUEUE_FULL: errors.QueueFull,
+        RefusalCode.STORE_FULL: errors.StoreFull,
+        RefusalCode.STOPPING: errors.Refused,
+    }
+    if code is RefusalCode.INPUT_CHANGED:
+        return errors.InputChanged(message, indices)
+    return kinds[code](message)
+
+
+def failure_of(ending: Ending, payload: bytes) -> Failure:
+    """What is known of why a task did not succeed; unpickles nothing."""
+    if not payload:
+        return Failure(ending)
+    try:
+        return decode_failure(payload)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        return Failure(ending, message=f"the task failed; its error can't be read: {error}")
+
+
+def _own_exception(failure: Failure) -> BaseException:
+    assert failure.exception is not None
+    try:
+        error = pickle.loads(failure.exception)
+    except Exception as reason:  # whatever a user's exception class raises
+        text = f"{failure.message} (its exception can't be unpickled here: {reason!r})"
+        return _task_failed(failure, text)
+    if not isinstance(error, BaseException):
+        return _task_failed(failure, failure.message)
+    return error
+
+
+def _task_failed(failure: Failure, text: str) -> TaskFailed:
+    name = failure.type_name
+    if name and not text.startswith(name):
+        text = f"{name}: {text}"
+    return TaskFailed(text, failure.type_name, failure.traceback)
+
+
+def _is_missing_module(ending: Ending, failure: Failure) -> bool:
+    return ending is Ending.UNRUNNABLE and failure.type_name.rpartition(".")[2] in (
+        "ModuleNotFoundError",
+        "ImportError",
+        "MissingModule",
+    )
+
+
+def _with_certificates(text: str, certificates: tuple[Certificate, ...]) -> str:
+    lines = [text]
+    for number, certificate in enumerate(certificates, 1):
+        lines.append(f"  death {number}: {_describe(certificate)}")
+        lines += [f"    | {line}" for line in certificate.output_tail.splitlines()[-5:]]
+    return "\n".join(lines)
+
+
+def _describe(certificate: Certificate) -> str:
+    where = certificate.worker or certificate.host or "a worker"
+    code = certificate.exit_code
+    if certificate.is_out_of_memory:
+        how = "out of memory"
+    elif code is None:
+        how = "exit code unknown"
+    else:
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"{how}, pid {certificate.pid} on {where}, after {certificate.run_s:.3g} s"

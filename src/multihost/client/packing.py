@@ -1,0 +1,195 @@
+"""Objects to payload bytes and back: the only place of a client that pickles.
+
+Plain pickle first, since it is several times faster. What plain pickle can't
+carry to another machine (lambdas, closures, whatever ``__main__`` defines, and
+modules registered with cloudpickle) travels by value. What was sent by value is
+bytecode and runs only on the same version of Python; the caller is told.
+"""
+
+import hashlib
+import pickle
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from types import BuiltinFunctionType, FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+from multihost.errors import PayloadError
+from multihost.wire.message import INLINE_BYTES, Blob
+
+PROTOCOL = 5
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+"""The version that bytecode of this process is bound to."""
+_MAIN = b"__main__"
+_OWN_FAULT = (pickle.PicklingError, TypeError, AttributeError, RecursionError)
+"""What pickle itself raises; anything else comes from a user's ``__reduce__``."""
+
+_dumps = pickle.dumps
+
+
+class Packed(NamedTuple):
+    """A pickle, and whether it holds code."""
+
+    data: bytes
+    is_by_value: bool
+
+
+class Bulk(NamedTuple):
+    """A payload too large to travel inline."""
+
+    blob: Blob
+    data: bytes
+
+
+class Function(NamedTuple):
+    """A function ready to be sent."""
+
+    digest: bytes
+    data: bytes
+    label: str
+    """What people see: the qualified name, with its module unless that is ``__main__``."""
+    python: str | None
+    """Version that can run it; None when it is found by name on the worker."""
+
+
+def pack_call(args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str = "") -> Packed:
+    """Payload of style CALL; the error of an argument that can't be pickled names it."""
+    try:
+        data = _dumps((args, kwargs), PROTOCOL)
+    except Exception:  # whatever a __reduce__ raises; cloudpickle decides
+        return _by_value((args, kwargs), lambda error: _blame_call(args, kwargs, label, error))
+    if _MAIN not in data and not _has_registered_modules():
+        return Packed(data, is_by_value=False)
+    return _by_value((args, kwargs), lambda error: _blame_call(args, kwargs, label, error))
+
+
+def pack_items(items: list[Any], first: int = 0, label: str = "") -> Packed:
+    """Payload of style MAP or STARMAP; ``first`` is the index of the first item, for errors."""
+    try:
+        data = _dumps(items, PROTOCOL)
+    except Exception:  # as above
+        return _by_value(items, lambda error: _blame_item(items, first, label, error))
+    if _MAIN not in data and not _has_registered_modules():
+        return Packed(data, is_by_value=False)
+    return _by_value(items, lambda error: _blame_item(items, first, label, error))
+
+
+def pack_function(function: Callable[..., Any]) -> Function:
+    """A function by reference where it can be imported, else by value; raises PayloadError."""
+    label = label_of(function)
+    data, is_by_value = _pack_object(function, f"the function {label}")
+    return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
+
+
+def pack_initializer(initializer: Callable[..., Any], initargs: Iterable[Any]) -> Function:
+    """The pickled ``(function, args)`` that every child of a pool runs first."""
+    label = label_of(initializer)
+    what = f"the initializer {label} or its arguments"
+    data, is_by_value = _pack_object((initializer, tuple(initargs)), what)
+    return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
+
+
+def as_payload(data: bytes) -> bytes | Bulk:
+    """The payload itself, or a blob when it is too large to travel inline."""
+    if len(data) <= INLINE_BYTES:
+        return data
+    return Bulk(Blob(digest_of(data), len(data)), data)
+
+
+def digest_of(data: bytes) -> bytes:
+    """SHA-256, under which a blob is known."""
+    return hashlib.sha256(data).digest()
+
+
+def is_reusable(function: object) -> bool:
+    """Whether pickling this very object again gives the same again.
+
+    Not so for closures, bound methods and callable objects, whose state may change
+    between two calls.
+    """
+    kind = type(function)
+    if kind is FunctionType:
+        return function.__closure__ is None  # type: ignore[attr-defined]
+    if kind is BuiltinFunctionType:
+        return isinstance(function.__self__, ModuleType)  # type: ignore[attr-defined]
+    return isinstance(function, type)
+
+
+def label_of(function: object) -> str:
+    """What people see of a function."""
+    inner = getattr(function, "func", None)
+    if callable(inner) and hasattr(function, "keywords"):
+        return f"partial({label_of(inner)})"
+    named = function if hasattr(function, "__qualname__") else type(function)
+    name = str(getattr(named, "__qualname__", "?"))
+    module = getattr(named, "__module__", None)
+    return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
+
+
+def _pack_object(thing: object, what: str) -> Packed:
+    def blame(error: Exception) -> Exception:
+        return _error(what, type(thing), error)
+
+    try:
+        data = _dumps(thing, PROTOCOL)
+    except Exception:  # as above
+        return _by_value(thing, blame)
+    if _MAIN not in data and not _has_registered_modules():
+        return Packed(data, is_by_value=False)
+    return _by_value(thing, blame)
+
+
+def _by_value(thing: object, blame: Callable[[Exception], Exception]) -> Packed:
+    import cloudpickle
+
+    try:
+        data = cloudpickle.dumps(thing, PROTOCOL)
+    except Exception as error:  # named and raised again
+        blamed = blame(error)
+        if blamed is error:
+            raise
+        raise blamed from error
+    return Packed(data, is_by_value=True)
+
+
+def _has_registered_modules() -> bool:
+    cloudpickle = sys.modules.get("cloudpickle")
+    return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
+
+
+def _blame_call(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str, error: Exception
+) -> Exception:
+    named: list[tuple[str, Any]] = [(f"argument {i}", arg) for i, arg in enumerate(args)]
+    named += [(f"argument {name!r}", arg) for name, arg in kwargs.items()]
+    for what, thing in named:
+        if not _can_pickle(thing):
+            return _error(f"{what} of {label}" if label else what, type(thing), error)
+    return _error(f"the arguments of {label}" if label else "the arguments", tuple, error)
+
+
+def _blame_item(items: list[Any], first: int, label: str, error: Exception) -> Exception:
+    for index, item in enumerate(items, first):
+        if not _can_pickle(item):
+            return _error(
+                f"item {index} for {label}" if label else f"item {index}", type(item), error
+            )
+    return _error("the items", list, error)
+
+
+def _can_pickle(thing: object) -> bool:
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(thing, PROTOCOL)
+    except Exception:  # the question is whether it raises
+        return False
+    return True
+
+
+def _error(what: str, kind: type, error: Exception) -> Exception:
+    """The error to raise: what a user's own ``__reduce__`` raised stays what it is."""
+    text = f"{what} ({kind.__module__}.{kind.__qualname__}) can't be pickled"
+    if isinstance(error, _OWN_FAULT):
+        return PayloadError(f"{text}: {error}", what)
+    error.add_note(f"multihost: {text}")
+    return error

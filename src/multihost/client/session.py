@@ -1,0 +1,222 @@
+"""The async core of every client: one session with the server, many jobs.
+
+Blocking clients, pools and executors, and the asyncio client all stand on
+this; there is no second implementation. All of it runs on one event loop,
+except ``post``, which is how other threads get something done there.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+from multihost.client.blobs import BlobExchange
+from multihost.client.stream import Stream
+from multihost.errors import ConnectionLost, MultihostError
+from multihost.runtime.config import Target
+from multihost.runtime.peer import Peer
+from multihost.wire import message as m
+
+PATIENCE_S = 300.0
+"""How long a client tries to come back to a server before it gives up its work."""
+
+_log = logging.getLogger("multihost")
+
+
+class Session:
+    """A client's session, over as many connections as it takes.
+
+    Invariant: once ``failure`` is set it stays, every receiver of every stream
+    has been told, and so will be whoever comes later.
+    """
+
+    def __init__(self, target: Target, patience_s: float | None = PATIENCE_S) -> None:
+        """Prepare a session with ``target`` on the running loop; ``connect`` opens it."""
+        self.uid = os.urandom(16)
+        self.failure: MultihostError | None = None
+        self.loop = asyncio.get_running_loop()
+        self.peer = Peer(self, m.Role.CLIENT, target.urls, target.key, patience_s)
+        self.blobs = BlobExchange(self, self.loop)
+        self._store: bytes | None = None
+        self._streams: dict[int, Stream] = {}
+        self._last_alias = 0
+        self._slots = 0
+        self._calls: deque[Callable[[], None]] = deque()
+        self._is_woken = False
+        self._unwritten: dict[Callable[[], None], None] = {}
+        self._keeper: asyncio.Task[None] | None = None
+        self._told_waiting = ""
+
+    # any thread --------------------------------------------------------------------
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Call something on the loop's thread soon; calls keep their order.
+
+        Raises ConnectionLost when the client has been closed.
+        """
+        self._calls.append(call)
+        if not self._is_woken:
+            self._is_woken = True
+            try:
+                self.loop.call_soon_threadsafe(self._run_calls)
+            except RuntimeError:
+                raise ConnectionLost(self.peer.url, "this client has been closed") from None
+
+    def _run_calls(self) -> None:
+        self._is_woken = False
+        calls = self._calls
+        for _ in range(len(calls)):
+            calls.popleft()()
+
+    # the loop's thread -----------------------------------------------------------------
+
+    async def connect(self) -> Self:
+        """Open the session and keep it; raises as ``Peer.connect`` does."""
+        await self.peer.connect()
+        self._keeper = self.loop.create_task(self._keep())
+        return self
+
+    async def close(self) -> None:
+        """End the session: the server cancels its transient jobs."""
+        self.fail(ConnectionLost(self.peer.url, "this client has been closed"))
+        self.peer.close("the client is done")
+        if self._keeper is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await asyncio.shield(self._keeper)
+            self._keeper.cancel()
+
+    async def _keep(self) -> None:
+        try:
+            await self.peer.run()
+        except MultihostError as error:
+            self.fail(error)
+
+    def fail(self, error: MultihostError) -> None:
+        """The session is lost for good."""
+        if self.failure is not None:
+            return
+        self.failure = error
+        streams, self._streams = list(self._streams.values()), {}
+        for stream in streams:
+            stream.fail(error)
+        self.blobs.fail(error)
+        self._run_unwritten()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether messages can be sent right now."""
+        return self.peer.is_connected
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether there is a connection and it takes more bytes."""
+        return self.peer.is_writable
+
+    def send(self, message: m.Message) -> None:
+        """Send a message; without a connection it is dropped, and what matters is re-sent."""
+        self.peer.send(message)
+
+    def wait_writable(self, call: Callable[[], None]) -> None:
+        """Call something once, as soon as there is a connection that takes more."""
+        self._unwritten[call] = None
+
+    def register(self, stream: Stream) -> None:
+        """Give a stream its alias and the messages that carry it."""
+        self._last_alias += 1
+        stream.alias = self._last_alias
+        self._streams[stream.alias] = stream
+
+    def unregister(self, stream: Stream) -> None:
+        """The stream is done with."""
+        self._streams.pop(stream.alias, None)
+
+    def ask_slots(self, slots: int) -> None:
+        """Ask elastic workers to run at least so many slots, now and after every reconnect."""
+        if slots > self._slots:
+            self._slots = slots
+            self.send(m.Resize(slots))
+
+    # PeerOwner -------------------------------------------------------------------------
+
+    def opening(self) -> m.Attach:
+        """Open the session, or come back to it."""
+        return m.Attach(self.uid, _user(), socket.gethostname(), os.getpid())
+
+    def connected(self, welcome: m.Welcome) -> None:
+        """Go on where the last connection broke off."""
+        is_same_store = self._store in (None, welcome.server)
+        self._store = welcome.server
+        if self._slots:
+            self.send(m.Resize(self._slots))
+        self.blobs.connected(is_same_store=is_same_store)
+        for stream in list(self._streams.values()):
+            if is_same_store:
+                stream.resume()
+            else:
+                self._streams.pop(stream.alias)
+                stream.fail(ConnectionLost(self.peer.url, "another store is there now"))
+        self._run_unwritten()
+
+    def received(self, messages: Sequence[Any]) -> None:
+        """Hand messages to whom they concern; those for a closed stream to nobody."""
+        streams = self._streams
+        for message in messages:
+            kind = type(message)
+            handler = _FOR_STREAMS.get(kind)
+            if handler is not None:
+                stream = streams.get(message.job)
+                if stream is not None:
+                    handler(stream, message)
+            elif kind in _FOR_BLOBS:
+                self.blobs.received(message)
+            elif kind is m.Waiting:
+                self._waits(message)
+
+    def writable(self) -> None:
+        """Back-pressure is over."""
+        self.blobs.writable()
+        self._run_unwritten()
+
+    def disconnected(self, reason: str) -> None:
+        """The peer comes back by itself; until then nothing is sent."""
+
+    # within ------------------------------------------------------------------------------
+
+    def _run_unwritten(self) -> None:
+        calls, self._unwritten = self._unwritten, {}
+        for call in calls:
+            call()
+
+    def _waits(self, message: m.Waiting) -> None:
+        stream = self._streams.get(message.job)
+        if stream is None:
+            return
+        stream.waiting = message.message
+        if message.message and message.message != self._told_waiting:
+            _log.warning("%s waits: %s", stream.spec.label or "a job", message.message)
+        self._told_waiting = message.message
+
+
+_FOR_STREAMS: dict[type, Callable[[Stream, Any], None]] = {
+    m.Outcomes: Stream.on_outcomes,
+    m.Stored: Stream.on_stored,
+    m.Started: Stream.on_started,
+    m.Opened: Stream.on_opened,
+    m.OpenRefused: Stream.on_open_refused,
+    m.AddRefused: Stream.on_add_refused,
+}
+_FOR_BLOBS = frozenset({m.BlobFound, m.BlobStored, m.BlobRefused, m.BlobPart})
+
+
+def _user() -> str:
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no name for this uid: containers
+        return str(os.getuid()) if hasattr(os, "getuid") else ""

@@ -1,0 +1,462 @@
+"""One job as its client sees it: tasks go in, outcomes come out.
+
+A stream is made on any thread and tasks are appended on any thread; all else
+happens on the event-loop thread. It keeps what the server has not acknowledged
+and sends it again, under the same uid and indices, after a reconnect; outcomes
+that come twice are told by their index. Whoever waits for a task is its
+*receiver*, called on the event-loop thread with a position of its own choice.
+"""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from multihost.client.outcomes import refusal
+from multihost.client.packing import Bulk
+from multihost.core.ids import make_uid
+from multihost.core.job import JobSpec
+from multihost.core.outcome import Ending
+from multihost.errors import InputChanged, MultihostError, Refused, SubmitUnknown, TaskCancelled
+from multihost.wire import message as m
+
+if TYPE_CHECKING:
+    from multihost.client.session import Session
+
+ADD_TASKS = 2_000
+"""Tasks in one Add message at most."""
+ADD_BYTES = 1 << 20
+"""Bytes of payloads after which an Add message is full."""
+TURN_TASKS = 20_000
+TURN_BYTES = 4 << 20
+"""What is sent in one turn of the loop; then the connection is asked whether it takes more."""
+TAKEN_EVERY = 1_000
+"""Outcomes after which the server is told that it may drop them."""
+
+
+class Receiver(Protocol):
+    """Who waits for a task. Calls come on the event-loop thread, once for each position."""
+
+    def settle(self, position: int, ending: Ending, payload: bytes) -> None:
+        """The task has its outcome, still packed."""
+        ...
+
+    def refuse(self, position: int, error: MultihostError) -> None:
+        """The task was not stored, or nobody knows, or its outcome can't be fetched."""
+        ...
+
+
+class Watcher(Receiver, Protocol):
+    """A receiver that follows its task more closely; see ``Stream.is_watched``."""
+
+    def stored(self, position: int) -> None:
+        """The server keeps the task."""
+        ...
+
+    def started(self, position: int) -> None:
+        """The task was given to a worker."""
+        ...
+
+
+class Stream:
+    """A job to which tasks are appended at rising indices.
+
+    Invariant: a task is in ``_inbox`` or in ``_pending`` until its receiver was
+    told its outcome or its refusal, and that happens exactly once.
+    """
+
+    def __init__(
+        self,
+        session: "Session",
+        spec: JobSpec,
+        blobs: Iterable[Bulk] = (),
+        *,
+        is_watched: bool = False,
+    ) -> None:
+        """Prepare a job; it is opened with its first task.
+
+        ``blobs`` are those that ``spec`` refers to. ``is_watched``: receivers are
+        Watchers and are told of the acknowledgement, and of the start if
+        ``spec.wants_starts``.
+        """
+        self.session = session
+        self.spec = spec
+        self.uid = make_uid(time.time_ns() // 1_000_000, os.urandom(10))
+        self.number: int | None = None
+        """The server's number of the job, once it is open."""
+        self.kept_count = 0
+        """Tasks that the job already held when it was opened: those of an earlier run."""
+        self.waiting = ""
+        """Why its tasks are not being run, as far as the server told."""
+        self.total: int | None = None
+        """Tasks it will ever have, once that was stated."""
+        self.alias = 0
+        self._blobs = tuple(blobs)
+        self._is_watched = is_watched
+        self._is_named = spec.name is not None
+        self._inbox: deque[tuple[bytes | Bulk, Any, int]] = deque()
+        self._is_due = False
+        self._count = 0
+        self._pending: dict[int, tuple[Any, int]] = {}
+        self._unstored: dict[int, m.Add] = {}
+        self._early: dict[int, m.Outcome] = {}
+        """Outcomes of a named job's earlier run whose input was not compared yet."""
+        self._unconfirmed: set[int] = set()
+        """Indices of a named job whose input the server has not compared yet."""
+        self._fetching: set[int] = set()
+        self._cancelled: set[int] = set()
+        self._untaken = 0
+        self._is_opened = False
+        self._is_sent = False
+        self._is_closed = False
+        self._is_cut = False
+        """Closed with tasks unfinished."""
+        self._failure: MultihostError | None = None
+        self._when_idle: list[Callable[[], None]] = []
+
+    # any thread --------------------------------------------------------------------
+
+    def append(self, payload: bytes | Bulk, receiver: Receiver, position: int = 0) -> None:
+        """Add a task. Batches form by themselves while the loop is busy."""
+        self._inbox.append((payload, receiver, position))
+        if not self._is_due:
+            self._is_due = True
+            self.session.post(self._flush)
+
+    def receivers(self) -> list[Any]:
+        """Who waits for a task right now, oldest first."""
+        waiting = [receiver for receiver, _ in list(self._pending.values())]
+        return waiting + [receiver for _, receiver, _ in list(self._inbox)]
+
+    @property
+    def unfinished(self) -> int:
+        """Tasks appended whose outcome has not come; from other threads an estimate."""
+        return len(self._inbox) + len(self._pending)
+
+    # the loop's thread: out ----------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Send what was appended, if the connection takes it."""
+        self._is_due = False
+        failure = self._failure or self.session.failure
+        if failure is not None:
+            self._refuse_inbox(failure)
+            self._after_outcomes()
+            return
+        if self._is_closed and self._inbox:
+            self._begin_again()
+        if not self._inbox or not self._may_send():
+            return
+        inbox, pending, index = self._inbox, self._pending, self._count
+        first, payloads, size_bytes = index, [], 0
+        last = index + TURN_TASKS
+        turn_bytes = 0
+        while inbox and index < last and turn_bytes < TURN_BYTES:
+            payload, receiver, position = inbox.popleft()
+            pending[index] = (receiver, position)
+            index += 1
+            if type(payload) is bytes:
+                payloads.append(payload)
+                size_bytes += len(payload)
+                if size_bytes < ADD_BYTES and len(payloads) < ADD_TASKS:
+                    continue
+            self._add(first, payloads)
+            if type(payload) is Bulk:
+                self._add_bulk(index - 1, payload)
+            first, payloads, turn_bytes, size_bytes = index, [], turn_bytes + size_bytes, 0
+        if self._is_named:
+            self._unconfirmed.update(range(self._count, index))
+        self._count = index
+        self._add(first, payloads)
+        if inbox and not self._is_due:
+            self._is_due = True
+            self.session.post(self._flush)
+
+    def _begin_again(self) -> None:
+        """A task came while the idle job was being closed: it goes into a new one."""
+        self.uid = make_uid(time.time_ns() // 1_000_000, os.urandom(10))
+        self.alias = self._count = 0
+        self._is_closed = self._is_sent = self._is_opened = False
+        self.number = self.total = None
+
+    def _may_send(self) -> bool:
+        if not self._is_sent and self.session.is_connected:
+            self._open()
+        if self._is_sent and self.session.is_writable:
+            return True
+        self.session.wait_writable(self._flush)
+        return False
+
+    def _open(self) -> None:
+        """Open the job; its small blobs travel in the same frame, a large one first."""
+        if not self.alias:
+            self.session.register(self)
+        if not self._is_opened:
+            for blob, data in self._blobs:
+                if blob.size_bytes > m.INLINE_BYTES:
+                    if not self.session.blobs.is_known(blob):
+                        self.session.blobs.put(blob, data, self._blob_stored)
+                        return
+                else:
+                    self.session.send(m.PutBlob(blob.digest, blob.size_bytes, 0, data))
+        self._is_sent = True
+        self.session.send(m.Open(self.alias, self.uid, self.spec, self._taken_upto()))
+
+    def _blob_stored(self, error: MultihostError | None) -> None:
+        if error is not None:
+            self.fail(error)
+        elif not self._is_sent:
+            self.resume()
+            self._flush()
+
+    def _add(self, first: int, payloads: list[Any]) -> None:
+        if payloads:
+            add = m.Add(self.alias, first, payloads)
+            self._unstored[first] = add
+            self.session.send(add)
+
+    def _add_bulk(self, index: int, bulk: Bulk) -> None:
+        """Send the task when the server has its payload."""
+
+        def stored(error: MultihostError | None) -> None:
+            if error is None:
+                self._add(index, [bulk.blob])
+            else:
+                self._refuse([index], error)
+
+        self.session.blobs.put(bulk.blob, bulk.data, stored)
+
+    def seal(self) -> None:
+        """State that no more tasks come."""
+        if self.total is None and self._failure is None:
+            self.total = self._count + len(self._inbox)
+            if self._is_sent:
+                self.session.send(m.Seal(self.alias, self.total))
+
+    def cancel(self, receivers: set[Any] | None = None, *, only_queued: bool = False) -> None:
+        """Cancel the tasks of these receivers, or all (None); outcomes tell what became of them."""
+        self._cancel_unsent(receivers)
+        if receivers is None:
+            indices = list(self._pending)
+        else:
+            indices = [i for i, entry in self._pending.items() if entry[0] in receivers]
+        if indices and self._is_sent:
+            self._cancelled.update(indices)
+            self.session.send(m.Cancel(self.alias, indices, only_queued))
+
+    def _cancel_unsent(self, receivers: set[Any] | None) -> None:
+        for _ in range(len(self._inbox)):
+            payload, receiver, position = self._inbox.popleft()
+            if receivers is None or receiver in receivers:
+                receiver.settle(position, Ending.CANCELLED, b"")
+            else:
+                self._inbox.append((payload, receiver, position))
+        self._after_outcomes()
+
+    def close(self, reason: str = "its client is done with it") -> None:
+        """Be done with the job: a transient one is ended, a lasting one goes on without us."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self.unfinished:
+            self._is_cut = True
+            self.fail(TaskCancelled(f"the task was given up: {reason}"))
+        if self.alias and (self.session.is_connected or not self._is_opened):
+            self._say_close()
+
+    def close_when_idle(self) -> None:
+        """Be done with the job as soon as nothing of it is unfinished."""
+        self.when_idle(self.close)
+
+    def _say_close(self) -> None:
+        if self._is_sent:
+            if self.spec.is_transient and self._is_cut:
+                self.session.send(m.Cancel(self.alias))
+            elif self.spec.is_transient:
+                self.session.send(m.Taken(self.alias, self._count))
+                self.session.send(m.Seal(self.alias, self._count))
+            self.session.send(m.Close(self.alias))
+        self.session.unregister(self)
+
+    def when_idle(self, then: Callable[[], None]) -> None:
+        """Call ``then`` as soon as every appended task has its outcome."""
+        if self.unfinished:
+            self._when_idle.append(then)
+        else:
+            then()
+
+    # the loop's thread: in -------------------------------------------------------------
+
+    def on_outcomes(self, message: m.Outcomes) -> None:
+        """Give outcomes to their receivers; repeated ones are dropped."""
+        pending = self._pending
+        outcomes = self._compared(message.outcomes) if self._is_named else message.outcomes
+        for outcome in outcomes:
+            payload = outcome.payload
+            if type(payload) is not bytes:
+                self._fetch(outcome)
+                continue
+            entry = pending.pop(outcome.index, None)
+            if entry is not None:
+                entry[0].settle(entry[1], outcome.ending, payload)
+        self._untaken += len(outcomes)
+        self._after_outcomes()
+
+    def _after_outcomes(self) -> None:
+        if self._untaken >= TAKEN_EVERY and self.spec.is_transient:
+            self._untaken = 0
+            self.session.send(m.Taken(self.alias, self._taken_upto()))
+        if self._when_idle and not self.unfinished:
+            waiting, self._when_idle = self._when_idle, []
+            for then in waiting:
+                then()
+
+    def _compared(self, outcomes: list[m.Outcome]) -> list[m.Outcome]:
+        """Outcomes whose input is known to be the one kept; the others wait for that."""
+        ready = []
+        for outcome in outcomes:
+            if outcome.index >= self._count or outcome.index in self._unconfirmed:
+                self._early[outcome.index] = outcome
+            else:
+                ready.append(outcome)
+        return ready
+
+    def _fetch(self, outcome: m.Outcome) -> None:
+        """Bring a large result here before its receiver is told, while the server keeps it."""
+        index = outcome.index
+        if index not in self._pending or index in self._fetching:
+            return
+        self._fetching.add(index)
+
+        def fetched(result: bytes | MultihostError) -> None:
+            self._fetching.discard(index)
+            entry = self._pending.pop(index, None)
+            if entry is None:
+                return
+            if isinstance(result, bytes):
+                entry[0].settle(entry[1], outcome.ending, result)
+            else:
+                entry[0].refuse(entry[1], result)
+            self._after_outcomes()
+
+        assert isinstance(outcome.payload, m.Blob)
+        self.session.blobs.get(outcome.payload, fetched)
+
+    def on_stored(self, message: m.Stored) -> None:
+        """Forget tasks that the server keeps."""
+        self._forget(message.first, message.count)
+        if self._is_watched:
+            for index in range(message.first, message.first + message.count):
+                entry = self._pending.get(index)
+                if entry is not None:
+                    entry[0].stored(entry[1])
+        if self._is_named:
+            indices = range(message.first, message.first + message.count)
+            self._unconfirmed.difference_update(indices)
+            held = [self._early.pop(index) for index in indices if index in self._early]
+            if held:
+                self.on_outcomes(m.Outcomes(self.alias, held))
+
+    def _forget(self, first: int, count: int) -> None:
+        end = first + count
+        while first < end:
+            add = self._unstored.pop(first, None)
+            if add is None:
+                return
+            first += len(add.payloads)
+
+    def on_started(self, message: m.Started) -> None:
+        """Tell receivers that their tasks run."""
+        if self._is_watched:
+            for index in message.indices:
+                entry = self._pending.get(index)
+                if entry is not None:
+                    entry[0].started(entry[1])
+
+    def on_opened(self, message: m.Opened) -> None:
+        """The job is kept; its blobs need not be sent again."""
+        self._is_opened = True
+        self.number = message.number
+        self.kept_count = max(self.kept_count, message.count)
+
+    def on_open_refused(self, message: m.OpenRefused) -> None:
+        """The job was not stored, and so none of its tasks."""
+        self.fail(self._refusal(message.code, message.message, ()))
+
+    def on_add_refused(self, message: m.AddRefused) -> None:
+        """These tasks were not stored."""
+        self._forget(message.first, message.count)
+        error = self._refusal(message.code, message.message, message.indices)
+        self._refuse(range(message.first, message.first + message.count), error)
+        self._after_outcomes()
+
+    def _refusal(self, code: m.RefusalCode, text: str, indices: tuple[int, ...]) -> MultihostError:
+        error = refusal(code, text, indices)
+        if isinstance(error, InputChanged) and self.spec.name is not None:
+            what = f"input {indices[0]} differs" if indices else "its function differs"
+            also = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
+            return InputChanged(
+                f"job {self.spec.name!r}: {what}{also} from what an earlier run submitted under "
+                f"this name; use another name to start afresh ({text})",
+                indices,
+            )
+        return error
+
+    # connection ----------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """After a reconnect: open the job again and send what was not acknowledged."""
+        self._is_sent = False
+        self._open()
+        if self._is_closed:
+            self._say_close()
+        if self._is_closed or not self._is_sent:
+            return
+        for add in sorted(self._unstored.values(), key=lambda add: add.first):
+            self.session.send(add)
+        self._cancelled &= self._pending.keys()
+        if self._cancelled:
+            self.session.send(m.Cancel(self.alias, sorted(self._cancelled)))
+        if self.total is not None:
+            self.session.send(m.Seal(self.alias, self.total))
+
+    def fail(self, error: MultihostError) -> None:
+        """Nothing more will come: tell everyone who waits, now and later."""
+        self._failure = error
+        unstored = {
+            index
+            for add in self._unstored.values()
+            for index in range(add.first, add.first + len(add.payloads))
+        }
+        self._unstored.clear()
+        for index, (receiver, position) in sorted(self._pending.items()):
+            is_unknown = index in unstored and not isinstance(error, Refused)
+            receiver.refuse(position, self._unknown(error) if is_unknown else error)
+        self._pending.clear()
+        self._refuse_inbox(error)
+        self._after_outcomes()
+
+    def _unknown(self, error: MultihostError) -> SubmitUnknown:
+        unknown = SubmitUnknown(
+            f"the connection broke before the server said whether it keeps the task ({error}); "
+            "with a name or a unique key, submitting it again never makes a second",
+            self.uid,
+        )
+        unknown.__cause__ = error
+        return unknown
+
+    def _refuse_inbox(self, error: MultihostError) -> None:
+        while self._inbox:
+            _, receiver, position = self._inbox.popleft()
+            receiver.refuse(position, error)
+
+    def _refuse(self, indices: Iterable[int], error: MultihostError) -> None:
+        for index in indices:
+            entry = self._pending.pop(index, None)
+            if entry is not None:
+                entry[0].refuse(entry[1], error)
+
+    def _taken_upto(self) -> int:
+        """Index below which every outcome has come."""
+        return min(next(iter(self._pending), self._count), self._count)

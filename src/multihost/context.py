@@ -1,0 +1,96 @@
+"""The module-level functions of multiprocessing that have a meaning across machines.
+
+Child processes are always fresh ones, as with the start method "spawn"; the
+others are accepted, for scripts that ask for them, and change nothing.
+"""
+
+import os
+from typing import Any
+
+_METHODS = ("fork", "spawn", "forkserver")
+_method: str | None = None
+
+
+def cpu_count() -> int:
+    """Slots that tasks of this program can count on: this machine's cores."""
+    return os.cpu_count() or 1
+
+
+def current_process() -> Any:
+    """The process this code runs in, as multiprocessing describes it."""
+    import multiprocessing
+
+    return multiprocessing.current_process()
+
+
+def active_children() -> list[Any]:
+    """Live processes that this one has started through multihost."""
+    return []
+
+
+def freeze_support() -> None:
+    """Do nothing: frozen programs need no special start here."""
+
+
+def set_start_method(method: str | None, force: bool = False) -> None:  # noqa: FBT001, FBT002 - the standard library's signature
+    """Note a start method; children start as with "spawn" whatever it is."""
+    global _method  # noqa: PLW0603 - a setting of the process, as in multiprocessing
+    if _method is not None and not force:
+        raise RuntimeError("context has already been set")
+    if method is not None:
+        _check(method)
+    _method = method
+
+
+def get_start_method(allow_none: bool = False) -> str | None:  # noqa: FBT001, FBT002 - as above
+    """The start method that was set, "spawn" when none was."""
+    return _method if _method is not None or allow_none else "spawn"
+
+
+def get_all_start_methods() -> list[str]:
+    """Start methods that are accepted; "spawn", what happens in truth, comes first."""
+    return ["spawn", "fork", "forkserver"]
+
+
+class Context:
+    """What ``get_context`` returns: the names of the package, and a start method of its own."""
+
+    def __init__(self, method: str | None = None) -> None:
+        """Accept ``method``."""
+        self._method = method
+
+    def get_start_method(self, allow_none: bool = False) -> str | None:  # noqa: FBT001, FBT002 - as above
+        """The method this context was asked for."""
+        return self._method or get_start_method(allow_none)
+
+    def set_start_method(self, method: str | None, force: bool = False) -> None:  # noqa: FBT001, FBT002 - as above
+        """Only the default context's can be set."""
+        if self._method is not None:
+            raise ValueError("cannot set start method of concrete context")
+        set_start_method(method, force)
+
+    def get_context(self, method: str | None = None) -> "Context":
+        """This context, or one for ``method``."""
+        return self if method is None else get_context(method)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        import multihost
+
+        return getattr(multihost, name)
+
+    def __repr__(self) -> str:
+        return f"<multihost context {self._method or 'default'}>"
+
+
+def get_context(method: str | None = None) -> Context:
+    """A context; raises ValueError for a start method that does not exist."""
+    if method is not None:
+        _check(method)
+    return Context(method)
+
+
+def _check(method: str) -> None:
+    if method not in _METHODS:
+        raise ValueError(f"cannot find context for {method!r}")
