@@ -243,14 +243,20 @@ class Store(Protocol):
     """Made with the store, 16 bytes: tells two stores apart."""
     epoch: int
     """Rises each time the store is opened."""
-    woken: set[int]
-    """Lanes in which verbs have made tasks ready since the owner last cleared this set.
 
-    May hold a lane too many (after a rollback, say), never one too few; on
-    opening it holds every lane with a ready task.
-    """
-    wake_at: float | None
-    """When ``promote`` has work to do (same clock as ``now``); verbs may lower it."""
+    @property
+    def woken(self) -> set[int]:
+        """Lanes in which verbs have made tasks ready since the owner last cleared this set.
+
+        May hold a lane too many (after a rollback, say), never one too few; on
+        opening it holds every lane with a ready task.
+        """
+        ...
+
+    @property
+    def wake_at(self) -> float | None:
+        """When ``promote`` has work to do (same clock as ``now``); verbs may lower it."""
+        ...
 
     # transactions ------------------------------------------------------------------
 

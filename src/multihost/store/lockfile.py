@@ -1,0 +1,88 @@
+"""One server a store: a lock file beside it that names its holder.
+
+The lock belongs to the process: it is gone the moment that dies, however it
+dies. The file stays and is harmless. Children that were forked from a holder
+let go of the lock's descriptor, so that none of them keeps a dead server's
+store locked.
+"""
+
+import os
+import weakref
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+    import msvcrt
+
+from multihost.errors import StoreLocked
+
+_PID_BYTES = 32
+_held: "weakref.WeakSet[LockFile]" = weakref.WeakSet()
+
+
+class LockFile:
+    """An exclusive lock, held from construction until ``close``.
+
+    Raises StoreLocked, at once, when another process (or this one) holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Take the lock for the store at ``path``; the file is ``path`` + ``.lock``."""
+        self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            _lock(self._fd)
+        except OSError:
+            pid = _read_pid(self._fd)
+            os.close(self._fd)
+            holder = f"process {pid}" if pid else "another process"
+            raise StoreLocked(
+                f"the store {path} is open in {holder}; stop that server, "
+                "or start this one with another state directory",
+                str(path),
+                pid,
+            ) from None
+        os.ftruncate(self._fd, 0)
+        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
+        _held.add(self)
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        _held.discard(self)
+        if self._fd >= 0:
+            # Emptied first: a pid that is not the holder's would send people astray.
+            os.ftruncate(self._fd, 0)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _abandon(self) -> None:
+        """Close the descriptor in a forked child; the parent's lock is not touched by it."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _lock(fd: int) -> None:
+    if fcntl is not None:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        # Windows locks bytes, and for readers too: one that the pid never reaches.
+        os.lseek(fd, _PID_BYTES, os.SEEK_SET)
+        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
+
+
+def _read_pid(fd: int) -> int | None:
+    os.lseek(fd, 0, os.SEEK_SET)
+    text = os.read(fd, _PID_BYTES)
+    return int(text) if text.isdigit() else None
+
+
+def _abandon_all() -> None:
+    for lock in list(_held):
+        lock._abandon()
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

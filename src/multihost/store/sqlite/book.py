@@ -1,0 +1,445 @@
+"""What one transaction knows and has changed beside the rows of tasks.
+
+The store has one owner and one connection, so what was read once stays true:
+the particulars and counters of recent jobs, every lane and every queue are
+kept in memory, changed there, and written once, at the end. After a
+rollback nothing of it is believed any more and all is read again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Any, Final, Protocol
+
+import apsw
+import msgspec
+
+from multihost.core.ids import first_task, first_token, index_of, last_task
+from multihost.core.job import JobSpec
+from multihost.core.resources import Requirement
+from multihost.core.state import Event, JobState, TaskState, after
+from multihost.store.base import Final as FinalTask
+from multihost.store.base import JobRow, SessionInfo
+from multihost.wire.message import Blob, Payload
+
+DOOMED: Final = -1
+"""In place of the number of needed jobs: one of them did not succeed."""
+ROW_PAYLOAD_BYTES: Final = 1024
+"""Payloads above this size lie in a table of their own, so that a task's row stays small."""
+IN_PAYLOADS: Final = -1
+"""In ``tasks.size``: the payload is in ``payloads``."""
+DIGEST_ONLY: Final = -2
+"""In ``tasks.size``: the payload was dropped, ``args`` is its digest."""
+
+encode = msgspec.msgpack.Encoder().encode
+decode_spec = msgspec.msgpack.Decoder(JobSpec).decode
+decode_session = msgspec.msgpack.Decoder(SessionInfo).decode
+
+JOB_COLUMNS: Final = (
+    "number, uid, spec, state, lane, total, blocked, queued, running, succeeded, failed,"
+    " cancelled, needs, taken, dropped, traits, owner, created_at, ended_at"
+)
+_JOB = f"SELECT {JOB_COLUMNS} FROM jobs WHERE number = ?"
+_LAST_INDEX = "SELECT max(id) FROM tasks WHERE id BETWEEN ? AND ?"
+_WRITE_JOB = (
+    "UPDATE jobs SET state = ?, total = ?, blocked = ?, queued = ?, running = ?, succeeded = ?,"
+    " failed = ?, cancelled = ?, needs = ?, taken = ?, dropped = ?, traits = ?, owner = ?,"
+    " ended_at = ?, prune_at = ? WHERE number = ?"
+)
+_LANES = (
+    "SELECT number, queue, requires, jobs, blocked, queued, running, succeeded, failed,"
+    " cancelled FROM lanes"
+)
+_WRITE_LANE = (
+    "INSERT INTO lanes (number, queue, requires, jobs, blocked, queued, running, succeeded,"
+    " failed, cancelled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE"
+    " SET jobs = excluded.jobs, blocked = excluded.blocked, queued = excluded.queued,"
+    " running = excluded.running, succeeded = excluded.succeeded, failed = excluded.failed,"
+    " cancelled = excluded.cancelled"
+)
+_WRITE_REFS = "UPDATE blobs SET refs = refs + ?, touched_at = ? WHERE digest = ?"
+
+
+class Traits(IntFlag):
+    """What a job's tasks have ever had, so that deleting them looks only for that."""
+
+    NONE = 0
+    KEYS = 1
+    BLOBS = 2
+
+
+def by_state(counts: Sequence[int]) -> tuple[int, int, int, int, int, int]:
+    """Counters in the order of TaskState, as many as there are states."""
+    blocked, queued, running, succeeded, failed, cancelled = counts
+    return blocked, queued, running, succeeded, failed, cancelled
+
+
+@dataclass(slots=True)
+class Job:
+    """A job as the store knows it; ``counts`` are by TaskState."""
+
+    number: int
+    uid: bytes
+    spec: JobSpec
+    state: JobState
+    lane: "LaneBook"
+    total: int | None
+    counts: list[int]
+    needs: int
+    taken: int
+    dropped: int
+    traits: int
+    owner: int | None
+    created_at: float
+    ended_at: float | None
+    next_index: int = 0
+    """No task has this index or a larger one."""
+
+    @property
+    def count(self) -> int:
+        """Tasks the job has ever held."""
+        return sum(self.counts)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether a repeated submit has to bring the same payloads."""
+        return self.spec.name is not None or self.spec.unique_key is not None
+
+    def row(self) -> JobRow:
+        """The job as listings show it."""
+        return JobRow(
+            self.number,
+            self.uid,
+            self.spec,
+            self.state,
+            self.created_at,
+            self.ended_at,
+            self.total,
+            *by_state(self.counts),
+            self.owner,
+        )
+
+
+@dataclass(slots=True)
+class LaneBook:
+    """A lane and the counters of its tasks, by TaskState."""
+
+    number: int
+    queue: str
+    requires: str
+    jobs: int = 0
+    counts: list[int] = field(default_factory=lambda: [0] * len(TaskState))
+
+
+@dataclass(slots=True)
+class QueueBook:
+    """A queue's settings and its lanes."""
+
+    name: str
+    is_paused: bool = False
+    limit: int | None = None
+    lanes: list[LaneBook] = field(default_factory=list)
+
+    @property
+    def waiting(self) -> int:
+        """Tasks that wait in it."""
+        return sum(
+            lane.counts[TaskState.BLOCKED] + lane.counts[TaskState.QUEUED] for lane in self.lanes
+        )
+
+
+@dataclass(slots=True)
+class KeyChange:
+    """What a verb has changed for one key, until ``settle_keys`` acts on it."""
+
+    ready: int = 0
+    running: int = 0
+    refs: int = 0
+    has_started: bool = False
+
+
+class Rows(Protocol):
+    """What a statement yields: rows whose types the schema states and Python can't."""
+
+    get: Any
+
+    def __iter__(self) -> Iterator[Any]: ...
+    def fetchall(self) -> list[Any]: ...
+    def fetchone(self) -> Any: ...
+    def close(self) -> None: ...
+
+
+class Book:
+    """The connection and everything that is remembered beside it.
+
+    Invariant: between transactions what is in memory equals what is in the
+    file. ``dirty`` has the jobs and lanes of which that is not so.
+    """
+
+    def __init__(self, db: apsw.Connection, epoch: int, cached_jobs: int) -> None:
+        """Read lanes and queues; remember up to ``cached_jobs`` jobs."""
+        self.run: Callable[..., Rows] = db.execute
+        self.many: Callable[..., Rows] = db.executemany
+        self.db = db
+        self.woken: set[int] = set()
+        self.wake_at: float | None = None
+        self._cached_jobs = cached_jobs
+        self._jobs: OrderedDict[int, Job] = OrderedDict()
+        self.dirty_jobs: dict[int, Job] = {}
+        self._dirty_lanes: dict[int, LaneBook] = {}
+        self._refs: dict[bytes, int] = {}
+        self.key_changes: dict[int, KeyChange] = {}
+        self._next_token = first_token(epoch)
+        # Arrival numbers grow with the epoch like tokens, so none has to be stored.
+        self._next_seq = first_token(epoch)
+        self._next_lane = 1
+        self.reload()
+
+    def reload(self) -> None:
+        """Read again all that a rollback may have made untrue."""
+        self._jobs.clear()
+        self.dirty_jobs.clear()
+        self._dirty_lanes.clear()
+        self._refs.clear()
+        self.key_changes.clear()
+        self.lanes: dict[int, LaneBook] = {}
+        self._lane_of: dict[tuple[str, str], LaneBook] = {}
+        self.queues: dict[str, QueueBook] = {}
+        for name, is_paused, limit in self.run('SELECT name, is_paused, "limit" FROM queues'):
+            self.queues[name] = QueueBook(name, bool(is_paused), limit)
+        for number, queue, requires, jobs, *counts in self.run(_LANES):
+            self._add_lane(LaneBook(number, queue, requires, jobs, counts))
+        self._next_lane = max(self._next_lane, max(self.lanes, default=0) + 1)
+        last = self.run("SELECT max(number) FROM jobs").get or 0
+        pruned = self.run("SELECT value FROM meta WHERE name = 'last_job'").get or 0
+        self._next_job = max(last, pruned) + 1
+
+    def forget_old_jobs(self) -> None:
+        """Keep the memory of jobs within its bound; between transactions only."""
+        while len(self._jobs) > self._cached_jobs:
+            self._jobs.popitem(last=False)
+
+    # jobs ----------------------------------------------------------------------------
+
+    def job(self, number: int) -> Job | None:
+        """The job, from memory or from the file."""
+        job = self._jobs.get(number)
+        if job is None:
+            row = self.run(_JOB, (number,)).fetchone()
+            if row is None:
+                return None
+            job = self._read_job(row)
+            self._jobs[number] = job
+        else:
+            self._jobs.move_to_end(number)
+        return job
+
+    def _read_job(self, row: Sequence[Any]) -> Job:
+        (number, uid, spec, state, lane, total), counts = row[:6], row[6:12]
+        needs, taken, dropped, traits, owner, created_at, ended_at = row[12:]
+        last = self.run(_LAST_INDEX, (first_task(number), last_task(number))).get
+        return Job(
+            number,
+            uid,
+            decode_spec(spec),
+            JobState(state),
+            self.lanes[lane],
+            total,
+            list(counts),
+            needs,
+            taken,
+            dropped,
+            traits,
+            owner,
+            created_at,
+            ended_at,
+            max(taken, 0 if last is None else index_of(last) + 1),
+        )
+
+    def new_number(self) -> int:
+        """Number for a job; none is ever given twice."""
+        number = self._next_job
+        self._next_job += 1
+        return number
+
+    @property
+    def last_job(self) -> int:
+        """Largest number given to a job so far."""
+        return self._next_job - 1
+
+    def remember(self, job: Job) -> None:
+        """A job was inserted."""
+        self._jobs[job.number] = job
+
+    def forget(self, number: int) -> None:
+        """A job was deleted."""
+        self._jobs.pop(number, None)
+        self.dirty_jobs.pop(number, None)
+
+    def touch(self, job: Job) -> None:
+        """The job has changed: write it, and see whether it has ended."""
+        self.dirty_jobs[job.number] = job
+
+    def insert(self, job: Job, state: TaskState, count: int) -> None:
+        """Count new tasks."""
+        job.counts[state] += count
+        job.lane.counts[state] += count
+        self._touch_both(job)
+
+    def move(self, job: Job, before: TaskState, event: Event, count: int = 1) -> TaskState:
+        """Count tasks from the state ``before`` into the one that follows on ``event``.
+
+        Raises IllegalTransitionError when the table has no such pair.
+        """
+        state = after(before, event)
+        job.counts[before] -= count
+        job.counts[state] += count
+        lane = job.lane.counts
+        lane[before] -= count
+        lane[state] += count
+        self._touch_both(job)
+        return state
+
+    def _touch_both(self, job: Job) -> None:
+        self.dirty_jobs[job.number] = job
+        self._dirty_lanes[job.lane.number] = job.lane
+
+    # lanes and queues ------------------------------------------------------------------
+
+    def queue(self, name: str) -> QueueBook:
+        """The queue, which exists as soon as it is spoken of."""
+        book = self.queues.get(name)
+        if book is None:
+            book = self.queues[name] = QueueBook(name)
+        return book
+
+    def lane(self, queue: str, requires: Requirement) -> LaneBook:
+        """The lane of a queue with these requirements, made when first needed."""
+        text = requires.encode()
+        lane = self._lane_of.get((queue, text))
+        if lane is None:
+            lane = LaneBook(self._next_lane, queue, text)
+            self._next_lane += 1
+            self._add_lane(lane)
+        return lane
+
+    def _add_lane(self, lane: LaneBook) -> None:
+        self.lanes[lane.number] = lane
+        self._lane_of[lane.queue, lane.requires] = lane
+        self.queue(lane.queue).lanes.append(lane)
+
+    def remove_lane(self, lane: LaneBook) -> None:
+        """A lane was deleted."""
+        del self.lanes[lane.number]
+        del self._lane_of[lane.queue, lane.requires]
+        self._dirty_lanes.pop(lane.number, None)
+        self.queues[lane.queue].lanes.remove(lane)
+
+    def touch_lane(self, lane: LaneBook) -> None:
+        """The lane has changed: write it."""
+        self._dirty_lanes[lane.number] = lane
+
+    def wake_by(self, at: float) -> None:
+        """``promote`` has work at that time."""
+        if self.wake_at is None or at < self.wake_at:
+            self.wake_at = at
+
+    # numbers ---------------------------------------------------------------------------
+
+    def tokens(self, count: int) -> int:
+        """First of ``count`` new tokens."""
+        first = self._next_token
+        self._next_token += count
+        return first
+
+    def arrivals(self, count: int) -> int:
+        """First of ``count`` new arrival numbers."""
+        first = self._next_seq
+        self._next_seq += count
+        return first
+
+    # blobs -----------------------------------------------------------------------------
+
+    def refer(self, digest: bytes, count: int = 1) -> None:
+        """Something refers to the blob, or with a negative count doesn't any more."""
+        self._refs[digest] = self._refs.get(digest, 0) + count
+
+    def missing_blob(self, payloads: Iterable[Payload]) -> Blob | None:
+        """A blob among the payloads that is not in the store."""
+        seen: set[bytes] = set()
+        for payload in payloads:
+            if payload.__class__ is bytes or payload.digest in seen:  # type: ignore[union-attr]
+                continue
+            assert isinstance(payload, Blob)
+            if not self.has_blob(payload.digest):
+                return payload
+            seen.add(payload.digest)
+        return None
+
+    def has_new_references(self, digest: bytes) -> bool:
+        """Whether this transaction refers to the blob and the file does not know it yet."""
+        return digest in self._refs
+
+    def has_blob(self, digest: bytes) -> bool:
+        """Whether the blob is in the store."""
+        return self.run("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).get is not None
+
+    # writing ---------------------------------------------------------------------------
+
+    def write_counters(self) -> None:
+        """Write jobs and lanes, before a listing or at the end; ``prepare`` still looks at them."""
+        if self.dirty_jobs:
+            self.many(_WRITE_JOB, [_job_values(job) for job in self.dirty_jobs.values()])
+        if self._dirty_lanes:
+            self.many(
+                _WRITE_LANE,
+                [
+                    (lane.number, lane.queue, lane.requires, lane.jobs, *lane.counts)
+                    for lane in self._dirty_lanes.values()
+                ],
+            )
+            self._dirty_lanes.clear()
+
+    def write_references(self, now: float) -> None:
+        """Write how often blobs are referred to."""
+        if self._refs:
+            self.many(
+                _WRITE_REFS,
+                [(count, now, digest) for digest, count in self._refs.items() if count],
+            )
+            self._refs.clear()
+
+    def session_name(self, number: int) -> str:
+        """Name of the worker whose session this is; empty when it is not known any more."""
+        info = self.run("SELECT info FROM sessions WHERE number = ?", (number,)).get
+        return "" if info is None else decode_session(info).name
+
+    def record(self, finals: Sequence[FinalTask]) -> None:
+        """Write the outcomes of tasks that have just ended."""
+        self.many(
+            "INSERT INTO results (id, ending, size, payload) VALUES (?, ?, ?, ?)",
+            [
+                (task, ending, None, payload)
+                if payload.__class__ is bytes
+                else (task, ending, payload.size_bytes, payload.digest)  # type: ignore[union-attr]
+                for task, ending, payload in finals
+            ],
+        )
+
+
+def _job_values(job: Job) -> tuple[Any, ...]:
+    prune_at = None if job.ended_at is None else job.ended_at + job.spec.retention_s
+    return (
+        job.state,
+        job.total,
+        *job.counts,
+        job.needs,
+        job.taken,
+        job.dropped,
+        job.traits,
+        job.owner,
+        job.ended_at,
+        prune_at,
+        job.number,
+    )

@@ -1,0 +1,168 @@
+"""What follows by itself: time passes, jobs end, jobs that waited for them begin or don't."""
+
+from typing import Any, Final
+
+from multihost.core.ids import INDEX_BITS, first_task, last_task
+from multihost.core.outcome import Ending
+from multihost.core.state import Event, Hold, JobState, TaskState, job_state
+from multihost.store import failures
+from multihost.store.base import Changes, Promotion
+from multihost.store.base import Final as FinalTask
+from multihost.store.sqlite.book import DOOMED, Book, Job
+from multihost.store.sqlite.cancel import leave_key
+from multihost.store.sqlite.keys import count_key, next_wake, settle_keys, wake_keys
+
+PROMOTED_ROWS: Final = 10_000
+"""Tasks that one ``promote`` wakes and expires at most; with more it asks to be called again."""
+
+_EXPIRED = (
+    "SELECT id, state, hold, key FROM tasks INDEXED BY tasks_expires"
+    " WHERE expires IS NOT NULL AND state <= 1 AND expires <= ? ORDER BY expires LIMIT ?"
+)
+_EXPIRE = "UPDATE tasks SET state = 4, hold = 0, due = NULL WHERE id = ?"
+_DUE = (
+    "SELECT id, lane, key FROM tasks INDEXED BY tasks_due"
+    " WHERE state = 1 AND hold = 1 AND due <= ? ORDER BY due LIMIT ?"
+)
+_AWAKE = "UPDATE tasks SET hold = ?, due = NULL WHERE id = ?"
+_NEXT_DUE = "SELECT min(due) FROM tasks INDEXED BY tasks_due WHERE state = 1 AND hold = 1"
+_NEXT_EXPIRY = (
+    "SELECT min(expires) FROM tasks INDEXED BY tasks_expires"
+    " WHERE expires IS NOT NULL AND state <= 1"
+)
+_BLOCKED = "SELECT id, due, key FROM tasks WHERE id BETWEEN ? AND ? AND state = 0"
+_UNBLOCK = "UPDATE tasks SET state = 1, hold = ?, due = ? WHERE id = ?"
+_CANCEL_BLOCKED = "UPDATE tasks SET state = 5, due = NULL WHERE id BETWEEN ? AND ? AND state = 0"
+_MET = "DELETE FROM dependencies WHERE needs = ? RETURNING job"
+
+
+# --- time -------------------------------------------------------------------------------
+
+
+def promote(book: Book, now: float) -> Promotion:
+    """Make ready what was due by ``now``, expire what waited too long, set ``wake_at``."""
+    finals = _expire(book, now)
+    _wake(book, now)
+    wake_keys(book, now)
+    book.wake_at = next_time(book)
+    return Promotion(finals)
+
+
+def next_time(book: Book) -> float | None:
+    """When ``promote`` has work to do."""
+    times = (book.run(_NEXT_DUE).get, book.run(_NEXT_EXPIRY).get, next_wake(book))
+    return min((at for at in times if at is not None), default=None)
+
+
+def _expire(book: Book, now: float) -> list[FinalTask]:
+    finals = []
+    for task, state, hold, key in book.run(_EXPIRED, (now, PROMOTED_ROWS)).fetchall():
+        job = book.job(task >> INDEX_BITS)
+        assert job is not None, task
+        finals.append(FinalTask(task, Ending.EXPIRED, failures.expired(job.spec)))
+        book.move(job, TaskState(state), Event.EXPIRED)
+        if key is not None:
+            leave_key(book, key, state, hold)
+    if finals:
+        book.many(_EXPIRE, [(final.task,) for final in finals])
+        book.record(finals)
+        settle_keys(book, now)
+    return finals
+
+
+def _wake(book: Book, now: float) -> None:
+    rows = book.run(_DUE, (now, PROMOTED_ROWS)).fetchall()
+    book.many(_AWAKE, [(_hold(book, lane, key), task) for task, lane, key in rows])
+    settle_keys(book, now)
+
+
+def _hold(book: Book, lane: int, key: int | None) -> Hold:
+    """Hold of a task that waits for no time any more."""
+    if key is None:
+        book.woken.add(lane)
+        return Hold.NONE
+    count_key(book, key)
+    return Hold.KEY
+
+
+# --- the end of jobs --------------------------------------------------------------------
+
+
+def prepare(book: Book, now: float) -> Changes:
+    """Write the counters, end what has ended; the last call before ``commit``."""
+    ended: dict[int, Job] = {}
+    finals: list[FinalTask] = []
+    looked_at: dict[int, Job] = {}
+    while book.dirty_jobs:
+        # Ending one job may touch others, those that wait for it.
+        jobs, book.dirty_jobs = book.dirty_jobs, {}
+        looked_at |= jobs
+        for job in jobs.values():
+            if job.needs == DOOMED and job.counts[TaskState.BLOCKED]:
+                finals += _cancel_blocked(book, job, now)
+            if _look(book, job, now):
+                ended[job.number] = job
+    book.dirty_jobs = looked_at
+    book.write_counters()
+    book.write_references(now)
+    book.dirty_jobs = {}
+    return Changes([job.row() for job in ended.values()], finals)
+
+
+def _look(book: Book, job: Job, now: float) -> bool:
+    """Set a job's state by its counters; whether it has just ended."""
+    blocked, queued, running, succeeded, failed, cancelled = job.counts
+    unfinished = blocked + queued + running
+    if job.total is not None:
+        unfinished = max(unfinished, job.total - succeeded - failed - cancelled)
+    before = job.state
+    job.state = job_state(
+        is_sealed=job.total is not None, unfinished=unfinished, failed=failed, cancelled=cancelled
+    )
+    if job.state is before:
+        return False
+    if job.state is JobState.OPEN:
+        job.ended_at = None
+        return False
+    job.ended_at = now
+    _tell_dependents(book, job, now)
+    return True
+
+
+def _tell_dependents(book: Book, needed: Job, now: float) -> None:
+    for (number,) in book.run(_MET, (needed.number,)).fetchall():
+        job = book.job(number)
+        if job is None or job.needs == DOOMED:
+            continue
+        book.touch(job)
+        if needed.state is not JobState.SUCCEEDED:
+            job.needs = DOOMED
+            continue
+        job.needs -= 1
+        if not job.needs:
+            _unblock(book, job, now)
+
+
+def _unblock(book: Book, job: Job, now: float) -> None:
+    rows = book.run(_BLOCKED, (first_task(job.number), last_task(job.number))).fetchall()
+    updates: list[tuple[Any, ...]] = []
+    for task, due, key in rows:
+        if due is not None and due > now:
+            updates.append((Hold.TIME, due, task))
+        else:
+            updates.append((_hold(book, job.lane.number, key), None, task))
+    if updates:
+        book.many(_UNBLOCK, updates)
+        book.move(job, TaskState.BLOCKED, Event.DEPENDENCIES_MET, len(updates))
+        settle_keys(book, now)
+
+
+def _cancel_blocked(book: Book, job: Job, now: float) -> list[FinalTask]:
+    span = (first_task(job.number), last_task(job.number))
+    payload = failures.blocked(job.spec)
+    rows = book.run(_BLOCKED, span).fetchall()
+    finals = [FinalTask(task, Ending.BLOCKED, payload) for task, _, _ in rows]
+    book.run(_CANCEL_BLOCKED, span)
+    book.record(finals)
+    book.move(job, TaskState.BLOCKED, Event.DEPENDENCY_FAILED, len(finals))
+    return finals

@@ -1,0 +1,140 @@
+"""Listings: pages of rows by number, never a count over tasks."""
+
+from typing import Any, Final
+
+from multihost.core.ids import first_task, last_task, task_id
+from multihost.core.outcome import Ending
+from multihost.core.resources import Requirement
+from multihost.core.state import JobState, TaskState
+from multihost.store.base import AttemptRow, JobRow, Lane, QueueRow, SessionRow, TaskRow
+from multihost.store.base import Final as FinalTask
+from multihost.store.sqlite.book import Book, by_state, decode_session, decode_spec
+from multihost.wire.message import Blob, Role
+
+_JOBS = (
+    "SELECT number, uid, spec, state, created_at, ended_at, total, blocked, queued, running,"
+    " succeeded, failed, cancelled, owner FROM jobs"
+    " WHERE number < ? {} ORDER BY number DESC LIMIT ?"
+)
+_TASK: Final = "SELECT id, state, errors, crashes, losses, session, due FROM tasks"
+_TASKS: Final[dict[TaskState | None, str]] = {
+    None: f"{_TASK} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+    # Partial indices hold the few that run or did not succeed; the planner needs them literally.
+    TaskState.RUNNING: f"{_TASK} INDEXED BY tasks_held WHERE session IS NOT NULL"
+    " AND id BETWEEN ? AND ? ORDER BY id LIMIT ?",
+    **{
+        state: f"{_TASK} INDEXED BY tasks_unsuccessful WHERE state = {state:d}"
+        " AND id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+        for state in (TaskState.FAILED, TaskState.CANCELLED)
+    },
+    **{
+        state: f"{_TASK} WHERE state = {state:d} AND id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+        for state in (TaskState.BLOCKED, TaskState.QUEUED, TaskState.SUCCEEDED)
+    },
+}
+_OUTCOMES = (
+    "SELECT id, ending, size, payload FROM results WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
+)
+_ATTEMPTS = (
+    "SELECT task, token, ending, session, ended_at, failure FROM attempts WHERE task = ?"
+    " ORDER BY token"
+)
+_SESSIONS = (
+    "SELECT number, info, opened_at, closed_at,"
+    " (SELECT count(*) FROM tasks WHERE session = number) FROM sessions"
+    " WHERE role = ? AND closed_at IS {} NULL ORDER BY number DESC"
+)
+
+
+def job_by_number(book: Book, number: int) -> JobRow | None:
+    """A job by its number."""
+    job = book.job(number)
+    return None if job is None else job.row()
+
+
+def job_by_name(book: Book, name: str) -> JobRow | None:
+    """A job by its name."""
+    number = book.run("SELECT number FROM jobs WHERE name = ?", (name,)).get
+    return None if number is None else job_by_number(book, number)
+
+
+def jobs(book: Book, state: JobState | None, before: int | None, limit: int) -> list[JobRow]:
+    """Jobs, newest first, with numbers below ``before``."""
+    book.write_counters()
+    below = book.last_job + 1 if before is None else before
+    if state is None:
+        rows = book.run(_JOBS.format(""), (below, limit))
+    else:
+        rows = book.run(_JOBS.format("AND state = ?"), (below, state, limit))
+    return [_job_row(*row) for row in rows]
+
+
+def _job_row(number: int, uid: bytes, spec: bytes, state: int, *rest: Any) -> JobRow:
+    return JobRow(number, uid, decode_spec(spec), JobState(state), *rest)
+
+
+def queues(book: Book) -> list[QueueRow]:
+    """Every queue, by name."""
+    rows = []
+    for name in sorted(book.queues):
+        queue = book.queues[name]
+        counts = [sum(lane.counts[state] for lane in queue.lanes) for state in TaskState]
+        rows.append(QueueRow(name, *by_state(counts), queue.is_paused, queue.limit))
+    return rows
+
+
+def lanes(book: Book) -> list[Lane]:
+    """Every lane, of paused queues too."""
+    return [
+        Lane(lane.number, lane.queue, Requirement.decode(lane.requires))
+        for lane in book.lanes.values()
+    ]
+
+
+def paused_queues(book: Book) -> frozenset[str]:
+    """Names of the queues that hand out nothing at present."""
+    return frozenset(queue.name for queue in book.queues.values() if queue.is_paused)
+
+
+def task(book: Book, number: int) -> TaskRow | None:
+    """A task by its number."""
+    row = book.run(f"{_TASK} WHERE id = ?", (number,)).fetchone()
+    return None if row is None else _task_row(*row)
+
+
+def tasks(
+    book: Book, job: int, state: TaskState | None, after_index: int, limit: int
+) -> list[TaskRow]:
+    """Tasks of a job, by index."""
+    span = (task_id(job, after_index + 1), last_task(job), limit)
+    return [_task_row(*row) for row in book.run(_TASKS[state], span)]
+
+
+def _task_row(number: int, state: int, *rest: Any) -> TaskRow:
+    return TaskRow(number, TaskState(state), *rest)
+
+
+def outcomes(book: Book, job: int, after_index: int, limit: int) -> list[FinalTask]:
+    """Ended tasks with an index above ``after_index``, by index."""
+    first = first_task(job) if after_index < 0 else task_id(job, after_index) + 1
+    return [
+        FinalTask(number, Ending(ending), payload if size is None else Blob(payload, size))
+        for number, ending, size, payload in book.run(_OUTCOMES, (first, last_task(job), limit))
+    ]
+
+
+def attempts(book: Book, number: int) -> list[AttemptRow]:
+    """Attempts of a task that did not succeed, oldest first."""
+    return [
+        AttemptRow(task, token, Ending(ending), *rest)
+        for task, token, ending, *rest in book.run(_ATTEMPTS, (number,))
+    ]
+
+
+def sessions(book: Book, role: Role, *, is_open: bool) -> list[SessionRow]:
+    """Sessions of a role, newest first."""
+    sql = _SESSIONS.format("" if is_open else "NOT")
+    return [
+        SessionRow(number, decode_session(info), *rest)
+        for number, info, *rest in book.run(sql, (role,))
+    ]

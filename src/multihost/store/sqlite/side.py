@@ -1,0 +1,122 @@
+"""What lies beside jobs and tasks: sessions, blobs, output, the settings of queues."""
+
+from multihost.store.base import SessionInfo, StoredBlob
+from multihost.store.sqlite.book import Book, encode
+from multihost.wire.message import Blob
+
+_OPEN_SESSION = (
+    "INSERT INTO sessions (uid, role, info, opened_at) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (uid) DO UPDATE SET role = excluded.role, info = excluded.info, closed_at = NULL"
+    " RETURNING number"
+)
+_PUT_BLOB = (
+    "INSERT INTO blobs (digest, size, refs, touched_at, is_inline) VALUES (?, ?, 0, ?, ?)"
+    " ON CONFLICT (digest) DO UPDATE SET touched_at = excluded.touched_at"
+)
+_PUT_DATA = "INSERT INTO blob_data (digest, data) VALUES (?, ?)"
+_BLOB = (
+    "SELECT size, data FROM blobs LEFT JOIN blob_data ON blob_data.digest = blobs.digest"
+    " WHERE blobs.digest = ?"
+)
+_UNUSED = "SELECT digest, size FROM blobs WHERE refs = 0 AND touched_at < ? LIMIT ?"
+_FIRST_OUTPUT = "SELECT position FROM output WHERE task = ? ORDER BY position LIMIT 1"
+_LAST_OUTPUT = (
+    "SELECT position + length(data) FROM output WHERE task = ? ORDER BY position DESC LIMIT 1"
+)
+_ADD_OUTPUT = "INSERT INTO output (task, position, stream, data) VALUES (?, ?, ?, ?)"
+_CUT_OUTPUT = "DELETE FROM output WHERE task = ? AND position < ? RETURNING position, stream, data"
+_OUTPUT = "SELECT stream, data FROM output WHERE task = ? ORDER BY position"
+_SET_QUEUE = (
+    'INSERT INTO queues (name, is_paused, "limit") VALUES (?, ?, ?) ON CONFLICT (name)'
+    ' DO UPDATE SET is_paused = excluded.is_paused, "limit" = excluded."limit"'
+)
+
+
+# --- sessions ---------------------------------------------------------------------------
+
+
+def open_session(book: Book, info: SessionInfo, now: float) -> int:
+    """Number of the session with this uid, new or reopened."""
+    number: int = book.run(_OPEN_SESSION, (info.uid, info.role, encode(info), now)).get
+    return number
+
+
+def close_session(book: Book, number: int, now: float) -> None:
+    """The session ended."""
+    book.run(
+        "UPDATE sessions SET closed_at = ? WHERE number = ? AND closed_at IS NULL", (now, number)
+    )
+
+
+# --- blobs ------------------------------------------------------------------------------
+
+
+def put_blob(book: Book, blob: Blob, data: bytes | None, now: float) -> None:
+    """Note a blob; one that is there already only counts as touched."""
+    is_new = not book.has_blob(blob.digest)
+    book.run(_PUT_BLOB, (blob.digest, blob.size_bytes, now, data is not None))
+    if is_new and data is not None:
+        book.run(_PUT_DATA, (blob.digest, data))
+
+
+def read_blob(book: Book, digest: bytes) -> StoredBlob | None:
+    """The blob, or None."""
+    row = book.run(_BLOB, (digest,)).fetchone()
+    return None if row is None else StoredBlob(*row)
+
+
+def unused_blobs(book: Book, before: float, limit: int) -> list[Blob]:
+    """Delete and return blobs that nothing refers to and that are older than ``before``."""
+    unused = [
+        Blob(digest, size_bytes)
+        for digest, size_bytes in book.run(_UNUSED, (before, limit))
+        if not book.has_new_references(digest)
+    ]
+    digests = [(blob.digest,) for blob in unused]
+    book.many("DELETE FROM blobs WHERE digest = ?", digests)
+    book.many("DELETE FROM blob_data WHERE digest = ?", digests)
+    return unused
+
+
+# --- output -----------------------------------------------------------------------------
+
+
+def append_output(book: Book, task: int, stream: int, data: bytes, limit_bytes: int) -> None:
+    """Keep what a task printed: the last ``limit_bytes`` of it."""
+    if not data or book.run("SELECT 1 FROM tasks WHERE id = ?", (task,)).get is None:
+        return
+    start: int = book.run(_LAST_OUTPUT, (task,)).get or 0
+    end = start + len(data)
+    book.run(_ADD_OUTPUT, (task, start, stream, data))
+    begin = book.run(_FIRST_OUTPUT, (task,)).get
+    if end - begin > limit_bytes:
+        _cut_output(book, task, end - limit_bytes)
+
+
+def _cut_output(book: Book, task: int, begin: int) -> None:
+    """Drop what lies before position ``begin``."""
+    rows = book.run(_CUT_OUTPUT, (task, begin)).fetchall()
+    position, stream, data = max(rows)
+    rest = data[begin - position :]
+    if rest:
+        book.run(_ADD_OUTPUT, (task, begin, stream, rest))
+
+
+def read_output(book: Book, task: int) -> list[tuple[int, bytes]]:
+    """What a task printed: (stream, bytes) in order."""
+    return book.run(_OUTPUT, (task,)).fetchall()
+
+
+# --- queues -----------------------------------------------------------------------------
+
+
+def set_queue(book: Book, name: str, *, is_paused: bool | None, limit: int | None) -> None:
+    """Pause or resume a queue, bound its length (0: no bound)."""
+    queue = book.queue(name)
+    if limit is not None:
+        queue.limit = limit or None
+    if is_paused is not None:
+        queue.is_paused = is_paused
+        if not is_paused:
+            book.woken.update(lane.number for lane in queue.lanes)
+    book.run(_SET_QUEUE, (name, queue.is_paused, queue.limit))

@@ -1,0 +1,381 @@
+"""The store that SQLite keeps: the contract of ``store.base``, verb by verb.
+
+This module owns the transaction. What the verbs do is in the modules beside
+it, one for each thing that can happen to a task; they share the ``Book`` and
+know nothing of commits.
+"""
+
+import secrets
+from collections.abc import Callable, Collection, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+import apsw
+
+from multihost.core.ids import UID_BYTES
+from multihost.core.job import JobSpec
+from multihost.core.state import JobState, TaskState
+from multihost.store.base import (
+    FIRST_PAGE,
+    Added,
+    AttemptRow,
+    Cancelled,
+    Changes,
+    JobRow,
+    Lane,
+    Lease,
+    OpenedJob,
+    Promotion,
+    QueueRow,
+    Refusal,
+    Reinstated,
+    SessionInfo,
+    SessionRow,
+    Settlement,
+    StoredBlob,
+    TaskRow,
+)
+from multihost.store.base import Final as FinalTask
+from multihost.store.sqlite import (
+    cancel,
+    finish,
+    lease,
+    progress,
+    prune,
+    read,
+    side,
+    submit,
+)
+from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.file import DatabaseFile, translated
+from multihost.store.sqlite.verify import verify
+from multihost.wire.message import Attempt, Blob, Held, Payload, Role
+
+CACHE_BYTES: Final = 64 << 20
+CACHED_JOBS: Final = 4096
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _verb(
+    method: Callable[Concatenate["SQLiteStore", P], R],
+) -> Callable[Concatenate["SQLiteStore", P], R]:
+    """A verb whose errors from SQLite are said in the words of ``multihost.errors``."""
+
+    @wraps(method)
+    def call(self: "SQLiteStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except apsw.Error as error:
+            raise translated(error, str(self.path)) from error
+
+    return call
+
+
+def open_store(
+    path: Path | str,
+    *,
+    cache_bytes: int = CACHE_BYTES,
+    cached_jobs: int = CACHED_JOBS,
+    vfs: str | None = None,
+    sync_log: Callable[[], None] | None = None,
+) -> "SQLiteStore":
+    """Open the store at ``path``, or make one there; its directory has to exist.
+
+    ``cache_bytes`` bounds the pages, ``cached_jobs`` the jobs kept in memory.
+    ``vfs`` and ``sync_log`` put another file system and its ``fsync`` of the
+    log in place of the system's; tests crash them. Raises StoreLocked,
+    StoreTooNew, StoreCorrupt, StoreFull or StoreError.
+    """
+    file = DatabaseFile(Path(path), cache_bytes=cache_bytes, vfs=vfs, sync_log=sync_log)
+    try:
+        return SQLiteStore(file, cached_jobs)
+    except apsw.Error as error:
+        file.close()
+        raise translated(error, str(path)) from error
+    except BaseException:
+        file.close()
+        raise
+
+
+class SQLiteStore:
+    """The store in one SQLite file, owned by this process alone.
+
+    The verbs are described in ``store.base.Store``; all but the reading ones
+    have to be called between ``begin`` and ``commit`` or ``rollback``.
+    """
+
+    uid: bytes
+    epoch: int
+
+    def __init__(self, file: DatabaseFile, cached_jobs: int) -> None:
+        """Take over an open database and begin its next epoch."""
+        self.path = file.path
+        self._file = file
+        self._db = file.db
+        self._begin_epoch()
+        self._book = Book(self._db, self.epoch, cached_jobs)
+        self._book.woken.update(
+            lane.number for lane in self._book.lanes.values() if lane.counts[TaskState.QUEUED]
+        )
+        self._book.wake_at = progress.next_time(self._book)
+
+    def _begin_epoch(self) -> None:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        if self._file.is_new:
+            db.execute(
+                "INSERT INTO meta VALUES ('uid', ?), ('epoch', 0)",
+                (secrets.token_bytes(UID_BYTES),),
+            )
+        self.uid = db.execute("SELECT value FROM meta WHERE name = 'uid'").get
+        self.epoch = db.execute(
+            "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value"
+        ).get
+        db.execute("COMMIT")
+        self._file.sync_all()
+
+    @property
+    def woken(self) -> set[int]:
+        """Lanes in which verbs have made tasks ready since the owner last cleared this set."""
+        return self._book.woken
+
+    @property
+    def wake_at(self) -> float | None:
+        """When ``promote`` has work to do."""
+        return self._book.wake_at
+
+    # transactions ------------------------------------------------------------------
+
+    @_verb
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self._book.forget_old_jobs()
+        self._db.execute("BEGIN IMMEDIATE")
+
+    @_verb
+    def prepare(self, now: float) -> Changes:
+        """Write the counters, end what has ended; the last call before ``commit``."""
+        return progress.prepare(self._book, now)
+
+    @_verb
+    def commit(self, *, is_durable: bool) -> None:
+        """Commit; ``is_durable``: and wait until it would survive a power cut."""
+        self._db.execute("COMMIT")
+        if is_durable:
+            self._file.sync()
+        self._file.checkpoint()
+
+    @_verb
+    def rollback(self) -> None:
+        """Undo the transaction, counters and caches included."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+        self._book.reload()
+
+    def close(self) -> None:
+        """Flush and let go of the files."""
+        self._file.close()
+
+    # jobs and tasks ------------------------------------------------------------------
+
+    @_verb
+    def open_job(
+        self, uid: bytes, spec: JobSpec, owner: int | None, now: float
+    ) -> OpenedJob | Refusal:
+        """Create a job, or find the one with this uid, name or unique key."""
+        return submit.open_job(self._book, uid, spec, owner, now)
+
+    @_verb
+    def add_tasks(
+        self,
+        job: int,
+        first: int,
+        payloads: Sequence[Payload],
+        keys: Sequence[str] | None,
+        now: float,
+    ) -> Added | Refusal:
+        """Insert tasks at ``first``, ``first + 1`` …; those that exist are left alone."""
+        return submit.add_tasks(self._book, job, first, payloads, keys, now)
+
+    @_verb
+    def seal_job(self, job: int, total: int, now: float) -> Refusal | None:
+        """State that the job has exactly ``total`` tasks. Idempotent."""
+        return submit.seal_job(self._book, job, total)
+
+    @_verb
+    def lease(self, lanes: Collection[int], limit: int, session: int, now: float) -> list[Lease]:
+        """Hand at most ``limit`` ready tasks to ``session``."""
+        return lease.lease(self._book, lanes, limit, session, now)
+
+    @_verb
+    def finish(
+        self, session: int, attempts: Sequence[Attempt], now: float, chance: float
+    ) -> Settlement:
+        """Record how attempts ended."""
+        return finish.finish(self._book, session, attempts, now, chance)
+
+    @_verb
+    def release(self, session: int, held: Sequence[Held], now: float) -> int:
+        """Queue again what was handed out but not run."""
+        return lease.release(self._book, held, now)
+
+    @_verb
+    def lose(self, session: int, now: float) -> Settlement:
+        """A session is gone: queue its tasks again, or fail those lost too often."""
+        return finish.lose(self._book, session, now)
+
+    @_verb
+    def reinstate(self, session: int, held: Sequence[Held], now: float) -> Reinstated:
+        """Compare what a returning worker holds with the book; the book wins."""
+        return lease.reinstate(self._book, session, held, now)
+
+    @_verb
+    def cancel(
+        self, job: int, indices: Sequence[int] | None, *, only_queued: bool, now: float
+    ) -> Cancelled:
+        """Cancel tasks of a job (all of it for None, which also seals it)."""
+        return cancel.cancel(self._book, job, indices, only_queued=only_queued, now=now)
+
+    @_verb
+    def retry(self, job: int, indices: Sequence[int] | None, now: float) -> int:
+        """Queue failed or cancelled tasks again with fresh limits."""
+        return cancel.retry(self._book, job, indices, now)
+
+    @_verb
+    def promote(self, now: float) -> Promotion:
+        """Make ready what was due by ``now``, expire what waited too long, set ``wake_at``."""
+        return progress.promote(self._book, now)
+
+    @_verb
+    def outcomes(self, job: int, after_index: int, limit: int) -> list[FinalTask]:
+        """Ended tasks with an index above ``after_index``, by index."""
+        return read.outcomes(self._book, job, after_index, limit)
+
+    @_verb
+    def take(self, job: int, upto: int) -> int:
+        """Drop ended tasks of a transient job below index ``upto``."""
+        return prune.take(self._book, job, upto)
+
+    @_verb
+    def disown(self, owner: int, now: float) -> Cancelled:
+        """A client is gone for good: cancel the transient jobs that lived with it."""
+        return cancel.disown(self._book, owner, now)
+
+    @_verb
+    def prune(self, now: float, limit: int) -> int:
+        """Delete ended jobs past their retention, and what is not used any more."""
+        return prune.prune(self._book, now, limit)
+
+    # sessions --------------------------------------------------------------------------
+
+    @_verb
+    def open_session(self, info: SessionInfo, now: float) -> int:
+        """Number of the session with this uid, new or reopened, with ``info`` as given."""
+        return side.open_session(self._book, info, now)
+
+    @_verb
+    def close_session(self, session: int, now: float) -> None:
+        """The session ended; kept in listings until pruned."""
+        side.close_session(self._book, session, now)
+
+    # blobs -----------------------------------------------------------------------------
+
+    @_verb
+    def put_blob(self, blob: Blob, data: bytes | None, now: float) -> None:
+        """Note a blob; ``data`` None means that a file holds it."""
+        side.put_blob(self._book, blob, data, now)
+
+    @_verb
+    def blob(self, digest: bytes) -> StoredBlob | None:
+        """The blob, or None."""
+        return side.read_blob(self._book, digest)
+
+    @_verb
+    def unused_blobs(self, before: float, limit: int) -> list[Blob]:
+        """Delete and return blobs that nothing refers to and that are older than ``before``."""
+        return side.unused_blobs(self._book, before, limit)
+
+    # output ----------------------------------------------------------------------------
+
+    @_verb
+    def append_output(self, task: int, stream: int, data: bytes, limit_bytes: int) -> None:
+        """Keep what a running task printed; past ``limit_bytes`` the oldest goes."""
+        side.append_output(self._book, task, stream, data, limit_bytes)
+
+    @_verb
+    def output(self, task: int) -> list[tuple[int, bytes]]:
+        """What a task printed: (stream, bytes) in order."""
+        return side.read_output(self._book, task)
+
+    # queues ----------------------------------------------------------------------------
+
+    @_verb
+    def set_queue(self, name: str, *, is_paused: bool | None, limit: int | None) -> None:
+        """Pause or resume a queue (None: leave), bound its length (None: leave, 0: no bound)."""
+        side.set_queue(self._book, name, is_paused=is_paused, limit=limit)
+
+    # reading ---------------------------------------------------------------------------
+
+    def lanes(self) -> list[Lane]:
+        """Every lane, of paused queues too."""
+        return read.lanes(self._book)
+
+    def paused_queues(self) -> frozenset[str]:
+        """Names of the queues that hand out nothing at present."""
+        return read.paused_queues(self._book)
+
+    @_verb
+    def job(self, number: int) -> JobRow | None:
+        """A job by its number."""
+        return read.job_by_number(self._book, number)
+
+    @_verb
+    def find_job(self, name: str) -> JobRow | None:
+        """A job by its name."""
+        return read.job_by_name(self._book, name)
+
+    @_verb
+    def jobs(
+        self, *, state: JobState | None = None, before: int | None = None, limit: int = FIRST_PAGE
+    ) -> list[JobRow]:
+        """Jobs, newest first, with numbers below ``before``."""
+        return read.jobs(self._book, state, before, limit)
+
+    def queues(self) -> list[QueueRow]:
+        """Every queue, by name."""
+        return read.queues(self._book)
+
+    @_verb
+    def task(self, task: int) -> TaskRow | None:
+        """A task by its number."""
+        return read.task(self._book, task)
+
+    @_verb
+    def tasks(
+        self,
+        job: int,
+        *,
+        state: TaskState | None = None,
+        after_index: int = -1,
+        limit: int = FIRST_PAGE,
+    ) -> list[TaskRow]:
+        """Tasks of a job, by index."""
+        return read.tasks(self._book, job, state, after_index, limit)
+
+    @_verb
+    def attempts(self, task: int) -> list[AttemptRow]:
+        """Attempts of a task that did not succeed, oldest first."""
+        return read.attempts(self._book, task)
+
+    @_verb
+    def sessions(self, role: Role, *, is_open: bool = True) -> list[SessionRow]:
+        """Sessions of a role, newest first."""
+        return read.sessions(self._book, role, is_open=is_open)
+
+    @_verb
+    def verify(self) -> list[str]:
+        """Every broken invariant, in words; empty when all is well."""
+        return verify(self._book)

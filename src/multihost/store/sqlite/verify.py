@@ -1,0 +1,212 @@
+"""Every invariant of the file, checked by reading all of it."""
+
+from typing import Final
+
+from multihost.store.sqlite.book import Book
+
+_CHECKS: Final[tuple[tuple[str, str], ...]] = (
+    (
+        "job {}: its counters say {}, its tasks are {}",
+        """
+        SELECT number, printf('%d %d %d, %d ended', blocked, queued, running,
+                              succeeded + failed + cancelled - dropped), found
+        FROM jobs, (
+            SELECT number AS job, printf('%d %d %d, %d ended',
+                coalesce(sum(tasks.state = 0), 0), coalesce(sum(tasks.state = 1), 0),
+                coalesce(sum(tasks.state = 2), 0), coalesce(sum(tasks.state >= 3), 0)) AS found
+            FROM jobs LEFT JOIN tasks ON id BETWEEN number << 32 AND (number << 32) + 4294967295
+            GROUP BY number)
+        WHERE job = number AND found <>
+            printf('%d %d %d, %d ended', blocked, queued, running,
+                   succeeded + failed + cancelled - dropped)
+        """,
+    ),
+    (
+        "job {}: {} tasks succeeded, failed or were cancelled by its counters, fewer by its rows",
+        """
+        SELECT number, succeeded || '/' || failed || '/' || cancelled FROM jobs
+        WHERE succeeded < (SELECT count(*) FROM tasks WHERE state = 3
+                           AND id BETWEEN number << 32 AND (number << 32) + 4294967295)
+           OR failed < (SELECT count(*) FROM tasks WHERE state = 4
+                        AND id BETWEEN number << 32 AND (number << 32) + 4294967295)
+           OR cancelled < (SELECT count(*) FROM tasks WHERE state = 5
+                           AND id BETWEEN number << 32 AND (number << 32) + 4294967295)
+        """,
+    ),
+    (
+        "job {} is in state {}, which its counters contradict",
+        """
+        SELECT number, state FROM jobs WHERE state <> CASE
+            WHEN total IS NULL OR blocked + queued + running > 0
+                OR succeeded + failed + cancelled < total THEN 0
+            WHEN failed > 0 THEN 2 WHEN cancelled > 0 THEN 3 ELSE 1 END
+           OR (state = 0) <> (ended_at IS NULL) OR (state = 0) <> (prune_at IS NULL)
+        """,
+    ),
+    (
+        "lane {}: its counters say {}, those of its jobs {}",
+        """
+        SELECT number, mine, theirs FROM (
+            SELECT number, printf('%d jobs, %d %d %d %d %d %d', jobs, blocked, queued, running,
+                                  succeeded, failed, cancelled) AS mine,
+                (SELECT printf('%d jobs, %d %d %d %d %d %d', count(*),
+                    coalesce(sum(blocked), 0), coalesce(sum(queued), 0),
+                    coalesce(sum(running), 0), coalesce(sum(succeeded), 0),
+                    coalesce(sum(failed), 0), coalesce(sum(cancelled), 0))
+                 FROM jobs WHERE lane = lanes.number) AS theirs
+            FROM lanes) WHERE mine <> theirs
+        """,
+    ),
+    (
+        "job {} is in lane {}, which does not exist",
+        "SELECT number, lane FROM jobs WHERE lane NOT IN (SELECT number FROM lanes)",
+    ),
+    (
+        "task {} belongs to no job",
+        """
+        SELECT (id >> 32) || '/' || (id & 4294967295) FROM tasks
+        WHERE id >> 32 NOT IN (SELECT number FROM jobs)
+          AND id >> 32 NOT IN (SELECT job FROM graves)
+        """,
+    ),
+    (
+        "task {}: state {}, hold {}, session {}, due {} don't fit together",
+        """
+        SELECT id, state, hold, session, due FROM tasks
+        WHERE state NOT BETWEEN 0 AND 5 OR hold NOT BETWEEN 0 AND 2
+           OR (state <> 1 AND hold <> 0)
+           OR (state = 2) <> (session IS NOT NULL)
+           OR (state = 1 AND (hold = 1) <> (due IS NOT NULL))
+           OR (state >= 2 AND due IS NOT NULL)
+           OR (hold = 2 AND key IS NULL)
+           OR (state = 2 AND token IS NULL)
+        """,
+    ),
+    (
+        "task {} is in another lane than its job",
+        "SELECT id FROM tasks, jobs WHERE number = id >> 32 AND tasks.lane <> jobs.lane",
+    ),
+    (
+        "task {} has ended without an outcome",
+        "SELECT id FROM tasks WHERE state >= 3 AND id NOT IN (SELECT id FROM results)",
+    ),
+    (
+        "an outcome is kept of task {}, which has not ended or is gone",
+        "SELECT id FROM results WHERE id NOT IN (SELECT id FROM tasks WHERE state >= 3)",
+    ),
+    (
+        "task {}: its outcome {} does not fit its state {}",
+        """
+        SELECT tasks.id, ending, state FROM tasks, results WHERE tasks.id = results.id AND
+            state <> CASE WHEN ending = 0 THEN 3 WHEN ending IN (5, 8) THEN 5 ELSE 4 END
+        """,
+    ),
+    (
+        "task {}: its payload is not where it should be (size {})",
+        """
+        SELECT id, size FROM tasks
+        WHERE (size = -1) <> (id IN (SELECT id FROM payloads))
+           OR (size >= 0 AND args IS NULL) OR (state <= 2 AND size IS NULL AND args IS NULL)
+        """,
+    ),
+    (
+        "a payload is kept of task {}, which is gone",
+        "SELECT id FROM payloads WHERE id NOT IN (SELECT id FROM tasks)",
+    ),
+    (
+        "an attempt is kept of task {}, which is gone",
+        "SELECT DISTINCT task FROM attempts WHERE task NOT IN (SELECT id FROM tasks)",
+    ),
+    (
+        "output is kept of task {}, which is gone",
+        "SELECT DISTINCT task FROM output WHERE task NOT IN (SELECT id FROM tasks)",
+    ),
+    (
+        "key {}: its counters say {} (ready, running, rows), its tasks {}",
+        """
+        SELECT number, mine, theirs FROM (
+            SELECT number, printf('%d %d %d', ready, running, refs) AS mine,
+                (SELECT printf('%d %d %d', coalesce(sum(state = 1 AND hold = 0), 0),
+                               coalesce(sum(state = 2), 0), count(*))
+                 FROM tasks WHERE key = keys.number) AS theirs
+            FROM keys) WHERE mine <> theirs
+        """,
+    ),
+    (
+        "key {} lets {} tasks wait although its limits leave room",
+        """
+        SELECT number, parked FROM (
+            SELECT *, (SELECT count(*) FROM tasks
+                       WHERE key = keys.number AND state = 1 AND hold = 2) AS parked FROM keys)
+        WHERE parked > 0 AND wake_at IS NULL
+          AND ("limit" IS NULL OR ready + running < "limit") AND (delay = 0 OR ready = 0)
+        """,
+    ),
+    (
+        "task {} has a key that does not exist",
+        "SELECT id FROM tasks WHERE key IS NOT NULL AND key NOT IN (SELECT number FROM keys)",
+    ),
+    (
+        "blob {} is counted {} times and referred to {} times",
+        """
+        WITH references_ (digest) AS (
+            SELECT args FROM tasks WHERE size >= 0
+            UNION ALL SELECT payload FROM results WHERE size IS NOT NULL
+            UNION ALL SELECT value FROM job_blobs)
+        SELECT hex(digest), refs, found FROM (
+            SELECT digest, refs,
+                (SELECT count(*) FROM references_ WHERE references_.digest = blobs.digest) AS found
+            FROM blobs) WHERE refs <> found
+        UNION ALL SELECT hex(digest), 0, count(*) FROM references_
+        WHERE digest NOT IN (SELECT digest FROM blobs) GROUP BY digest
+        """,
+    ),
+    (
+        "blob {}: its bytes are missing or left over",
+        """
+        SELECT hex(digest) FROM blobs
+        WHERE is_inline <> (digest IN (SELECT digest FROM blob_data))
+        UNION ALL SELECT hex(digest) FROM blob_data WHERE digest NOT IN (SELECT digest FROM blobs)
+        """,
+    ),
+    (
+        "job {} waits for {} jobs, {} are noted",
+        """
+        SELECT number, needs, found FROM (
+            SELECT number, needs, (SELECT count(*) FROM dependencies WHERE job = number) AS found
+            FROM jobs WHERE needs >= 0) WHERE needs <> found
+        """,
+    ),
+    (
+        "job {} has tasks that wait for other jobs, but there are none",
+        "SELECT number FROM jobs WHERE blocked > 0 AND needs <= 0",
+    ),
+)
+
+
+def verify(book: Book) -> list[str]:
+    """Every broken invariant, in words."""
+    broken = [str(row[0]) for row in book.run("PRAGMA integrity_check") if row[0] != "ok"]
+    if broken:
+        return broken
+    _list_job_blobs(book)
+    try:
+        for text, sql in _CHECKS:
+            broken.extend(text.format(*row) for row in book.run(sql))
+    finally:
+        book.run("DROP TABLE temp.job_blobs")
+    return broken
+
+
+def _list_job_blobs(book: Book) -> None:
+    """Specs are opaque to SQL: write down the blobs they name, for the count of references."""
+    from multihost.store.sqlite.book import decode_spec
+    from multihost.store.sqlite.submit import blobs_of
+
+    book.run("CREATE TEMP TABLE job_blobs (value BLOB)")
+    digests = [
+        (digest,)
+        for (spec,) in book.run("SELECT spec FROM jobs")
+        for digest in blobs_of(decode_spec(spec))
+    ]
+    book.many("INSERT INTO temp.job_blobs VALUES (?)", digests)
