@@ -27,7 +27,7 @@ from multihost.server.services import CLIENT_GRACE_S, Services
 from multihost.server.views import Views
 from multihost.server.workers import WorkerPeer
 from multihost.store.base import Changes, Store
-from multihost.store.sqlite import open_store
+from multihost.store.sqlite.store import open_store
 from multihost.wire.message import Role
 
 DURABILITIES = ("power", "process")

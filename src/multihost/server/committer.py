@@ -3,8 +3,10 @@
 The committer is the one owner of the store. Everybody else hands it
 operations; it runs them in order within one transaction and answers each only
 after the commit has returned. The statements run on the event loop, a few
-microseconds each; only a commit that waits for the disk runs in a thread, so
-that meanwhile the loop reads the next frames and the next batch grows.
+microseconds each; a commit that waits for the disk runs in a thread, so that
+meanwhile the loop reads the next frames and the next batch grows. Only where
+the disk has been quicker than a switch of threads, and there is little to do,
+is it waited for on the loop: a lone task pays for nothing but the disk.
 """
 
 import asyncio
@@ -21,6 +23,10 @@ from multihost.store.base import Changes, Store
 
 MAX_BATCH = 512
 """Operations in one transaction: bounds how long the event loop is busy with one."""
+QUICK_DISK_S = 0.0004
+"""A durable commit that lately took less is waited for on the loop, if few wait for it."""
+FEW = 4
+"""Operations of such a commit at most."""
 FULL_RETRY_S = 1.0
 """Pause before what has to be written is tried again on a full disk."""
 
@@ -81,6 +87,8 @@ class Committer:
         self._is_broken = False
         self._idle: asyncio.Future[None] | None = None
         self._disk = _DiskThread()
+        self._disk_s = 0.0
+        """How long durable commits take lately; a slow one counts at once, quick ones slowly."""
 
     def submit(self, operation: Operation) -> None:
         """Run an operation in the next transaction."""
@@ -155,12 +163,13 @@ class Committer:
         return store.prepare(now)
 
     def _commit(self, batch: list[Operation], changes: Changes) -> None:
-        if self.is_durable and any(operation.is_durable for operation in batch):
+        is_durable = self.is_durable and any(operation.is_durable for operation in batch)
+        if is_durable and (len(batch) > FEW or self._disk_s > QUICK_DISK_S):
             self._is_busy = True
             self._disk.run(self._commit_in_thread, batch, changes)
             return
         try:
-            self.store.commit(is_durable=False)
+            self._commit_store(is_durable=is_durable)
         except StoreFull as error:
             self._store_is_full(batch, error)
         except StoreError as error:
@@ -170,13 +179,20 @@ class Committer:
 
     def _commit_in_thread(self, batch: list[Operation], changes: Changes) -> None:
         try:
-            self.store.commit(is_durable=True)
+            self._commit_store(is_durable=True)
         except StoreFull as error:
             self._loop.call_soon_threadsafe(self._store_is_full, batch, error)
         except Exception as error:
             self._loop.call_soon_threadsafe(self._break, error)
         else:
             self._loop.call_soon_threadsafe(self._committed, batch, changes)
+
+    def _commit_store(self, *, is_durable: bool) -> None:
+        began = clock.mono()
+        self.store.commit(is_durable=is_durable)
+        if is_durable:
+            took_s = clock.mono() - began
+            self._disk_s = max(took_s, self._disk_s + 0.1 * (took_s - self._disk_s))
 
     def _committed(self, batch: list[Operation], changes: Changes) -> None:
         self._is_busy = False
@@ -207,7 +223,7 @@ class Committer:
         for operation in batch:
             try:
                 changes = self._run([operation])
-                self.store.commit(is_durable=self.is_durable and operation.is_durable)
+                self._commit_store(is_durable=self.is_durable and operation.is_durable)
             except StoreError as error:
                 self._break(error)
                 return
