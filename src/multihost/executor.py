@@ -65,7 +65,8 @@ class Executor(concurrent.futures.Executor):
         self._max_workers = max_workers if max_workers is not None else cpu_count()
         self._mp_context = mp_context
         self._has_initializer = initializer is not None
-        self._broken: str | bool = False
+        self._broken = ""
+        """Why no task can run any more."""
         self._is_shut = False
         self._lock = threading.Lock()
         self._crew = Crew(
@@ -174,7 +175,7 @@ class Executor(concurrent.futures.Executor):
 
     def _check_usable(self) -> None:
         if self._broken:
-            raise BrokenProcessPool(str(self._broken))
+            raise BrokenProcessPool(self._broken)
         if _is_exiting:
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         if self._is_shut:
@@ -204,10 +205,12 @@ class ExecutorFuture(RunningFuture):
 
     def settle(self, position: int, ending: Ending, payload: bytes) -> None:
         """Note the outcome; an initializer that failed breaks the executor."""
-        executor = self._executor
+        if ending is Ending.UNRUNNABLE and self._executor is not None:
+            self._executor._notice_unrunnable(payload)
+            if self._executor._broken:
+                self.refuse(position, BrokenProcessPool(self._executor._broken))
+                return
         super().settle(position, ending, payload)
-        if ending is Ending.UNRUNNABLE and executor is not None:
-            executor._notice_unrunnable(payload)
 
     def _end(self, *args: Any, **kwargs: Any) -> None:
         self._executor = None
@@ -215,6 +218,8 @@ class ExecutorFuture(RunningFuture):
 
     def refuse(self, position: int, error: BaseException) -> None:
         """Note that there will be no outcome."""
+        if self._executor is not None and self._executor._broken:
+            error = BrokenProcessPool(self._executor._broken)
         super().refuse(position, _as_standard(error))
 
     def _decode(self, ending: Ending, payload: bytes) -> Decoded:

@@ -141,7 +141,10 @@ class MapRun:
                 stream.seal()
                 self.arrivals.end(total)
 
-        stream.session.post(seal)
+        if stream.spec.name is None:
+            stream.session.post(seal)
+        else:
+            stream.session.post(lambda: stream.when_opened(seal))
 
 
 def tuples(iterables: Iterable[Iterable[Any]]) -> Iterator[tuple[Any, ...]]:

@@ -18,7 +18,13 @@ from multihost.client.packing import Bulk
 from multihost.core.ids import make_uid
 from multihost.core.job import JobSpec
 from multihost.core.outcome import Ending
-from multihost.errors import InputChanged, MultihostError, Refused, SubmitUnknown, TaskCancelled
+from multihost.errors import (
+    ConnectionLost,
+    InputChanged,
+    MultihostError,
+    SubmitUnknown,
+    TaskCancelled,
+)
 from multihost.wire import message as m
 
 if TYPE_CHECKING:
@@ -113,6 +119,7 @@ class Stream:
         self._is_cut = False
         """Closed with tasks unfinished."""
         self._failure: MultihostError | None = None
+        self._when_opened: list[Callable[[], None]] = []
         self._when_idle: list[Callable[[], None]] = []
 
     # any thread --------------------------------------------------------------------
@@ -279,6 +286,14 @@ class Stream:
             self.session.send(m.Close(self.alias))
         self.session.unregister(self)
 
+    def when_opened(self, then: Callable[[], None]) -> None:
+        """Call ``then`` as soon as the server keeps the job, or never will."""
+        if self._is_opened or self._failure is not None:
+            then()
+        else:
+            self._when_opened.append(then)
+            self._may_send()
+
     def when_idle(self, then: Callable[[], None]) -> None:
         """Call ``then`` as soon as every appended task has its outcome."""
         if self.unfinished:
@@ -379,6 +394,12 @@ class Stream:
         self._is_opened = True
         self.number = message.number
         self.kept_count = max(self.kept_count, message.count)
+        self._tell_opened()
+
+    def _tell_opened(self) -> None:
+        waiting, self._when_opened = self._when_opened, []
+        for then in waiting:
+            then()
 
     def on_open_refused(self, message: m.OpenRefused) -> None:
         """The job was not stored, and so none of its tasks."""
@@ -431,10 +452,11 @@ class Stream:
         }
         self._unstored.clear()
         for index, (receiver, position) in sorted(self._pending.items()):
-            is_unknown = index in unstored and not isinstance(error, Refused)
+            is_unknown = index in unstored and isinstance(error, ConnectionLost)
             receiver.refuse(position, self._unknown(error) if is_unknown else error)
         self._pending.clear()
         self._refuse_inbox(error)
+        self._tell_opened()
         self._after_outcomes()
 
     def _unknown(self, error: MultihostError) -> SubmitUnknown:

@@ -1,0 +1,441 @@
+"""The blocking client against a server that misbehaves on demand."""
+
+import concurrent.futures
+import itertools
+import os
+import threading
+import time
+
+import pytest
+from fake_server import KEY, FakeServer
+
+from multihost import AuthenticationError, Client, errors
+from multihost.core.outcome import Ending
+from multihost.testing import wait_until
+from multihost.wire import message as m
+
+
+def triple(x):
+    return 3 * x
+
+
+def fail(text):
+    raise LookupError(text)
+
+
+# --- connecting ------------------------------------------------------------------------
+
+
+def test_a_wrong_key_is_refused_at_once(server):
+    with pytest.raises(AuthenticationError, match="another key"):
+        Client(server.url, b"wrong")
+
+
+def test_nothing_listening_is_a_connection_refused_that_names_the_address(server):
+    server.stop_listening()
+    with pytest.raises(ConnectionRefusedError, match=server.url):
+        Client(server.url, KEY)
+
+
+def test_an_address_without_a_key_says_where_the_key_is(server):
+    with pytest.raises(errors.ConfigError, match="MULTIHOST_KEY"):
+        Client(server.url)
+
+
+# --- submit ----------------------------------------------------------------------------
+
+
+def test_submit_returns_the_value_and_is_stored(client):
+    future = client.submit(triple, 14)
+    assert future.wait_stored(20)
+    assert future.result(20) == 42
+
+
+def test_positional_names_do_not_collide(client):
+    assert client.submit(dict, fn=1, self=2).result(20) == {"fn": 1, "self": 2}
+
+
+def test_the_tasks_exception_is_raised_with_its_remote_traceback(client):
+    future = client.submit(fail, "gone")
+    with pytest.raises(LookupError, match="gone") as caught:
+        future.result(20)
+    assert "in fail" in str(caught.value.__cause__)
+    assert future.exception() is caught.value
+
+
+def test_futures_work_with_wait_and_as_completed(client, server):
+    server.gate.clear()
+    futures = [client.submit(triple, i) for i in range(10)]
+    done, _ = concurrent.futures.wait(futures, timeout=0)
+    assert not done
+    server.gate.set()
+    results = {f.result() for f in concurrent.futures.as_completed(futures, timeout=20)}
+    assert results == set(range(0, 30, 3))
+
+
+def test_callbacks_run_in_a_thread_of_their_own_and_a_raising_one_hinders_nobody(client):
+    seen, done = [], threading.Event()
+    future = client.submit(triple, 1)
+    future.add_done_callback(lambda _: 1 / 0)
+    future.add_done_callback(lambda f: seen.append((f.result(), threading.current_thread().name)))
+    future.add_done_callback(lambda _: done.set())
+    assert done.wait(20)
+    assert seen[0][0] == 3
+
+
+def test_cancel_ends_the_task_on_the_server_and_wakes_those_who_wait(client, server):
+    server.gate.clear()
+    future = client.submit(triple, 1)
+    assert future.wait_stored(20)
+    assert future.cancel()
+    assert concurrent.futures.wait([future], timeout=20).done == {future}
+    assert future.cancelled()
+    assert server.of_kind(m.Cancel)[0].indices == [0]
+
+
+def test_a_result_that_takes_too_long_is_a_timeout(client, server):
+    server.gate.clear()
+    with pytest.raises(TimeoutError):
+        client.submit(triple, 1).result(0.01)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (m.RefusalCode.QUEUE_FULL, errors.QueueFull),
+        (m.RefusalCode.STORE_FULL, errors.StoreFull),
+        (m.RefusalCode.KEY_CONFLICT, errors.KeyConflict),
+        (m.RefusalCode.BAD_REQUEST, errors.BadRequest),
+    ],
+)
+def test_a_refusal_is_raised_as_what_it_is(client, server, code, kind):
+    server.refuse_adds = code
+    future = client.submit(triple, 1)
+    with pytest.raises(kind):
+        future.wait_stored(20)
+    with pytest.raises(kind):
+        future.result(20)
+    server.refuse_adds = None
+    assert client.submit(triple, 1).result(20) == 3
+
+
+def test_options_reach_the_job(client, server):
+    view = client.options(queue="images", priority=7, timeout_s=60.0, tags=["gpu"], max_attempts=3)
+    assert view.submit(triple, 1).result(20) == 3
+    spec = server.of_kind(m.Open)[-1].spec
+    assert (spec.queue, spec.priority, spec.timeout_s) == ("images", 7, 60.0)
+    assert spec.requires.tags == ("gpu",)
+    assert spec.limits.max_attempts == 3
+    with pytest.raises(TypeError, match="no option 'colour'"):
+        client.options(colour="red")
+
+
+def test_one_function_is_one_job_and_travels_once(client, server):
+    results = [client.submit(triple, i) for i in range(100)]
+    assert [r.result(20) for r in results] == [3 * i for i in range(100)]
+    assert len(server.of_kind(m.Open)) == 1
+    assert len(server.of_kind(m.PutBlob)) == 1
+
+
+def test_many_functions_do_not_stay_open_for_ever(client, server):
+    for number in range(200):
+        assert client.submit(lambda number=number: number).result(20) == number
+    wait_until(lambda: len(server.of_kind(m.Close)) >= 100)
+    watched = server.on_loop(lambda: sum(bool(job.watchers) for job in server.jobs.values()))
+    assert watched <= 64
+
+
+# --- large things ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [70_000, 1_500_000, 5_000_000, 20_000_000])
+def test_large_arguments_and_results_travel_as_blobs(client, server, size):
+    data = os.urandom(1000) * (size // 1000)
+    assert client.submit(bytes.__add__, data, b"!").result(30) == data + b"!"
+
+
+def test_a_large_argument_is_uploaded_once_however_often_it_is_used(client, server):
+    data = bytes(300_000)
+    futures = [client.submit(bytes.count, data, b"\0") for _ in range(5)]
+    assert [future.result(20) for future in futures] == [300_000] * 5
+    uploads = [p for p in server.of_kind(m.PutBlob) if p.size_bytes > 200_000]
+    assert len(uploads) == 1
+
+
+def test_before_a_very_large_blob_is_sent_the_server_is_asked(server):
+    data = bytes(m.ASK_FIRST_BYTES + 1)
+    for _ in range(2):
+        with Client(server.url, KEY) as client:
+            assert client.submit(len, data).result(20) == len(data)
+    assert len(server.of_kind(m.FindBlob)) == 2
+    parts = [p for p in server.of_kind(m.PutBlob) if p.size_bytes > m.INLINE_BYTES]
+    assert len(parts) == 5, "the second client found it there"
+
+
+def test_a_large_function_is_stored_before_its_job_is_opened(client, server):
+    ballast = os.urandom(200_000)
+    assert client.submit(lambda: len(ballast)).result(20) == 200_000
+
+
+def test_a_result_that_is_gone_from_the_server_is_an_error(client, server):
+    server.gate.clear()
+    future = client.submit(triple, 1)
+    assert future.wait_stored(20)
+    job = next(iter(server.jobs.values()))
+    missing = m.Blob(bytes(32), 100_000)
+    alias = server.of_kind(m.Open)[-1].job
+    outcome = m.Outcomes(alias, [m.Outcome(0, Ending.OK, missing)])
+    server.on_loop(lambda: [c.link.send(outcome) for c in job.watchers])
+    with pytest.raises(errors.TaskLost, match="no blob"):
+        future.result(20)
+
+
+# --- the connection breaks ----------------------------------------------------------------
+
+
+def test_what_was_not_acknowledged_is_sent_again_and_outcomes_missed_are_replayed(client, server):
+    futures = [client.submit(triple, i) for i in range(50)]
+    server.cut()
+    futures += [client.submit(triple, i) for i in range(50, 100)]
+    server.cut()
+    futures += [client.submit(triple, i) for i in range(100, 150)]
+    assert [f.result(20) for f in futures] == [3 * i for i in range(150)]
+    assert len(server.jobs) == 1
+    job = next(iter(server.jobs.values()))
+    assert sorted(job.payloads) == list(range(150))
+
+
+def test_outcomes_that_come_while_the_client_is_away_are_not_lost(client, server):
+    server.gate.clear()
+    futures = [client.submit(triple, i) for i in range(10)]
+    assert futures[-1].wait_stored(20)
+    server.stop_listening()
+    server.gate.set()
+    job = next(iter(server.jobs.values()))
+    wait_until(lambda: len(job.outcomes) == 10)
+    server.listen_again()
+    assert [f.result(20) for f in futures] == [3 * i for i in range(10)]
+
+
+def test_a_large_upload_that_was_cut_goes_on(client, server):
+    data = os.urandom(8_000_000)
+    future = client.submit(len, data)
+    wait_until(lambda: any(p.size_bytes > 7_000_000 for p in server.of_kind(m.PutBlob)))
+    server.cut()
+    assert future.result(20) == 8_000_000
+
+
+def test_a_server_that_stays_away_makes_submits_unknown_and_tells_everybody(server):
+    client = Client(server.url, KEY, patience_s=0.2)
+    server.gate.clear()
+    kept = client.submit(triple, 1)
+    assert kept.wait_stored(20)
+    server.drop_adds = True
+    server.on_loop(server._server.close)
+    unknown = client.submit(triple, 2)
+    with pytest.raises(errors.SubmitUnknown) as caught:
+        unknown.result(20)
+    assert len(caught.value.uid) == 16
+    with pytest.raises(errors.ConnectionLost):
+        kept.result(20)
+    assert not client.is_usable
+    with pytest.raises(errors.ConnectionLost):
+        client.submit(triple, 3).result(20)
+    client.close()
+
+
+def test_a_server_with_another_store_is_noticed(client, server):
+    server.gate.clear()
+    future = client.submit(triple, 1)
+    assert future.wait_stored(20)
+    server.store = b"quite another---"
+    server.jobs.clear()
+    server.cut()
+    with pytest.raises(errors.ConnectionLost, match="another store"):
+        future.result(20)
+
+
+def test_closing_the_client_tells_everybody_who_waits(server):
+    server.gate.clear()
+    client = Client(server.url, KEY)
+    future = client.submit(triple, 1)
+    assert future.wait_stored(20)
+    client.close()
+    with pytest.raises(errors.ConnectionLost, match="closed"):
+        future.result(20)
+    wait_until(lambda: server.of_kind(m.Goodbye))
+    client.close()
+
+
+def test_a_repeated_outcome_is_told_once(client, server):
+    future = client.submit(triple, 1)
+    assert future.result(20) == 3
+    job = next(iter(server.jobs.values()))
+    again = m.Outcomes(1, [job.outcomes[0], job.outcomes[0]])
+    server.on_loop(lambda: [c.link.send(again) for c in job.watchers])
+    assert client.submit(triple, 2).result(20) == 6
+
+
+def test_a_forked_child_drops_the_parents_client(client, server):
+    assert client.submit(triple, 1).result(20) == 3
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with Client(server.url, KEY) as own:
+                os.write(write, b"%d %d" % (own.submit(triple, 2).result(20), client.is_usable))
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as answer:
+        assert answer.read() == b"6 0"
+    os.waitpid(pid, 0)
+    assert client.submit(triple, 3).result(20) == 9
+
+
+# --- map ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunksize", [1, 7])
+def test_map_yields_in_order(client, chunksize):
+    assert list(client.map(triple, range(100), chunksize=chunksize)) == [3 * i for i in range(100)]
+
+
+@pytest.mark.parametrize("chunksize", [1, 7])
+def test_map_over_several_iterables_ends_with_the_shortest(client, chunksize):
+    got = client.map(pow, [2, 3, 4], [5, 6, 7, 8], chunksize=chunksize)
+    assert list(got) == [32, 729, 16384]
+
+
+def test_map_unordered_yields_each_once(client):
+    assert sorted(client.map(triple, range(100), ordered=False)) == [3 * i for i in range(100)]
+
+
+def test_map_over_nothing_is_empty(client):
+    assert list(client.map(triple, [])) == []
+
+
+def test_map_never_pulls_more_than_its_window_ahead(client):
+    counter = itertools.count()
+    pulled = [0]
+
+    def inputs():
+        for number in counter:
+            pulled[0] = number + 1
+            yield number
+
+    furthest = 0
+    for taken, _ in enumerate(client.map(triple, inputs(), window=50), 1):
+        furthest = max(furthest, pulled[0] - taken)
+        if taken == 1000:
+            break
+    assert furthest <= 50
+
+
+def test_an_error_takes_its_inputs_place_and_the_map_goes_on(client):
+    results = client.map(divmod, [6, 6, 6], [3, 0, 2])
+    assert next(results) == (2, 0)
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    assert next(results) == (3, 0)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_what_the_input_raises_comes_after_the_results_before_it(client):
+    def inputs():
+        yield 1
+        yield 2
+        raise LookupError("no more")
+
+    results = client.map(triple, inputs())
+    assert [next(results), next(results)] == [3, 6]
+    with pytest.raises(LookupError, match="no more"):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+
+
+def test_an_input_that_cannot_be_pickled_is_named_and_the_map_goes_on(client):
+    results = client.map(bool, [1, threading.Lock(), 0])
+    assert next(results) is True
+    with pytest.raises(errors.PayloadError, match="lock"):
+        next(results)
+    assert next(results) is False
+
+
+def test_a_map_that_is_dropped_is_cancelled(client, server):
+    server.gate.clear()
+    results = client.map(triple, range(10), window=5)
+    with pytest.raises(errors.TimeoutError):
+        results.next(0.01)
+    results.close()
+    wait_until(lambda: server.of_kind(m.Close))
+    assert server.of_kind(m.Cancel)[0].indices is None
+
+
+def test_delivered_outcomes_of_a_long_map_may_be_dropped_by_the_server(client, server):
+    assert sum(client.map(triple, range(5000))) == 3 * sum(range(5000))
+    wait_until(lambda: server.of_kind(m.Close))
+    job = next(iter(server.jobs.values()))
+    assert [t.upto for t in server.of_kind(m.Taken)][-1] == 5000
+    assert len(server.of_kind(m.Taken)) <= 6
+    assert job.total == 5000
+
+
+# --- named maps ----------------------------------------------------------------------------
+
+
+def test_a_named_map_run_again_attaches_and_does_only_the_rest(server):
+    with Client(server.url, KEY) as first:
+        results = first.map(triple, range(10), name="run-7")
+        assert [next(results) for _ in range(10)] == [3 * i for i in range(10)]
+    ran = []
+    server.start = lambda job, index, payload: ran.append(index)
+    with Client(server.url, KEY) as second:
+        assert list(second.map(triple, range(10), name="run-7")) == [3 * i for i in range(10)]
+    assert ran == []
+    assert len(server.jobs) == 1
+    assert not next(iter(server.jobs.values())).spec.is_transient
+
+
+def test_a_named_map_whose_function_changed_says_so(server):
+    with Client(server.url, KEY) as client:
+        assert list(client.map(lambda x: x + 1, range(3), name="run-7")) == [1, 2, 3]
+        with pytest.raises(errors.InputChanged, match=r"run-7.*function differs"):
+            list(client.map(lambda x: x + 2, range(3), name="run-7"))
+
+
+def test_a_named_map_whose_inputs_changed_says_which(server):
+    with Client(server.url, KEY) as client:
+        assert list(client.map(triple, [1, 2, 3], name="run-7")) == [3, 6, 9]
+        with pytest.raises(errors.InputChanged, match="input 1 differs") as caught:
+            list(client.map(triple, [1, 5, 3], name="run-7"))
+        assert caught.value.indices == (1,)
+
+
+def test_a_named_map_with_fewer_inputs_than_before_says_so(server):
+    with Client(server.url, KEY) as client:
+        assert list(client.map(triple, [1, 2, 3], name="run-7")) == [3, 6, 9]
+        with pytest.raises(errors.InputChanged, match="had 3 inputs"):
+            list(client.map(triple, [1, 2], name="run-7"))
+
+
+# --- speed that must not be lost by accident -------------------------------------------------
+
+
+def test_a_batch_of_submits_travels_in_few_messages(client, server):
+    assert client.submit(triple, 0).result(20) == 0
+    before = len(server.messages)
+    futures = [client.submit(triple, i) for i in range(3000)]
+    concurrent.futures.wait(futures, timeout=30)
+    adds = [msg for msg in server.messages[before:] if isinstance(msg, m.Add)]
+    assert sum(len(add.payloads) for add in adds) == 3000
+    assert len(adds) < 1500
+
+
+def test_time_of_the_job_is_in_its_uid(client, server):
+    assert client.submit(triple, 0).result(20) == 0
+    uid = server.of_kind(m.Open)[0].uid
+    assert abs(int.from_bytes(uid[:6], "big") / 1000 - time.time()) < 3600
+    assert isinstance(server, FakeServer)
