@@ -1,0 +1,319 @@
+"""The process of one slot: reads tasks from a pipe, runs them, writes what became of them.
+
+The main thread runs users' code, as it would in their own program. A second
+thread waits on the control pipe: it gives back tasks that sit unbegun behind a
+long one, interrupts a task on request, and, when the agent is gone, ends this
+process and all that it started. Started in a hurry and imported by nobody
+else, so whatever is not needed at once is imported late.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections import OrderedDict, deque
+from typing import Any, NoReturn
+
+from multihost.worker import output
+from multihost.worker.frames import (
+    CANCEL,
+    CONTEXT,
+    DIGEST_BYTES,
+    DONE,
+    DONE_HEAD,
+    FUNCTION,
+    GIVE_BACK,
+    RETURNED,
+    STYLES,
+    TASK,
+    FrameBuffer,
+    pack,
+    write_all,
+)
+
+READ_BYTES = 1 << 18
+FUNCTIONS = 256
+"""Functions kept unpickled."""
+OK, RAISED, CANCELLED, UNRUNNABLE = 0, 1, 5, 7  # core.outcome.Ending, without its imports
+INTERRUPT = getattr(signal, "SIGUSR1", None)
+
+
+class TaskInterrupted(BaseException):
+    """The task was cancelled, or ran into its timeout. Not for ``except Exception``."""
+
+
+class Inbox:
+    """Tasks that have come and not begun.
+
+    Either the main thread reads the pipe (it has nothing to do), or the control
+    thread may (the main thread is busy): ``_is_reading`` says which, so no frame
+    is ever torn between them.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._frames = FrameBuffer()
+        self._tasks: deque[tuple[int, int, bytes]] = deque()
+        self._lock = threading.Lock()
+        self._is_reading = False
+        self.blobs: OrderedDict[bytes, bytes] = OrderedDict()
+        self.context: bytes | None = None
+
+    def next(self) -> tuple[int, int, bytes] | None:
+        """The next task, waiting for it; None when no more will come."""
+        while True:
+            with self._lock:
+                if self._tasks:
+                    return self._tasks.popleft()
+                self._is_reading = True
+            data = os.read(self._descriptor, READ_BYTES)
+            with self._lock:
+                self._is_reading = False
+                if not data:
+                    return None
+                self._take(data)
+
+    def give_back(self) -> list[tuple[int, int]]:
+        """Take out all that has not begun."""
+        import select
+
+        with self._lock:
+            if not self._is_reading:
+                while select.select([self._descriptor], [], [], 0)[0]:
+                    data = os.read(self._descriptor, READ_BYTES)
+                    if not data:
+                        break
+                    self._take(data)
+            returned = [(task, token) for task, token, _ in self._tasks]
+            self._tasks.clear()
+            return returned
+
+    def _take(self, data: bytes) -> None:
+        for kind, first, second, payload in self._frames.feed(data):
+            if kind == TASK:
+                self._tasks.append((first, second, payload))
+            elif kind == FUNCTION:
+                self.blobs[payload[:DIGEST_BYTES]] = payload[DIGEST_BYTES:]
+            elif kind == CONTEXT:
+                self.context = payload
+
+
+class Child:
+    """What runs in a slot."""
+
+    def __init__(self, tasks_fd: int, outcomes_fd: int, control_fd: int) -> None:
+        self.inbox = Inbox(tasks_fd)
+        self._outcomes = outcomes_fd
+        self._control = control_fd
+        self._write_lock = threading.Lock()
+        self._functions: OrderedDict[bytes, Any] = OrderedDict()
+        self._current = 0
+        self._token = 0
+        self._main = threading.get_ident()
+        self._initializer_failure: bytes | None = None
+        self._interrupted = False
+
+    @property
+    def current(self) -> tuple[int, int]:
+        """Task and token that run now; zeros between tasks."""
+        return self._current, self._token
+
+    def run(self) -> None:
+        """Run tasks until the agent closes the pipe."""
+        output.install(self)
+        if INTERRUPT is not None:
+            signal.signal(INTERRUPT, self._interrupt)
+        threading.Thread(target=self._obey, name="multihost-control", daemon=True).start()
+        inbox, send = self.inbox, self.send
+        while (entry := inbox.next()) is not None:
+            task, token, payload = entry
+            if inbox.context is not None:
+                context, inbox.context = inbox.context, None
+                self._initialize(context)
+            began = time.perf_counter()
+            self._current, self._token = task, token
+            try:
+                ending, data = self._attempt(payload)
+            except TaskInterrupted:
+                ending, data = CANCELLED, b""
+            finally:
+                self._current = 0
+            output.flush()
+            run_s = time.perf_counter() - began
+            send(DONE, task, token, DONE_HEAD.pack(ending, run_s) + data)
+
+    def send(self, kind: int, first: int, second: int, payload: bytes) -> None:
+        """Write a frame to the agent; from any thread."""
+        with self._write_lock:
+            write_all(self._outcomes, pack(kind, first, second, payload))
+
+    # running -------------------------------------------------------------------------
+
+    def _attempt(self, payload: bytes) -> tuple[int, bytes]:
+        if self._initializer_failure is not None:
+            return UNRUNNABLE, self._initializer_failure
+        style = STYLES[payload[0]]
+        digest = payload[1 : 1 + DIGEST_BYTES]
+        data = payload[1 + DIGEST_BYTES :]
+        if style == "command":
+            from multihost.worker.command import run_command
+
+            return run_command(data)
+        try:
+            function = self._function(digest)
+            arguments = pickle.loads(data)
+        except Exception as error:  # whatever users' reducers raise
+            return UNRUNNABLE, _failure(error, UNRUNNABLE)
+        try:
+            if style == "call":
+                result = function(*arguments[0], **arguments[1])
+            elif style == "map":
+                result = [function(item) for item in arguments]
+            else:
+                result = [function(*items) for items in arguments]
+        except TaskInterrupted:
+            raise
+        except BaseException as error:  # sys.exit in a task ends the task, not the slot
+            return RAISED, _failure(error, RAISED, depth=1)
+        del arguments
+        try:
+            return OK, dumps(result)
+        except Exception as error:
+            from multiprocessing.pool import MaybeEncodingError
+
+            return RAISED, _failure(MaybeEncodingError(error, result), RAISED)
+
+    def _function(self, digest: bytes) -> Any:
+        function = self._functions.get(digest)
+        if function is None:
+            function = pickle.loads(self.inbox.blobs[digest])
+            self._functions[digest] = function
+            if len(self._functions) > FUNCTIONS:
+                self._functions.popitem(last=False)
+        return function
+
+    def _initialize(self, context: bytes) -> None:
+        name, _, call = context.partition(b"\0")
+        _name_process(name.decode())
+        if not call:
+            return
+        try:
+            function, arguments = pickle.loads(call)
+            function(*arguments)
+        except BaseException as error:  # told to whoever wanted a task run here
+            self._initializer_failure = _failure(error, UNRUNNABLE, depth=1)
+
+    # the control thread ------------------------------------------------------------------
+
+    def _obey(self) -> NoReturn:
+        frames = FrameBuffer()
+        while data := os.read(self._control, READ_BYTES):
+            for kind, task, _, _ in frames.feed(data):
+                if kind == GIVE_BACK:
+                    returned = self.inbox.give_back()
+                    text = b"".join(
+                        task.to_bytes(8, "little") + token.to_bytes(8, "little")
+                        for task, token in returned
+                    )
+                    self.send(RETURNED, len(returned), 0, text)
+                elif kind == CANCEL and task == self._current and INTERRUPT is not None:
+                    signal.pthread_kill(self._main, INTERRUPT)
+        # The agent is gone, and nobody would ever read our outcomes.
+        if hasattr(os, "killpg"):
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    def _interrupt(self, *_: object) -> None:
+        if self._current:
+            raise TaskInterrupted
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle a result; by value what came by value."""
+    try:
+        data = pickle.dumps(value, 5)
+    except Exception:  # cloudpickle can do more; if it can't, its error is the better one
+        data = None
+    if data is None or b"__main__" in data:
+        import cloudpickle
+
+        data = cloudpickle.dumps(value, 5)
+    return data
+
+
+def _failure(error: BaseException, ending: int, depth: int = 0) -> bytes:
+    """Failure in a form that others can read without unpickling."""
+    import traceback
+
+    from multihost.core.outcome import Ending, Failure, encode_failure
+
+    trace = error.__traceback__
+    for _ in range(depth):
+        trace = trace.tb_next if trace is not None else None
+    text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    try:
+        exception = dumps(error)
+        pickle.loads(exception)
+    except Exception:  # the text has to do
+        exception = None
+    kind = type(error)
+    try:
+        message = str(error)
+    except Exception:  # users' __str__
+        message = f"<{kind.__qualname__}, which can't be shown>"
+    name = (
+        kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}"
+    )
+    return encode_failure(Failure(Ending(ending), name, message, text, exception))
+
+
+def _name_process(name: str) -> None:
+    """Name this process as multiprocessing would, for logs and for users' code."""
+    import multiprocessing
+
+    process = multiprocessing.current_process()
+    process.name = name
+
+
+def main() -> None:
+    """Run a slot over the three pipes given by number."""
+    tasks_fd, outcomes_fd, control_fd = map(int, sys.argv[1:4])
+    for descriptor in (tasks_fd, outcomes_fd, control_fd):
+        os.set_inheritable(descriptor, False)
+    setup = sys.stdin.buffer.read()
+    if setup:
+        _setup(setup)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Child(tasks_fd, outcomes_fd, control_fd).run()
+    _leave()
+
+
+def _setup(data: bytes) -> None:
+    """Be where the program is that the work comes from (an embedded server's children)."""
+    import json
+
+    options = json.loads(data)
+    for path in options.get("sys_path", ()):
+        if path not in sys.path:
+            sys.path.append(path)
+    if options.get("argv"):
+        sys.argv[:] = options["argv"]
+
+
+def _leave() -> None:
+    """End as a process of multiprocessing does: its finalizers run, then atexit's."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()
+    output.flush()
+
+
+if __name__ == "__main__":
+    # By its real name, so that what is pickled here is found again.
+    from multihost.worker import child
+
+    child.main()

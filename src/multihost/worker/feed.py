@@ -1,0 +1,53 @@
+"""How far ahead of need tasks are fetched and fed: decided here, without I/O.
+
+Tiny tasks must not wait for the network, and long ones must not sit behind
+each other while another slot is free. Both follow from how long tasks take
+lately: about ``AHEAD_S`` worth of work is kept in hand for each slot.
+"""
+
+AHEAD_S = 0.010
+MAX_AHEAD = 256
+"""Tasks kept in hand for one slot at most."""
+STUCK_S = 0.020
+"""A task that ran so long has what was fed behind it taken back."""
+HOARD_S = 0.100
+"""When every slot has been busy so long, tasks in hand are given back to the server."""
+WEIGHT = 0.1
+
+
+class Pace:
+    """How long tasks take lately; a long one counts at once, short ones slowly."""
+
+    def __init__(self) -> None:
+        """Assume nothing: until a task has ended, none is fed ahead."""
+        self.run_s: float | None = None
+
+    def note(self, run_s: float) -> None:
+        """A task took ``run_s``."""
+        if self.run_s is None or run_s > self.run_s * 10:
+            self.run_s = run_s
+        else:
+            self.run_s += WEIGHT * (run_s - self.run_s)
+
+    def slow_down(self, run_s: float) -> None:
+        """A task has been running for ``run_s`` and goes on."""
+        self.run_s = max(run_s, self.run_s or 0.0)
+
+    @property
+    def ahead(self) -> int:
+        """Tasks to keep in hand for each slot, beyond the one it runs."""
+        if self.run_s is None or self.run_s > AHEAD_S:
+            return 0
+        return min(MAX_AHEAD, int(AHEAD_S / max(self.run_s, 1e-6)))
+
+
+def room(slots: int, ahead: int, in_hand: int) -> int:
+    """Leases to ask for: enough to fill every slot and what is kept ahead of it."""
+    return max(0, slots * (1 + ahead) - in_hand)
+
+
+def is_worth_saying(room: int, told: int, slots: int, ahead: int) -> bool:
+    """Whether the server should hear of new room: not once a task, but before it runs dry."""
+    if room <= told:
+        return False
+    return told == 0 or room - told >= max(1, slots * (1 + ahead) // 2)

@@ -1,0 +1,52 @@
+"""What a task prints goes to the agent as frames, in order with its outcome."""
+
+import io
+import sys
+from typing import TYPE_CHECKING
+
+from multihost.worker.frames import OUTPUT
+
+if TYPE_CHECKING:
+    from multihost.worker.child import Child
+
+LINE_BYTES = 8192
+
+
+class _Stream(io.RawIOBase):
+    """A raw stream whose bytes become OUTPUT frames of the running task."""
+
+    def __init__(self, child: "Child", number: int) -> None:
+        self._child = child
+        self._number = number
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        # Libraries that write to the descriptor itself are heard by the agent, too.
+        return self._number
+
+    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]  # noqa: ANN001
+        task, token = self._child.current
+        self._child.send(OUTPUT, task, token, bytes((self._number,)) + bytes(data))
+        return len(data)
+
+
+def install(child: "Child") -> None:
+    """Replace ``sys.stdout`` and ``sys.stderr``."""
+    sys.stdout = sys.__stdout__ = _text(child, 1)
+    sys.stderr = sys.__stderr__ = _text(child, 2)
+
+
+def flush() -> None:
+    """Send what is buffered."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError):  # a task put something else there, or closed it
+            continue
+
+
+def _text(child: "Child", number: int) -> io.TextIOWrapper:
+    raw = io.BufferedWriter(_Stream(child, number), LINE_BYTES)
+    return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)

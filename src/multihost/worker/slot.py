@@ -1,0 +1,346 @@
+"""One child process and the agent's side of its pipes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from multihost.runtime import clock
+from multihost.wire import message as m
+from multihost.worker import frames
+
+READ_BYTES = 1 << 20
+TAIL_BYTES = 4096
+"""Of what a child printed last, kept for its death certificate."""
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """A leased task at this worker."""
+
+    grant: m.Grant
+    job: m.JobInfo
+    payload: bytes | None
+    """None while its blob is on the way."""
+    slot: "Slot | None" = None
+    timer: asyncio.TimerHandle | None = None
+    is_timed_out: bool = False
+    is_revoked: bool = False
+    output_bytes: int = 0
+
+    @property
+    def held(self) -> m.Held:
+        """The lease's name."""
+        return m.Held(self.grant.task, self.grant.token)
+
+    @property
+    def context(self) -> str | None:
+        """The pool whose own children it needs."""
+        return self.job.context.uid if self.job.context is not None else None
+
+
+class SlotOwner(Protocol):
+    """Who is told what a slot does. Calls come from the event loop."""
+
+    def slot_done(self, slot: "Slot", work: Work, ending: int, run_s: float, data: bytes) -> None:
+        """The first of the slot's works has ended."""
+        ...
+
+    def slot_returned(self, slot: "Slot", works: list[Work]) -> None:
+        """Works that were fed and not begun came back."""
+        ...
+
+    def slot_output(self, slot: "Slot", work: Work, stream: int, data: bytes) -> None:
+        """A work printed something."""
+        ...
+
+    def slot_died(self, slot: "Slot", death: "Death") -> None:
+        """The process is gone."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """What is known of a process that has ended."""
+
+    exit_code: int
+    """Or minus the number of the signal."""
+    peak_memory_bytes: int
+    run_s: float
+    """How long the work ran that it died under."""
+
+
+@dataclass(slots=True)
+class ChildSetup:
+    """How children are started."""
+
+    cwd: str | None = None
+    environment: dict[str, str] = field(default_factory=dict)
+    setup: bytes = b""
+    """What a child reads first: JSON of sys_path and argv, or nothing."""
+
+
+class Slot:
+    """A child process with what was fed to it; the first of ``fed`` is running.
+
+    Invariant: every work that was fed comes back exactly once: done, returned,
+    or in ``fed`` when ``slot_died`` is called.
+    """
+
+    def __init__(self, owner: SlotOwner, setup: ChildSetup) -> None:
+        """Start the process."""
+        self.owner = owner
+        self.fed: deque[Work] = deque()
+        self.context: str | None = None
+        self.served = 0
+        """Tasks fed so far."""
+        self.began_at = 0.0
+        """When the first of ``fed`` began, on the clock of leases."""
+        self.is_retiring = False
+        self.is_killed = False
+        """Killed by us, so its death is no mystery."""
+        self.is_asked_back = False
+        self.tail = bytearray()
+        self._known: set[bytes] = set()
+        self._loop = asyncio.get_running_loop()
+        self._buffer = frames.FrameBuffer()
+        self._unwritten = bytearray()
+        self._start(setup)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it runs nothing and may be fed."""
+        return not self.fed and not self.is_retiring
+
+    def runs_s(self, now: float) -> float:
+        """For how long the current work has been running."""
+        return now - self.began_at if self.fed else 0.0
+
+    # feeding ---------------------------------------------------------------------------
+
+    def feed(self, work: Work, function: bytes | None) -> None:
+        """Give it a work; ``function`` is the pickle, if it was not given before."""
+        if not self.fed:
+            self.began_at = clock.mono()
+        work.slot = self
+        self.fed.append(work)
+        self.served += 1
+        digest = work.job.function or bytes(frames.DIGEST_BYTES)
+        parts = []
+        if function is not None and digest not in self._known:
+            self._known.add(digest)
+            parts.append(frames.pack(frames.FUNCTION, 0, 0, digest + function))
+        assert work.payload is not None
+        head = bytes((frames.STYLES.index(work.job.style),)) + digest
+        size = len(head) + len(work.payload)
+        grant = work.grant
+        parts += [
+            frames.HEADER.pack(size, frames.TASK, grant.task, grant.token),
+            head,
+            work.payload,
+        ]
+        self._write(b"".join(parts))
+
+    def knows(self, digest: bytes) -> bool:
+        """Whether the child has this function."""
+        return digest in self._known
+
+    def serve_context(self, context: m.JobInfo, initializer: bytes) -> None:
+        """Make it a child of a pool, before its first task."""
+        assert context.context is not None
+        self.context = context.context.uid
+        name = (context.context.name or "Worker").encode()
+        payload = name + b"-%d" % self.pid + b"\0" + initializer
+        self._write(frames.pack(frames.CONTEXT, 0, 0, payload))
+
+    def ask_back(self) -> None:
+        """Ask for what has not begun."""
+        if not self.is_asked_back:
+            self.is_asked_back = True
+            self._command(frames.pack(frames.GIVE_BACK, 0, 0))
+
+    # ending ----------------------------------------------------------------------------
+
+    def interrupt(self, work: Work) -> None:
+        """Raise in the work's code, if it is running."""
+        self._command(frames.pack(frames.CANCEL, work.grant.task, work.grant.token))
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the child and all that it started."""
+        self.is_killed = True
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def retire(self) -> None:
+        """Let it finish what it has and go."""
+        if not self.is_retiring:
+            self.is_retiring = True
+            if not self._unwritten:
+                self._close_tasks()
+
+    # within ----------------------------------------------------------------------------
+
+    def _start(self, setup: ChildSetup) -> None:
+        task_read, self._tasks = os.pipe()
+        self._outcomes, outcome_write = os.pipe()
+        control_read, self._control = os.pipe()
+        self._prints, print_write = os.pipe()
+        inherited = (task_read, outcome_write, control_read)
+        arguments = [sys.executable, *_interpreter_flags(), "-m", "multihost.worker.child"]
+        try:
+            self._process = subprocess.Popen(
+                arguments + [str(descriptor) for descriptor in inherited],
+                stdin=subprocess.PIPE,
+                stdout=print_write,
+                stderr=print_write,
+                pass_fds=inherited,
+                cwd=setup.cwd,
+                env={**os.environ, **setup.environment},
+                start_new_session=True,
+            )
+        finally:
+            for descriptor in (*inherited, print_write):
+                os.close(descriptor)
+        self.pid = self._process.pid
+        assert self._process.stdin is not None
+        self._process.stdin.write(setup.setup)
+        self._process.stdin.close()
+        for descriptor in (self._tasks, self._outcomes, self._prints):
+            os.set_blocking(descriptor, False)
+        self._loop.add_reader(self._outcomes, self._readable)
+        self._loop.add_reader(self._prints, self._printed)
+
+    def _write(self, data: bytes) -> None:
+        if self._unwritten:
+            self._unwritten += data
+            return
+        try:
+            written = os.write(self._tasks, data)
+        except BlockingIOError:
+            written = 0
+        except OSError:
+            return  # it has died; that is noticed on the other pipe
+        if written < len(data):
+            self._unwritten += memoryview(data)[written:]
+            self._loop.add_writer(self._tasks, self._writable)
+
+    def _writable(self) -> None:
+        try:
+            written = os.write(self._tasks, self._unwritten)
+        except BlockingIOError:
+            return
+        except OSError:
+            self._loop.remove_writer(self._tasks)
+            return
+        del self._unwritten[:written]
+        if not self._unwritten:
+            self._loop.remove_writer(self._tasks)
+            if self.is_retiring:
+                self._close_tasks()
+
+    def _command(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            os.write(self._control, data)
+
+    def _readable(self) -> None:
+        try:
+            data = os.read(self._outcomes, READ_BYTES)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.remove_reader(self._outcomes)
+            self._reap()
+            return
+        for kind, first, second, payload in self._buffer.feed(data):
+            if kind == frames.DONE:
+                self._done(first, payload)
+            elif kind == frames.OUTPUT:
+                self._output(first, payload[0], payload[1:])
+            elif kind == frames.RETURNED:
+                self._returned(payload)
+
+    def _done(self, task: int, payload: bytes) -> None:
+        if not self.fed or self.fed[0].grant.task != task:
+            return
+        self._printed()
+        work = self.fed.popleft()
+        self.began_at = clock.mono()
+        ending, run_s = frames.DONE_HEAD.unpack_from(payload)
+        self.owner.slot_done(self, work, ending, run_s, payload[frames.DONE_HEAD.size :])
+
+    def _returned(self, payload: bytes) -> None:
+        self.is_asked_back = False
+        numbers = {
+            int.from_bytes(payload[at : at + 8], "little") for at in range(0, len(payload), 16)
+        }
+        works = [work for work in self.fed if work.grant.task in numbers]
+        for work in works:
+            self.fed.remove(work)
+            work.slot = None
+        self.owner.slot_returned(self, works)
+
+    def _output(self, task: int, stream: int, data: bytes) -> None:
+        self.tail += data
+        if len(self.tail) > TAIL_BYTES:
+            del self.tail[:-TAIL_BYTES]
+        if self.fed and self.fed[0].grant.task == task:
+            self.owner.slot_output(self, self.fed[0], stream, data)
+
+    def _printed(self) -> None:
+        """Read what went to the descriptors themselves: C code, programs that the task ran."""
+        try:
+            data = os.read(self._prints, READ_BYTES)
+        except OSError:
+            return
+        if not data:
+            self._loop.remove_reader(self._prints)
+        elif self.fed:
+            self._output(self.fed[0].grant.task, m.Stream.STDERR, data)
+
+    def _reap(self, tries: int = 0) -> None:
+        """The outcome pipe is closed: the process has ended or is about to."""
+        pid, status, usage = _wait(self._process)
+        if pid == 0:
+            if tries > 100:
+                self.signal(signal.SIGKILL)
+            self._loop.call_later(0.01, self._reap, tries + 1)
+            return
+        self._printed()
+        self._loop.remove_reader(self._prints)
+        if self._unwritten:
+            self._loop.remove_writer(self._tasks)
+        self._close_tasks()
+        for descriptor in (self._outcomes, self._prints, self._control):
+            os.close(descriptor)
+        # Whatever it had started and left behind goes with it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.owner.slot_died(self, Death(status, usage, self.runs_s(clock.mono())))
+
+    def _close_tasks(self) -> None:
+        if self._tasks >= 0:
+            os.close(self._tasks)
+            self._tasks = -1
+
+
+def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
+    """Process id (0 while it lives), exit code, and peak memory in bytes."""
+    try:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    except ChildProcessError:
+        return process.pid, -1, 0
+    if pid == 0:
+        return 0, 0, 0
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return pid, process.returncode, usage.ru_maxrss * 1024
+
+
+def _interpreter_flags() -> list[str]:
+    flags: Callable[[], list[str]] = subprocess._args_from_interpreter_flags  # type: ignore[attr-defined]
+    return flags()
