@@ -16,6 +16,7 @@ from multihost.client.arrivals import Arrivals
 from multihost.client.client import EMBEDDED_PATIENCE_S
 from multihost.client.commands import command_stream
 from multihost.client.future import remote_traceback
+from multihost.client.listings import Listings, Row
 from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
 from multihost.client.options import with_options
 from multihost.client.outcomes import Raw, decode
@@ -25,7 +26,7 @@ from multihost.client.stream import Stream
 from multihost.client.submitter import Submitter
 from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending
-from multihost.runtime.config import find_target
+from multihost.runtime.config import Target, find_target
 
 
 class AsyncFuture(asyncio.Future[Any]):
@@ -91,9 +92,11 @@ class AsyncFuture(asyncio.Future[Any]):
 class AsyncClient:
     """A connection to a server, for one event loop. See ``Client`` for the semantics."""
 
-    def __init__(self, session: Session, spec: JobSpec | None = None) -> None:
-        """Use an open session; ``AsyncClient.connect`` makes one."""
+    def __init__(self, session: Session, target: Target, spec: JobSpec | None = None) -> None:
+        """Use an open session with ``target``; ``AsyncClient.connect`` makes one."""
         self.session = session
+        self._target = target
+        self._listings = Listings(target)
         self._spec = spec if spec is not None else JobSpec(is_transient=True)
         self._submitter = Submitter(session, self._spec, is_watched=True)
 
@@ -110,11 +113,11 @@ class AsyncClient:
         if target is None:
             patience_s = EMBEDDED_PATIENCE_S
             target = await asyncio.to_thread(lambda: embedded.start().target())
-        return cls(await Session(target, patience_s).connect())
+        return cls(await Session(target, patience_s).connect(), target)
 
     def options(self, **options: Any) -> "AsyncClient":
         """This client with other options for what it submits; see ``Client.options``."""
-        return type(self)(self.session, with_options(self._spec, options))
+        return type(self)(self.session, self._target, with_options(self._spec, options))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncFuture:
         """Run ``fn(*args, **kwargs)`` on some worker; await the future for its result."""
@@ -156,6 +159,14 @@ class AsyncClient:
         stream.append(as_payload(payload), future)
         self.session.post(stream.seal)
         return future
+
+    async def jobs(self, state: str | None = None, limit: int = 100) -> list[Row]:
+        """The server's jobs, newest first; see ``Client.jobs``."""
+        return await asyncio.to_thread(self._listings.jobs, state, limit)
+
+    async def cancel(self, job: int | str) -> None:
+        """Cancel what is unfinished of a job, by its number or name."""
+        await asyncio.to_thread(self._listings.cancel, job)
 
     async def close(self) -> None:
         """End the session: unfinished unnamed work is cancelled."""

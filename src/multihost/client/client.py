@@ -17,6 +17,7 @@ from multihost.client.blocking import Bridge, forget_in_child
 from multihost.client.commands import command_stream
 from multihost.client.dispatcher import Dispatcher
 from multihost.client.future import Future, remote_traceback
+from multihost.client.listings import Listings, Row
 from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
 from multihost.client.options import with_options
 from multihost.client.outcomes import Raw, decode
@@ -62,6 +63,8 @@ class Client:
         except BaseException:
             self._bridge.stop()
             raise
+        self.listings = Listings(target)
+        """What the server knows of all jobs, queues and workers."""
         self.dispatcher = Dispatcher("multihost-callbacks")
         self._spec = JobSpec(is_transient=True)
         self._submitter = Submitter(self.session, self._spec, is_watched=True)
@@ -141,6 +144,14 @@ class Client:
         future.submit_to(stream, as_payload(payload))
         self.session.post(stream.seal)
         return future
+
+    def jobs(self, state: str | None = None, limit: int = 100) -> list[Row]:
+        """The server's jobs, newest first: numbers, names, states, counts."""
+        return self.listings.jobs(state, limit)
+
+    def cancel(self, job: int | str) -> None:
+        """Cancel what is unfinished of a job, by its number or name."""
+        self.listings.cancel(job)
 
     def close(self) -> None:
         """End the session: unfinished unnamed work is cancelled. Idempotent."""
