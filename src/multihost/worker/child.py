@@ -181,7 +181,7 @@ class Child:
         try:
             return OK, dumps(result)
         except Exception as error:
-            from multiprocessing.pool import MaybeEncodingError
+            from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 
             return RAISED, _failure(MaybeEncodingError(error, result), RAISED)
 
@@ -310,10 +310,3 @@ def _leave() -> None:
     if util is not None:
         util._exit_function()
     output.flush()
-
-
-if __name__ == "__main__":
-    # By its real name, so that what is pickled here is found again.
-    from multihost.worker import child
-
-    child.main()

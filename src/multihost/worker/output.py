@@ -26,7 +26,7 @@ class _Stream(io.RawIOBase):
         # Libraries that write to the descriptor itself are heard by the agent, too.
         return self._number
 
-    def write(self, data) -> int:  # type: ignore[no-untyped-def, override]  # noqa: ANN001
+    def write(self, data) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
         task, token = self._child.current
         self._child.send(OUTPUT, task, token, bytes((self._number,)) + bytes(data))
         return len(data)
@@ -34,8 +34,8 @@ class _Stream(io.RawIOBase):
 
 def install(child: "Child") -> None:
     """Replace ``sys.stdout`` and ``sys.stderr``."""
-    sys.stdout = sys.__stdout__ = _text(child, 1)
-    sys.stderr = sys.__stderr__ = _text(child, 2)
+    sys.stdout = _text(child, 1)
+    sys.stderr = _text(child, 2)
 
 
 def flush() -> None:

@@ -16,6 +16,9 @@ from multihost.wire import message as m
 from multihost.worker import frames
 
 READ_BYTES = 1 << 20
+REAP_S = 0.01
+LINGER_S = 1.0
+"""A child that has closed its pipes and does not end is killed after so long."""
 TAIL_BYTES = 4096
 """Of what a child printed last, kept for its death certificate."""
 
@@ -192,7 +195,7 @@ class Slot:
         control_read, self._control = os.pipe()
         self._prints, print_write = os.pipe()
         inherited = (task_read, outcome_write, control_read)
-        arguments = [sys.executable, *_interpreter_flags(), "-m", "multihost.worker.child"]
+        arguments = [sys.executable, *_interpreter_flags(), "-m", "multihost.worker"]
         try:
             self._process = subprocess.Popen(
                 arguments + [str(descriptor) for descriptor in inherited],
@@ -257,7 +260,7 @@ class Slot:
             self._loop.remove_reader(self._outcomes)
             self._reap()
             return
-        for kind, first, second, payload in self._buffer.feed(data):
+        for kind, first, _, payload in self._buffer.feed(data):
             if kind == frames.DONE:
                 self._done(first, payload)
             elif kind == frames.OUTPUT:
@@ -307,9 +310,9 @@ class Slot:
         """The outcome pipe is closed: the process has ended or is about to."""
         pid, status, usage = _wait(self._process)
         if pid == 0:
-            if tries > 100:
+            if tries * REAP_S > LINGER_S:
                 self.signal(signal.SIGKILL)
-            self._loop.call_later(0.01, self._reap, tries + 1)
+            self._loop.call_later(REAP_S, self._reap, tries + 1)
             return
         self._printed()
         self._loop.remove_reader(self._prints)

@@ -15,12 +15,13 @@ import socket
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from multihost.core import lease
-from multihost.core.ids import task_name
+from multihost.core.ids import job_of, task_name
 from multihost.core.outcome import Certificate, Ending, Failure, encode_failure
 from multihost.core.resources import Offer
 from multihost.runtime import clock
@@ -42,6 +43,8 @@ TASK_OUTPUT_BYTES = 1 << 20
 """What is sent of one task's output; the rest is dropped, with a notice."""
 UNSETTLED_BYTES = 64 << 20
 """Outcomes not settled yet, above which no more tasks are asked for."""
+QUICK_RESPAWNS = 2
+"""Children that may die in a row, before they have done anything, and are replaced at once."""
 RESPAWN_S = 0.5
 """Pause before a child that died before it had done anything is started again."""
 
@@ -222,15 +225,16 @@ class Worker:
         jobs = {job.number: job for job in message.jobs}
         self._told = max(0, self._told - len(message.tasks))
         for grant in message.tasks:
-            inline = type(grant.payload) is bytes
-            work = Work(grant, jobs[grant.task >> 32], grant.payload if inline else None)
+            payload = grant.payload
+            inline = payload if isinstance(payload, bytes) else None
+            work = Work(grant, jobs[job_of(grant.task)], inline)
             self._works[grant.task] = work
             if self._is_draining:
                 self._give_back([work])
                 continue
             self._backlog.append(work)
-            if not inline:
-                self.blobs.get(grant.payload.digest, lambda data, w=work: self._fetched(w, data))
+            if isinstance(payload, m.Blob):
+                self.blobs.get(payload.digest, partial(self._fetched, work))
         self._schedule()
 
     def _fetched(self, work: Work, data: bytes | None) -> None:
@@ -580,7 +584,7 @@ class Worker:
 
     def _respawn(self, *, was_fresh: bool) -> None:
         self._deaths_in_a_row = self._deaths_in_a_row + 1 if was_fresh else 0
-        if self._deaths_in_a_row > 2:
+        if self._deaths_in_a_row > QUICK_RESPAWNS:
             self._loop.call_later(RESPAWN_S * min(20, self._deaths_in_a_row), self._fill)
         else:
             self._fill()
