@@ -1,0 +1,256 @@
+"""The checks of ``multihost doctor``: each looks at one thing and says how to mend it.
+
+A check never changes anything and never shows a secret. One that finds the
+way barred (no server, no key) leaves out what lies behind it.
+"""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import multihost
+from multihost.cli import render
+from multihost.cli.connection import Connection
+from multihost.errors import AuthenticationError, MultihostError
+from multihost.runtime import config
+from multihost.runtime.config import Target
+
+PACKAGES = ("apsw", "cloudpickle", "httptools", "msgspec", "psutil", "starlette", "uvicorn")
+SAFE_SQLITE = (3, 51, 3)
+"""The first without the bug that could corrupt a WAL file that was being reset."""
+LITTLE_ROOM_BYTES = 2 << 30
+NO_ROOM_BYTES = 128 << 20
+FEW_FILES = 1024
+"""Descriptors; each connection takes one."""
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+class Finding(NamedTuple):
+    """One line of the report."""
+
+    level: Level
+    about: str
+    text: str
+    remedy: str = ""
+
+
+def examine(url: str | None, key_file: Path | None) -> list[Finding]:
+    """All findings, those about this machine first."""
+    findings = [*_python(), *_packages(), *_sqlite(), *_files_limit(), *_disk(), *_state_files()]
+    findings += _config_file()
+    target, located = _locate(url, key_file)
+    findings += located
+    if target is not None:
+        findings += _server(target)
+    return findings
+
+
+# --- this machine ---------------------------------------------------------------------------
+
+
+def _python() -> Iterator[Finding]:
+    kind, version = platform.python_implementation(), platform.python_version()
+    yield Finding(Level.OK, "python", f"{kind} {version} at {sys.executable}")
+
+
+def _packages() -> Iterator[Finding]:
+    versions, missing = [f"multihost {multihost.__version__}"], []
+    fast = () if sys.platform == "win32" else ("uvloop",)
+    for name in (*PACKAGES, *fast):
+        try:
+            versions.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        remedy = f"run: {sys.executable} -m pip install --upgrade multihost"
+        yield Finding(Level.FAIL, "packages", f"missing: {', '.join(missing)}", remedy)
+    yield Finding(Level.OK, "packages", ", ".join(versions))
+    loop = "asyncio's own" if missing or not fast else "uvloop"
+    yield Finding(Level.OK, "event loop", loop)
+
+
+def _sqlite() -> Iterator[Finding]:
+    try:
+        import apsw
+    except ImportError:
+        return  # told among the packages
+    version: str = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")) < SAFE_SQLITE:
+        remedy = f"run: {sys.executable} -m pip install --upgrade apsw"
+        text = f"{version}; before 3.51.3 it may damage a store that is being written"
+        yield Finding(Level.WARN, "sqlite", text, remedy)
+    else:
+        yield Finding(Level.OK, "sqlite", version)
+
+
+def _files_limit() -> Iterator[Finding]:
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        yield Finding(Level.OK, "open files", "no limit")
+        return
+    text = f"{render.count(soft)} a process; a server needs one for each connection"
+    if soft < FEW_FILES:
+        best = "unlimited" if hard == resource.RLIM_INFINITY else str(hard)
+        remedy = f"run 'ulimit -n {best}' in the shell that starts the server"
+        yield Finding(Level.WARN, "open files", text, remedy)
+    else:
+        yield Finding(Level.OK, "open files", text)
+
+
+def _disk() -> Iterator[Finding]:
+    directory = config.state_dir()
+    there = directory
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not os.access(there, os.W_OK):
+        remedy = f"choose another directory with {config.STATE_VARIABLE} or --state"
+        yield Finding(Level.FAIL, "state", f"{there} can't be written", remedy)
+    free = shutil.disk_usage(there).free
+    text = f"{directory}, {render.size(free)} free"
+    remedy = "make room: a server refuses submits when the disk is full"
+    if free < NO_ROOM_BYTES:
+        yield Finding(Level.FAIL, "state", text, remedy)
+    elif free < LITTLE_ROOM_BYTES:
+        yield Finding(Level.WARN, "state", text, remedy)
+    else:
+        yield Finding(Level.OK, "state", text)
+
+
+def _state_files() -> Iterator[Finding]:
+    key = config.state_dir() / config.KEY_FILE
+    if not key.exists():
+        return
+    try:
+        config.read_key(key)
+    except MultihostError as error:
+        yield Finding(Level.FAIL, "key file", str(error))
+    else:
+        yield Finding(Level.OK, "key file", f"{key}, readable by you alone")
+
+
+# --- which server ----------------------------------------------------------------------------
+
+
+def _config_file() -> Iterator[Finding]:
+    path = config.config_file()
+    if path.is_file():
+        yield Finding(Level.OK, "config", str(path))
+    else:
+        yield Finding(Level.OK, "config", f"no file {path} (it is not needed)")
+
+
+def _locate(url: str | None, key_file: Path | None) -> tuple[Target | None, list[Finding]]:
+    """The server that would be used, and how it was found."""
+    try:
+        key = config.read_key(key_file) if key_file is not None else None
+        target = config.find_target(url, key)
+    except MultihostError as error:
+        return None, [Finding(Level.FAIL, "server", str(error))]
+    if target is None:
+        text = "none is known here; programs start an embedded one of their own"
+        remedy = "'multihost server' starts one that all your programs and machines share"
+        return None, [Finding(Level.OK, "server", text, remedy)]
+    where = f"{', '.join(target.urls)}, {_source(url)}; {_key_source(url, key_file)}"
+    return target, [Finding(Level.OK, "address", where)]
+
+
+def _source(url: str | None) -> str:
+    if url is not None:
+        return "from --server"
+    if os.environ.get(config.URL_VARIABLE):
+        return f"from {config.URL_VARIABLE}"
+    if not _is_configured():
+        return "running on this machine"
+    return f"from {config.config_file()}"
+
+
+def _key_source(url: str | None, key_file: Path | None) -> str:
+    if key_file is not None:
+        return f"key from {key_file}"
+    if os.environ.get(config.KEY_VARIABLE):
+        return f"key from {config.KEY_VARIABLE}"
+    is_explicit = url is not None or os.environ.get(config.URL_VARIABLE)
+    if not is_explicit and _is_configured():
+        return "key from the config file's key_file"
+    return f"key from {config.state_dir() / config.KEY_FILE}"
+
+
+def _is_configured() -> bool:
+    import tomllib
+
+    path = config.config_file()
+    return path.is_file() and bool(tomllib.loads(path.read_text()).get("url"))
+
+
+# --- the server -------------------------------------------------------------------------------
+
+
+def _server(target: Target) -> Iterator[Finding]:
+    connection = Connection(target)
+    try:
+        version = connection.get("/healthz")["version"]
+        yield _version(connection.url, version)
+        workers = connection.get("/api/workers")
+        queues = connection.get("/api/queues")
+    except AuthenticationError as error:
+        yield Finding(Level.FAIL, "key", str(error))
+        return
+    except MultihostError as error:
+        yield Finding(Level.FAIL, "server", str(error))
+        return
+    finally:
+        connection.close()
+    yield Finding(Level.OK, "key", "the server takes it")
+    yield from _workers([row for row in workers if row["connected"]])
+    yield from _queues(queues)
+
+
+def _version(url: str, version: str) -> Finding:
+    if version == multihost.__version__:
+        return Finding(Level.OK, "server", f"{url} answers, multihost {version}")
+    text = f"{url} answers, multihost {version}; here is {multihost.__version__}"
+    return Finding(Level.WARN, "server", text, "install the same version on both ends")
+
+
+def _workers(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    if not rows:
+        remedy = "start one with 'multihost worker', here or on another machine"
+        yield Finding(Level.WARN, "workers", "none is connected: tasks wait", remedy)
+        return
+    mine = f"{sys.version_info.major}.{sys.version_info.minor}"
+    slots = sum(row["slots"] for row in rows)
+    pythons = sorted({row["python"] for row in rows})
+    text = (
+        f"{render.many(len(rows), 'worker')}, {render.many(slots, 'slot')}, "
+        f"Python {', '.join(pythons)}"
+    )
+    if mine in pythons:
+        yield Finding(Level.OK, "workers", text)
+    else:
+        text += f"; here is {mine}: functions of your main program can't run there"
+        yield Finding(Level.WARN, "workers", text, f"start a worker with Python {mine}")
+
+
+def _queues(rows: list[dict[str, Any]]) -> Iterator[Finding]:
+    for row in rows:
+        if row["is_paused"]:
+            name = row["queue"]
+            text = f"queue {name} is paused, {render.many(row['queued'], 'task')} waiting"
+            yield Finding(Level.WARN, "queues", text, f"'multihost queues resume {name}'")

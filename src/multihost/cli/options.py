@@ -1,0 +1,77 @@
+"""Options that several commands share, and what they lead to."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from multihost.cli.connection import Connection
+from multihost.cli.exits import CommandError, Exit
+from multihost.errors import ConfigError
+from multihost.runtime import config
+from multihost.runtime.config import Target
+
+C = TypeVar("C", bound=Callable[..., Any])
+
+as_json = click.option("--json", "is_json", is_flag=True, help="Print JSON, for scripts.")
+_server = click.option(
+    "--server",
+    "url",
+    metavar="URL",
+    help="Address of the server, such as http://host:7077; several, separated by commas.",
+)
+_key_file = click.option(
+    "--key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File with the server's key (mode 0600), instead of MULTIHOST_KEY.",
+)
+
+
+def server_options(command: C) -> C:
+    """Give ``command`` the options that say which server: ``url`` and ``key_file``."""
+    return _server(_key_file(command))
+
+
+def find_server(url: str | None, key_file: Path | None) -> Target:
+    """The server that is meant; raises ConfigError, or CommandError when none is known."""
+    key = config.read_key(key_file) if key_file is not None else None
+    target = config.find_target(url, key)
+    if target is None:
+        raise CommandError(
+            "no server is known: none of yours runs on this machine (state directory "
+            f"{config.state_dir()}), and neither {config.URL_VARIABLE} nor "
+            f"{config.config_file()} names one; start one with 'multihost server'",
+            Exit.UNREACHABLE,
+        )
+    return target
+
+
+@contextmanager
+def connected(url: str | None, key_file: Path | None) -> Iterator[Connection]:
+    """A connection to the server that is meant, closed at the end."""
+    connection = Connection(find_server(url, key_file))
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+def parse_place(text: str) -> tuple[str, int | None]:
+    """Job (number or name) and index from ``42/7`` or ``run-7``; index None for a whole job."""
+    job, slash, index = text.rpartition("/")
+    if slash and index.isdecimal():
+        return job, int(index)
+    if not text:
+        raise ConfigError("a job is a number (42) or a name (run-7), a task is 42/7")
+    return text, None
+
+
+def parse_task(text: str) -> tuple[str, int]:
+    """Job and index from ``42/7``; raises ConfigError for anything else."""
+    job, index = parse_place(text)
+    if index is None:
+        raise ConfigError(f"{text!r} is not a task; write job and index, such as 42/7")
+    return job, index

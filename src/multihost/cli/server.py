@@ -1,0 +1,187 @@
+"""``multihost server``: starts one, says where it is and how to start workers, stops it well.
+
+What it prints is for a person to copy; the key is shown only when asked for.
+"""
+
+import errno
+import json
+import os
+import shlex
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from multihost.cli import render
+from multihost.cli.connection import address_of
+from multihost.cli.exits import CommandError, Exit
+from multihost.runtime import config
+
+if TYPE_CHECKING:
+    from multihost.server.app import Server, ServerOptions
+
+DURABILITIES = {
+    "power": "acknowledged work survives kill -9 and a power cut (fsync comes first)",
+    "process": "acknowledged work survives kill -9 of the server, not a power cut",
+}
+
+
+@click.command(
+    epilog="\b\nmultihost server\nmultihost server --port 8000 --state /data/multihost\n"
+    "multihost server --host 0.0.0.0 --insecure\n\n"
+    "SIGTERM or Ctrl-C: takes nothing new, stores what has come, exit code 0. Workers run on and "
+    "deliver when the server is back."
+)
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=config.DEFAULT_PORT,
+    show_default=True,
+    help="Port to listen on; 0 takes a free one.",
+)
+@click.option(
+    "--state",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Directory for the store and the key. Default: MULTIHOST_STATE, else "
+    "~/.local/state/multihost.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice([*DURABILITIES]),
+    default="power",
+    show_default=True,
+    help="What acknowledged work survives: a power cut, or only kill -9 of the server.",
+)
+@click.option(
+    "--insecure",
+    is_flag=True,
+    help="Listen beyond loopback without encryption: others on the network can read and alter all.",
+)
+@click.option("--show-key", is_flag=True, help="Print the key in the line that starts a worker.")
+@click.option("--json", "is_json", is_flag=True, help="When ready, print a line of JSON.")
+def server(
+    *,
+    host: str,
+    port: int,
+    state: Path | None,
+    durability: str,
+    insecure: bool,
+    show_key: bool,
+    is_json: bool,
+) -> int:
+    """Start a server: it keeps the queues and the results, and runs until it is told to stop."""
+    from multihost.runtime import loop
+    from multihost.server.app import ServerOptions
+
+    options = ServerOptions(
+        state=(state or config.state_dir()).absolute(),
+        host=host,
+        port=port,
+        durability=durability,
+        is_insecure=insecure,
+    )
+    try:
+        return loop.run(_serve(options, shows_key=show_key, is_json=is_json))
+    except OSError as error:
+        raise CommandError(_why_not(error, options), Exit.SERVER) from error
+
+
+async def _serve(options: "ServerOptions", *, shows_key: bool, is_json: bool) -> int:
+    from multihost.cli.stopping import when_told_to_stop
+    from multihost.server.app import Server
+
+    server = Server(options)
+    with when_told_to_stop(server.request_stop):
+        await server.start()
+        if is_json:
+            click.echo(json.dumps(_note(server)))
+        else:
+            _introduce(server, shows_key=shows_key)
+        await server.wait()
+    # From here on a second signal ends the process at once; acknowledged work is safe then, too.
+    await server.stop()
+    if server.failure is not None:
+        raise CommandError(
+            f"the server stopped: {server.failure}; what it had acknowledged is in "
+            f"{options.state}. Mend the cause, then start it again",
+            Exit.SERVER,
+        )
+    if not is_json:
+        render.tell("stopped; everything acknowledged is stored")
+    return Exit.OK
+
+
+def _note(server: "Server") -> dict[str, Any]:
+    options = server.options
+    return {
+        "url": server.url,
+        "pid": os.getpid(),
+        "state": str(options.state),
+        "key_file": str(options.state / config.KEY_FILE),
+        "durability": options.durability,
+        "sqlite": _sqlite_version(),
+    }
+
+
+def _introduce(server: "Server", *, shows_key: bool) -> None:
+    options = server.options
+    here = "multihost worker"
+    if options.state != config.state_dir().absolute():
+        here = f"{config.STATE_VARIABLE}={shlex.quote(str(options.state))} {here}"
+    lines = [
+        f"multihost server at {server.url}, process {os.getpid()}",
+        f"  state       {options.state} (SQLite {_sqlite_version()})",
+        f"  durability  {options.durability}: {DURABILITIES[options.durability]}",
+        "",
+        "start a worker on this machine:",
+        f"  {here}",
+        "start a worker on another machine:",
+        *(f"  {line}" for line in elsewhere(server, shows_key=shows_key)),
+        "",
+    ]
+    render.tell("\n".join(lines))
+
+
+def elsewhere(server: "Server", *, shows_key: bool) -> list[str]:
+    """Lines to copy to another machine's shell to start a worker there."""
+    import getpass
+
+    login = f"{getpass.getuser()}@{socket.gethostname()}"
+    path = shlex.quote(str(server.options.state / config.KEY_FILE))
+    key = shlex.quote(server.key.decode()) if shows_key else f"$(ssh {login} cat {path})"
+    host, port = address_of(server.url)
+    lines = []
+    if host == "localhost" or host.startswith("127.") or host == "::1":
+        # Only this machine reaches the port; ssh carries it over, encrypted.
+        lines.append(f"ssh -fNL {port}:{host}:{port} {login}")
+    lines.append(f"{config.KEY_VARIABLE}={key} multihost worker --server {server.url}")
+    return lines
+
+
+def _sqlite_version() -> str:
+    import apsw
+
+    version: str = apsw.sqlite_lib_version()
+    return version
+
+
+def _why_not(error: OSError, options: "ServerOptions") -> str:
+    """Why the server could not start, and what to do about it."""
+    where = f"{options.host}:{options.port}"
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"{where} is taken by another process; stop that, or choose another port with --port "
+            "(0 takes a free one)"
+        )
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return f"this machine has no address {options.host}; correct --host"
+    if error.errno == errno.EACCES and error.filename is None:
+        return f"{where} is not allowed to you; choose a port above 1023 with --port"
+    if error.filename is not None:
+        return (
+            f"can't use the state directory {options.state}: {error.strerror} "
+            f"({error.filename}); correct --state"
+        )
+    return f"the server can't start: {error.strerror or error}"

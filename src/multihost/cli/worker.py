@@ -1,0 +1,74 @@
+"""``multihost worker``: starts one, says when it is connected, drains and leaves as told."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from multihost.cli import render
+from multihost.cli.exits import Exit
+from multihost.cli.options import find_server, server_options
+
+if TYPE_CHECKING:
+    from multihost.worker.worker import WorkerOptions
+
+
+@click.command(
+    epilog="\b\nmultihost worker\nmultihost worker --slots 8 --queue images --queue default\n"
+    "MULTIHOST_KEY=... multihost worker --server http://host:7077\n\n"
+    "The first SIGTERM or Ctrl-C finishes what runs and takes nothing new; the second gives it "
+    "back at once, for others to run. Neither uses up an attempt."
+)
+@click.option("--slots", type=click.IntRange(min=1), help="Tasks at once. Default: one a core.")
+@click.option(
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="NAME",
+    help="Serve this queue only; may be repeated. Default: every queue.",
+)
+@click.option("--name", default="", help="What listings call it. Default: host and process id.")
+@click.option("--tag", "tags", multiple=True, help="Something it offers, for jobs that ask for it.")
+@server_options
+def worker(
+    *,
+    slots: int | None,
+    queues: tuple[str, ...],
+    name: str,
+    tags: tuple[str, ...],
+    url: str | None,
+    key_file: Path | None,
+) -> int:
+    """Start a worker: it takes tasks and runs them, each slot in a process of its own."""
+    target = find_server(url, key_file)
+    from multihost.runtime import loop
+    from multihost.worker.worker import WorkerOptions
+
+    options = WorkerOptions(
+        urls=target.urls,
+        key=target.key,
+        slots=slots or _cores(),
+        name=name,
+        queues=queues,
+        tags=tags,
+    )
+    return loop.run(_work(options))
+
+
+async def _work(options: "WorkerOptions") -> int:
+    from multihost.cli.announcing import AnnouncingWorker
+    from multihost.cli.stopping import when_told_to_stop
+
+    worker = AnnouncingWorker(options)
+    with when_told_to_stop(worker.told_to_stop):
+        await worker.run()
+    render.tell(f"worker {worker.name} has left; what it held is finished or given back")
+    return Exit.OK
+
+
+def _cores() -> int:
+    """Cores that this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
