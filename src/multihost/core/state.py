@@ -26,7 +26,7 @@ class TaskState(IntEnum):
 
 
 class Hold(IntEnum):
-    """Why a queued task is not ready to be leased yet. Stored: never renumber."""
+    """Why a queued task is not ready to be leased yet."""
 
     NONE = 0
     """Ready."""

@@ -25,7 +25,7 @@ import msgspec
 from multihost.core.job import JobSpec
 from multihost.core.outcome import Ending
 from multihost.core.resources import Requirement
-from multihost.core.state import JobState, TaskState
+from multihost.core.state import Hold, JobState, TaskState
 from multihost.wire.message import Attempt, Blob, Held, Payload, RefusalCode, Role
 
 FIRST_PAGE = 100
@@ -189,7 +189,11 @@ class TaskRow(msgspec.Struct, frozen=True):
     crashes: int
     losses: int
     session: int | None
+    """Of the worker that runs it."""
     due_at: float | None
+    """It is not started before; None once that has passed."""
+    hold: Hold = Hold.NONE
+    """Why it is not ready, while it is queued."""
 
 
 class AttemptRow(msgspec.Struct, frozen=True):

@@ -8,155 +8,63 @@ rollback nothing of it is believed any more and all is read again.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from enum import IntFlag
 from typing import Any, Final, Protocol
 
 import apsw
-import msgspec
 
-from multihost.core.ids import first_task, first_token, index_of, last_task
-from multihost.core.job import JobSpec
+from multihost.core.ids import INDEX_BITS, first_task, first_token, index_of, last_task
 from multihost.core.resources import Requirement
 from multihost.core.state import Event, JobState, TaskState, after
 from multihost.store.base import Final as FinalTask
-from multihost.store.base import JobRow, SessionInfo
+from multihost.store.sqlite.entries import (
+    Job,
+    KeyChange,
+    LaneBook,
+    QueueBook,
+    Run,
+    Traits,
+    decode_session,
+    decode_spec,
+)
 from multihost.wire.message import Blob, Payload
 
-DOOMED: Final = -1
-"""In place of the number of needed jobs: one of them did not succeed."""
-ROW_PAYLOAD_BYTES: Final = 1024
-"""Payloads above this size lie in a table of their own, so that a task's row stays small."""
-IN_PAYLOADS: Final = -1
-"""In ``tasks.size``: the payload is in ``payloads``."""
-DIGEST_ONLY: Final = -2
-"""In ``tasks.size``: the payload was dropped, ``args`` is its digest."""
-
-encode = msgspec.msgpack.Encoder().encode
-decode_spec = msgspec.msgpack.Decoder(JobSpec).decode
-decode_session = msgspec.msgpack.Decoder(SessionInfo).decode
-
-JOB_COLUMNS: Final = (
-    "number, uid, spec, state, lane, total, blocked, queued, running, succeeded, failed,"
+_JOB = (
+    "SELECT number, uid, spec, state, lane, total, blocked, queued, running, succeeded, failed,"
     " cancelled, needs, taken, dropped, traits, owner, created_at, ended_at"
+    " FROM jobs WHERE number = ?"
 )
-_JOB = f"SELECT {JOB_COLUMNS} FROM jobs WHERE number = ?"
+_FIND_JOB: Final = {
+    "uid": "SELECT number FROM jobs WHERE uid = ?",
+    "name": "SELECT number FROM jobs WHERE name = ?",
+    "unique_key": "SELECT number FROM jobs WHERE unique_key = ?",
+}
 _LAST_INDEX = "SELECT max(id) FROM tasks WHERE id BETWEEN ? AND ?"
+_INSERT_JOB = (
+    "INSERT INTO jobs (total, blocked, queued, running, succeeded, failed, cancelled, state,"
+    " needs, taken, dropped, traits, owner, ended_at, prune_at, number, uid, name, unique_key,"
+    " lane, created_at, spec)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 _WRITE_JOB = (
-    "UPDATE jobs SET state = ?, total = ?, blocked = ?, queued = ?, running = ?, succeeded = ?,"
-    " failed = ?, cancelled = ?, needs = ?, taken = ?, dropped = ?, traits = ?, owner = ?,"
+    "UPDATE jobs SET total = ?, blocked = ?, queued = ?, running = ?, succeeded = ?, failed = ?,"
+    " cancelled = ?, state = ?, needs = ?, taken = ?, dropped = ?, traits = ?, owner = ?,"
     " ended_at = ?, prune_at = ? WHERE number = ?"
+)
+# Without a column that is in an index: SQLite would write its entry again, same or not.
+_WRITE_COUNTS = (
+    "UPDATE jobs SET total = ?, blocked = ?, queued = ?, running = ?, succeeded = ?, failed = ?,"
+    " cancelled = ? WHERE number = ?"
 )
 _LANES = (
     "SELECT number, queue, requires, jobs, blocked, queued, running, succeeded, failed,"
     " cancelled FROM lanes"
 )
 _WRITE_LANE = (
-    "INSERT INTO lanes (number, queue, requires, jobs, blocked, queued, running, succeeded,"
-    " failed, cancelled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE"
-    " SET jobs = excluded.jobs, blocked = excluded.blocked, queued = excluded.queued,"
-    " running = excluded.running, succeeded = excluded.succeeded, failed = excluded.failed,"
-    " cancelled = excluded.cancelled"
+    "UPDATE lanes SET jobs = ?, blocked = ?, queued = ?, running = ?, succeeded = ?, failed = ?,"
+    " cancelled = ? WHERE number = ?"
 )
+_RUNNING = "SELECT id, token, -place, key, size FROM tasks INDEXED BY tasks_place WHERE place < 0"
 _WRITE_REFS = "UPDATE blobs SET refs = refs + ?, touched_at = ? WHERE digest = ?"
-
-
-class Traits(IntFlag):
-    """What a job's tasks have ever had, so that deleting them looks only for that."""
-
-    NONE = 0
-    KEYS = 1
-    BLOBS = 2
-
-
-def by_state(counts: Sequence[int]) -> tuple[int, int, int, int, int, int]:
-    """Counters in the order of TaskState, as many as there are states."""
-    blocked, queued, running, succeeded, failed, cancelled = counts
-    return blocked, queued, running, succeeded, failed, cancelled
-
-
-@dataclass(slots=True)
-class Job:
-    """A job as the store knows it; ``counts`` are by TaskState."""
-
-    number: int
-    uid: bytes
-    spec: JobSpec
-    state: JobState
-    lane: "LaneBook"
-    total: int | None
-    counts: list[int]
-    needs: int
-    taken: int
-    dropped: int
-    traits: int
-    owner: int | None
-    created_at: float
-    ended_at: float | None
-    next_index: int = 0
-    """No task has this index or a larger one."""
-
-    @property
-    def count(self) -> int:
-        """Tasks the job has ever held."""
-        return sum(self.counts)
-
-    @property
-    def is_compared(self) -> bool:
-        """Whether a repeated submit has to bring the same payloads."""
-        return self.spec.name is not None or self.spec.unique_key is not None
-
-    def row(self) -> JobRow:
-        """The job as listings show it."""
-        return JobRow(
-            self.number,
-            self.uid,
-            self.spec,
-            self.state,
-            self.created_at,
-            self.ended_at,
-            self.total,
-            *by_state(self.counts),
-            self.owner,
-        )
-
-
-@dataclass(slots=True)
-class LaneBook:
-    """A lane and the counters of its tasks, by TaskState."""
-
-    number: int
-    queue: str
-    requires: str
-    jobs: int = 0
-    counts: list[int] = field(default_factory=lambda: [0] * len(TaskState))
-
-
-@dataclass(slots=True)
-class QueueBook:
-    """A queue's settings and its lanes."""
-
-    name: str
-    is_paused: bool = False
-    limit: int | None = None
-    lanes: list[LaneBook] = field(default_factory=list)
-
-    @property
-    def waiting(self) -> int:
-        """Tasks that wait in it."""
-        return sum(
-            lane.counts[TaskState.BLOCKED] + lane.counts[TaskState.QUEUED] for lane in self.lanes
-        )
-
-
-@dataclass(slots=True)
-class KeyChange:
-    """What a verb has changed for one key, until ``settle_keys`` acts on it."""
-
-    ready: int = 0
-    running: int = 0
-    refs: int = 0
-    has_started: bool = False
 
 
 class Rows(Protocol):
@@ -187,6 +95,8 @@ class Book:
         self._cached_jobs = cached_jobs
         self._jobs: OrderedDict[int, Job] = OrderedDict()
         self.dirty_jobs: dict[int, Job] = {}
+        self.running: dict[int, Run] = {}
+        self._new_jobs: dict[tuple[str, bytes | str], int] = {}
         self._dirty_lanes: dict[int, LaneBook] = {}
         self._refs: dict[bytes, int] = {}
         self.key_changes: dict[int, KeyChange] = {}
@@ -200,6 +110,7 @@ class Book:
         """Read again all that a rollback may have made untrue."""
         self._jobs.clear()
         self.dirty_jobs.clear()
+        self._new_jobs.clear()
         self._dirty_lanes.clear()
         self._refs.clear()
         self.key_changes.clear()
@@ -214,6 +125,7 @@ class Book:
         last = self.run("SELECT max(number) FROM jobs").get or 0
         pruned = self.run("SELECT value FROM meta WHERE name = 'last_job'").get or 0
         self._next_job = max(last, pruned) + 1
+        self.running = {task: tuple(run) for task, *run in self.run(_RUNNING)}
 
     def forget_old_jobs(self) -> None:
         """Keep the memory of jobs within its bound; between transactions only."""
@@ -257,6 +169,19 @@ class Book:
             max(taken, 0 if last is None else index_of(last) + 1),
         )
 
+    def job_of(self, task: int) -> Job:
+        """The job of a task that is in the store."""
+        job = self.job(task >> INDEX_BITS)
+        assert job is not None, task
+        return job
+
+    def find_job(self, column: str, value: bytes | str) -> Job | None:
+        """The job with this uid, name or unique_key."""
+        number = self._new_jobs.get((column, value))
+        if number is None:
+            number = self.run(_FIND_JOB[column], (value,)).get
+        return None if number is None else self.job(number)
+
     def new_number(self) -> int:
         """Number for a job; none is ever given twice."""
         number = self._next_job
@@ -268,9 +193,18 @@ class Book:
         """Largest number given to a job so far."""
         return self._next_job - 1
 
-    def remember(self, job: Job) -> None:
-        """A job was inserted."""
+    def add_job(self, job: Job) -> None:
+        """A new job; it gets its row at the end, with the counters of its first tasks."""
+        job.is_new = True
         self._jobs[job.number] = job
+        self._new_jobs["uid", job.uid] = job.number
+        if job.spec.name is not None:
+            self._new_jobs["name", job.spec.name] = job.number
+        if job.spec.unique_key is not None:
+            self._new_jobs["unique_key", job.spec.unique_key] = job.number
+        job.lane.jobs += 1
+        self.dirty_jobs[job.number] = job
+        self._dirty_lanes[job.lane.number] = job.lane
 
     def forget(self, number: int) -> None:
         """A job was deleted."""
@@ -279,7 +213,14 @@ class Book:
 
     def touch(self, job: Job) -> None:
         """The job has changed: write it, and see whether it has ended."""
+        job.has_changed = True
         self.dirty_jobs[job.number] = job
+
+    def give_trait(self, job: Job, trait: Traits) -> None:
+        """Note what the job's tasks have had."""
+        if not job.traits & trait:
+            job.traits |= trait
+            self.touch(job)
 
     def insert(self, job: Job, state: TaskState, count: int) -> None:
         """Count new tasks."""
@@ -321,6 +262,8 @@ class Book:
         if lane is None:
             lane = LaneBook(self._next_lane, queue, text)
             self._next_lane += 1
+            values = (lane.number, queue, text)
+            self.run("INSERT INTO lanes (number, queue, requires) VALUES (?, ?, ?)", values)
             self._add_lane(lane)
         return lane
 
@@ -339,6 +282,15 @@ class Book:
     def touch_lane(self, lane: LaneBook) -> None:
         """The lane has changed: write it."""
         self._dirty_lanes[lane.number] = lane
+
+    def ready_place(self, task: int, key: int | None) -> int | None:
+        """The place of a queued task that waits for no time: its lane, unless its key decides."""
+        if key is not None:
+            self.key_changes.setdefault(key, KeyChange())
+            return None
+        lane = self.job_of(task).lane.number
+        self.woken.add(lane)
+        return lane
 
     def wake_by(self, at: float) -> None:
         """``promote`` has work at that time."""
@@ -389,17 +341,30 @@ class Book:
 
     def write_counters(self) -> None:
         """Write jobs and lanes, before a listing or at the end; ``prepare`` still looks at them."""
-        if self.dirty_jobs:
-            self.many(_WRITE_JOB, [_job_values(job) for job in self.dirty_jobs.values()])
+        new, changed, counted = [], [], []
+        for job in self.dirty_jobs.values():
+            if job.is_new:
+                new.append((*job.values(), *job.constants()))
+            elif job.has_changed:
+                changed.append(job.values())
+            else:
+                counted.append((job.total, *job.counts, job.number))
+            job.is_new = job.has_changed = False
+        for sql, values in ((_INSERT_JOB, new), (_WRITE_JOB, changed), (_WRITE_COUNTS, counted)):
+            if values:
+                self.many(sql, values)
+        self._new_jobs.clear()
         if self._dirty_lanes:
-            self.many(
-                _WRITE_LANE,
-                [
-                    (lane.number, lane.queue, lane.requires, lane.jobs, *lane.counts)
-                    for lane in self._dirty_lanes.values()
-                ],
-            )
+            lanes = self._dirty_lanes.values()
+            self.many(_WRITE_LANE, [(lane.jobs, *lane.counts, lane.number) for lane in lanes])
             self._dirty_lanes.clear()
+
+    def change(self, sql: str, values: list[tuple[Any, ...]]) -> None:
+        """Run an UPDATE that has to change exactly one row for each of ``values``."""
+        before = self.db.total_changes()
+        self.many(sql, values)
+        changed = self.db.total_changes() - before
+        assert changed == len(values), f"{changed} of {len(values)} rows changed by {sql}"
 
     def write_references(self, now: float) -> None:
         """Write how often blobs are referred to."""
@@ -426,20 +391,3 @@ class Book:
                 for task, ending, payload in finals
             ],
         )
-
-
-def _job_values(job: Job) -> tuple[Any, ...]:
-    prune_at = None if job.ended_at is None else job.ended_at + job.spec.retention_s
-    return (
-        job.state,
-        job.total,
-        *job.counts,
-        job.needs,
-        job.taken,
-        job.dropped,
-        job.traits,
-        job.owner,
-        job.ended_at,
-        prune_at,
-        job.number,
-    )

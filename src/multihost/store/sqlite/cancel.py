@@ -2,27 +2,38 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, NamedTuple
 
 from multihost.core.ids import first_task, last_task, task_id
 from multihost.core.outcome import Ending
-from multihost.core.state import Event, Hold, JobState, TaskState
+from multihost.core.state import Event, JobState, TaskState
 from multihost.store.base import Cancelled, Running
 from multihost.store.base import Final as FinalTask
-from multihost.store.sqlite.book import Book, Job, Traits
+from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.entries import Job, Traits
 from multihost.store.sqlite.keys import count_key, settle_keys
 
-_COLUMNS: Final = "id, state, hold, key, session, token"
-_UNFINISHED = f"SELECT {_COLUMNS} FROM tasks WHERE id BETWEEN ? AND ? AND state <= ? ORDER BY id"
-_ONE_UNFINISHED = f"SELECT {_COLUMNS} FROM tasks WHERE id = ? AND state <= ?"
-_CANCEL = "UPDATE tasks SET state = 5, hold = 0, due = NULL, session = NULL WHERE id = ?"
-_UNSUCCESSFUL = (
-    "SELECT id, state, key, lane FROM tasks INDEXED BY tasks_unsuccessful"
-    " WHERE state IN (4, 5) AND id BETWEEN ? AND ? ORDER BY id"
+
+class _Choice(NamedTuple):
+    """How to read tasks: all of a job, or one."""
+
+    all: str
+    one: str
+
+
+_UNFINISHED = _Choice(
+    "SELECT id, state, place, key, token FROM tasks"
+    " WHERE id BETWEEN ? AND ? AND state <= ? ORDER BY id",
+    "SELECT id, state, place, key, token FROM tasks WHERE id = ? AND state <= ?",
 )
-_ONE_UNSUCCESSFUL = "SELECT id, state, key, lane FROM tasks WHERE id = ? AND state IN (4, 5)"
+_CANCEL = "UPDATE tasks SET state = 5, place = NULL, due = NULL WHERE id = ?"
+_UNSUCCESSFUL = _Choice(
+    "SELECT id, state, key FROM tasks INDEXED BY tasks_unsuccessful"
+    " WHERE state IN (4, 5) AND id BETWEEN ? AND ? ORDER BY id",
+    "SELECT id, state, key FROM tasks WHERE id = ? AND state IN (4, 5)",
+)
 _RETRY = (
-    "UPDATE tasks SET state = 1, hold = ?, due = NULL, expires = NULL,"
+    "UPDATE tasks SET state = 1, place = ?, due = NULL, expires = NULL,"
     " errors = 0, crashes = 0, losses = 0 WHERE id = ?"
 )
 _RESULT_BLOB = "SELECT payload FROM results WHERE id = ? AND size IS NOT NULL"
@@ -37,7 +48,7 @@ def cancel(
     if job is None:
         return Cancelled([], [])
     last_state = TaskState.QUEUED if only_queued else TaskState.RUNNING
-    rows = _chosen(book, job, indices, _UNFINISHED, _ONE_UNFINISHED, (last_state,))
+    rows = _chosen(book, job, indices, _UNFINISHED, last_state)
     if indices is None:
         # Fewer than it was sealed with, if not all of them had come.
         job.total = job.count
@@ -60,45 +71,40 @@ def disown(book: Book, owner: int, now: float) -> Cancelled:
 
 
 def _chosen(
-    book: Book,
-    job: Job,
-    indices: Sequence[int] | None,
-    range_sql: str,
-    one_sql: str,
-    parameters: tuple[Any, ...],
+    book: Book, job: Job, indices: Sequence[int] | None, choice: _Choice, *parameters: int
 ) -> list[tuple[Any, ...]]:
     """Rows of all tasks of a job, or of those at ``indices``."""
     if indices is None:
         span = (first_task(job.number), last_task(job.number), *parameters)
-        return book.run(range_sql, span).fetchall()
+        return book.run(choice.all, span).fetchall()
     wanted = [(task_id(job.number, index), *parameters) for index in sorted(set(indices))]
-    return book.many(one_sql, wanted).fetchall()
+    return book.many(choice.one, wanted).fetchall()
 
 
 def _cancel_rows(book: Book, job: Job, rows: Iterable[tuple[Any, ...]]) -> Cancelled:
     finals = []
     stopped = []
     before: Counter[int] = Counter()
-    for task, state, hold, key, session, token in rows:
+    for task, state, place, key, token in rows:
         before[state] += 1
         finals.append(FinalTask(task, Ending.CANCELLED, b""))
         if state == TaskState.RUNNING:
-            stopped.append(Running(session, task, token))
+            stopped.append(Running(-place, task, token))
+            del book.running[task]
         if key is not None:
-            leave_key(book, key, state, hold)
-    book.many(_CANCEL, [(final.task,) for final in finals])
+            leave_key(book, key, place)
+    book.change(_CANCEL, [(final.task,) for final in finals])
     book.record(finals)
     for state, count in before.items():
         book.move(job, TaskState(state), Event.CANCELLED, count)
     return Cancelled(finals, stopped)
 
 
-def leave_key(book: Book, key: int, state: int, hold: int) -> None:
-    """A task with a key ends in this state and hold."""
-    if state == TaskState.RUNNING:
-        count_key(book, key, running=-1)
-    elif state == TaskState.QUEUED and hold == Hold.NONE:
-        count_key(book, key, ready=-1)
+def leave_key(book: Book, key: int, place: int | None) -> None:
+    """A task with a key, in this place, ends."""
+    if place is not None:
+        is_running = place < 0
+        count_key(book, key, ready=-(not is_running), running=-is_running)
 
 
 def retry(book: Book, number: int, indices: Sequence[int] | None, now: float) -> int:
@@ -106,23 +112,20 @@ def retry(book: Book, number: int, indices: Sequence[int] | None, now: float) ->
     job = book.job(number)
     if job is None:
         return 0
-    rows = _chosen(book, job, indices, _UNSUCCESSFUL, _ONE_UNSUCCESSFUL, ())
+    rows = _chosen(book, job, indices, _UNSUCCESSFUL)
     before: Counter[int] = Counter()
     updates = []
-    for task, state, key, lane in rows:
+    for task, state, key in rows:
         before[state] += 1
-        updates.append((Hold.NONE if key is None else Hold.KEY, task))
-        if key is None:
-            book.woken.add(lane)
-        else:
-            count_key(book, key)
+        updates.append((book.ready_place(task, key), task))
         if job.traits & Traits.BLOBS:
             for (digest,) in book.run(_RESULT_BLOB, (task,)):
                 book.refer(digest, -1)
-    book.many(_RETRY, updates)
+    book.change(_RETRY, updates)
     book.many("DELETE FROM results WHERE id = ?", [(task,) for _, task in updates])
     for state, count in before.items():
         book.move(job, TaskState(state), Event.RETRIED, count)
         job.state, job.ended_at = JobState.OPEN, None
+        book.touch(job)
     settle_keys(book, now)
     return len(updates)

@@ -87,6 +87,9 @@ class DatabaseFile:
         self._sync_log = sync_log
         self._lock = LockFile(path)
         try:
+            if vfs is None:
+                # SQLite would make it readable to all; the log takes the mode after it.
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             with store_errors(str(path)):
                 self.db = self._connect(cache_bytes, vfs)
         except BaseException:

@@ -1,12 +1,13 @@
 """How attempts end: outcomes are recorded once, faults counted, tasks run again or fail.
 
-Every write matches the task's state *and* token. A row that does not match
-means that another worker has the task, or that it was cancelled; the outcome
-is stale then and changes nothing.
+Every write matches the task's state *and* token. An attempt that does not
+match is stale: another worker has the task, or it was cancelled; it changes
+nothing.
 """
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -14,32 +15,29 @@ import msgspec
 from multihost.core.ids import INDEX_BITS
 from multihost.core.outcome import Ending, Failure
 from multihost.core.retry import Faults, Verdict
-from multihost.core.state import Event, Hold, TaskState
+from multihost.core.state import Event, TaskState
 from multihost.store import failures
 from multihost.store.base import Final, Settlement
-from multihost.store.sqlite.book import DIGEST_ONLY, IN_PAYLOADS, Book, Job, Traits
+from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.entries import DIGEST_ONLY, IN_PAYLOADS, Run, Traits
 from multihost.store.sqlite.keys import count_key, settle_keys
 from multihost.store.sqlite.lease import count_moves, queued_again
 from multihost.wire.message import Attempt, Blob, Held, Payload
 
-# A small payload goes with the update; it is dropped unless a repeated submit is compared to it.
-_SUCCEED = (
-    "UPDATE tasks SET state = 3, session = NULL, args = iif(? AND size IS NULL, NULL, args)"
-    " WHERE id = ? AND token = ? AND state = 2 RETURNING id, token, key, size"
+_SUCCEED = "UPDATE tasks SET state = 3, place = NULL WHERE id = ? AND token = ? AND state = 2"
+_SUCCEED_AND_DROP = (
+    "UPDATE tasks SET state = 3, place = NULL, args = NULL WHERE id = ? AND token = ? AND state = 2"
 )
-_RUNNING = (
-    "SELECT id, token, lane, key, errors, crashes, losses FROM tasks"
+_DROP = "UPDATE tasks SET size = ?, args = ? WHERE id = ?"
+_FAULTS = "SELECT errors, crashes, losses FROM tasks WHERE id = ?"
+_RUNNING_OF = "SELECT id FROM tasks INDEXED BY tasks_place WHERE place = ? ORDER BY id"
+_END = (
+    "UPDATE tasks SET state = ?, place = NULL, errors = ?, crashes = ?, losses = ?"
     " WHERE id = ? AND token = ? AND state = 2"
 )
-_RUNNING_OF = (
-    "SELECT id, token, lane, key, errors, crashes, losses FROM tasks WHERE session = ? ORDER BY id"
-)
-_END = (
-    "UPDATE tasks SET state = ?, session = NULL, errors = ?, crashes = ?, losses = ? WHERE id = ?"
-)
 _AGAIN = (
-    "UPDATE tasks SET state = 1, session = NULL, hold = ?, due = ?, expires = NULL,"
-    " errors = ?, crashes = ?, losses = ? WHERE id = ?"
+    "UPDATE tasks SET state = 1, place = ?, due = ?, expires = NULL,"
+    " errors = ?, crashes = ?, losses = ? WHERE id = ? AND token = ? AND state = 2"
 )
 _NOTE = (
     "INSERT INTO attempts (task, token, ending, session, ended_at, failure)"
@@ -50,68 +48,74 @@ _ARGS = (
     "SELECT size, args, data FROM tasks LEFT JOIN payloads ON payloads.id = tasks.id"
     " WHERE tasks.id = ?"
 )
+# A worker can't know these: what it reports under them is an error of its own.
+_NOT_A_WORKERS = frozenset({Ending.EXPIRED, Ending.BLOCKED})
 
 
-class _Row(NamedTuple):
-    """A running task."""
+class _Fault(NamedTuple):
+    """An attempt that went wrong."""
 
     task: int
-    token: int
-    lane: int
-    key: int | None
-    errors: int
-    crashes: int
-    losses: int
-
-    @property
-    def faults(self) -> Faults:
-        return Faults(self.errors, self.crashes, self.losses)
+    run: Run
+    session: int
+    ending: Ending
+    payload: Payload
 
 
+@dataclass(slots=True)
 class _Tally:
     """What a batch has come to so far."""
 
-    def __init__(self) -> None:
-        self.finals: list[Final] = []
-        self.stale: list[Held] = []
-        self.requeued = 0
-
-
-# A worker can't know these: what it reports under them is an error of its own.
-_NOT_A_WORKERS = frozenset({Ending.EXPIRED, Ending.BLOCKED})
+    now: float
+    chance: float = 0.0
+    finals: list[Final] = field(default_factory=list)
+    stale: list[Held] = field(default_factory=list)
+    requeued: int = 0
 
 
 def finish(
     book: Book, session: int, attempts: Sequence[Attempt], now: float, chance: float
 ) -> Settlement:
     """Record how attempts ended."""
-    tally = _Tally()
+    tally = _Tally(now, chance)
     good = [attempt for attempt in attempts if attempt.ending is Ending.OK]
     bad = [attempt for attempt in attempts if attempt.ending is not Ending.OK]
+    if any(attempt.payload.__class__ is not bytes for attempt in good):
+        good, lacking = _check_results(book, good)
+        bad += lacking
     if good:
-        good, without_result = _check_results(book, good)
-        bad += without_result
         _succeed(book, good, tally)
     for attempt in bad:
-        _finish_badly(book, session, attempt, now, chance, tally)
-    if tally.finals:
-        book.record(tally.finals)
+        run = _matched(book, attempt, tally)
+        if run is not None:
+            _finish_badly(book, run, session, attempt, tally)
+    book.record(tally.finals)
     settle_keys(book, now)
     return Settlement(tally.finals, tally.stale, tally.requeued)
 
 
 def lose(book: Book, session: int, now: float) -> Settlement:
     """A session is gone: queue its tasks again, or fail those lost too often."""
-    tally = _Tally()
-    rows = [_Row(*row) for row in book.run(_RUNNING_OF, (session,)).fetchall()]
-    if rows:
+    tally = _Tally(now)
+    tasks = [task for (task,) in book.run(_RUNNING_OF, (-session,))]
+    if tasks:
         failure = failures.lost(book.session_name(session), session)
-        for row in rows:
-            _fail(book, row, session, failure, b"", now, 0.0, tally)
-        if tally.finals:
-            book.record(tally.finals)
+        for task in tasks:
+            fault = _Fault(task, book.running.pop(task), session, Ending.LOST, b"")
+            _fail(book, fault, failure, tally)
+        book.record(tally.finals)
         settle_keys(book, now)
     return Settlement(tally.finals, tally.stale, tally.requeued)
+
+
+def _matched(book: Book, attempt: Attempt, tally: _Tally) -> Run | None:
+    """The run that an attempt ends, which is over with that; or None: it is stale."""
+    run = book.running.get(attempt.task)
+    if run is None or run[0] != attempt.token:
+        tally.stale.append(Held(attempt.task, attempt.token))
+        return None
+    del book.running[attempt.task]
+    return run
 
 
 # --- success ----------------------------------------------------------------------------
@@ -119,8 +123,6 @@ def lose(book: Book, session: int, now: float) -> Settlement:
 
 def _check_results(book: Book, good: list[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
     """Those whose results are there, and the others as failures that say so."""
-    if all(attempt.payload.__class__ is bytes for attempt in good):
-        return good, []
     kept, lacking = [], []
     for attempt in good:
         payload = attempt.payload
@@ -136,146 +138,111 @@ def _check_results(book: Book, good: list[Attempt]) -> tuple[list[Attempt], list
 
 
 def _succeed(book: Book, good: list[Attempt], tally: _Tally) -> None:
-    number, job, drops = -1, None, False
-    values = []
+    number, drops = -1, False
+    with_drop: list[tuple[int, int]] = []
+    without: list[tuple[int, int]] = []
+    big: list[int] = []
     for attempt in good:
+        run = _matched(book, attempt, tally)
+        if run is None:
+            continue
         task = attempt.task
         if task >> INDEX_BITS != number:
             number = task >> INDEX_BITS
-            job = book.job(number)
-            drops = job is not None and not job.is_compared
-        values.append((drops, task, attempt.token))
-    rows = book.many(_SUCCEED, values).fetchall()
-    if len(rows) != len(good):
-        good = _matched(good, rows, tally)
-    if not rows:
-        return
-    finals = [Final(attempt.task, Ending.OK, attempt.payload) for attempt in good]
-    count_moves(book, [row[0] for row in rows], TaskState.RUNNING, Event.SUCCEEDED)
-    for task, _, key, size in rows:
+            drops = not book.job_of(task).is_compared
+        token, _, key, size = run
+        if size is not None:
+            big.append(task)
+        (with_drop if drops and size is None else without).append((task, token))
         if key is not None:
             count_key(book, key, running=-1)
-        if size is not None:
-            _drop_big_payload(book, task)
-    for attempt in good:
-        if isinstance(attempt.payload, Blob):
-            _refer(book, attempt.task, attempt.payload)
-    tally.finals.extend(finals)
-
-
-def _matched(
-    good: list[Attempt], rows: list[tuple[int, int, int | None, int | None]], tally: _Tally
-) -> list[Attempt]:
-    """The attempts that were recorded; of two that are the same only the first."""
-    recorded = {(task, token) for task, token, _, _ in rows}
-    matched = []
-    for attempt in good:
-        held = (attempt.task, attempt.token)
-        if held in recorded:
-            recorded.remove(held)
-            matched.append(attempt)
-        else:
-            tally.stale.append(Held(*held))
-    return matched
+        if attempt.payload.__class__ is not bytes:
+            _refer(book, task, attempt.payload)
+        tally.finals.append(Final(task, Ending.OK, attempt.payload))
+    if with_drop:
+        book.change(_SUCCEED_AND_DROP, with_drop)
+    if without:
+        book.change(_SUCCEED, without)
+    for task in big:
+        _drop_big_payload(book, task)
+    count_moves(book, [final.task for final in tally.finals], TaskState.RUNNING, Event.SUCCEEDED)
 
 
 def _drop_big_payload(book: Book, task: int) -> None:
     """A task that succeeded needs its payload no more; its digest, if it is compared to."""
-    job = _job(book, task)
+    is_compared = book.job_of(task).is_compared
     size, args, data = book.run(_ARGS, (task,)).fetchone()
     digest: bytes | None = args
-    if size >= 0:
-        book.refer(args, -1)
-    elif size == IN_PAYLOADS:
-        digest = hashlib.sha256(data).digest() if job.is_compared else None
+    if size == IN_PAYLOADS:
+        digest = hashlib.sha256(data).digest() if is_compared else None
         book.run("DELETE FROM payloads WHERE id = ?", (task,))
-    if job.is_compared:
-        book.run("UPDATE tasks SET size = ?, args = ? WHERE id = ?", (DIGEST_ONLY, digest, task))
     else:
-        book.run("UPDATE tasks SET size = NULL, args = NULL WHERE id = ?", (task,))
+        book.refer(args, -1)
+    book.run(_DROP, (DIGEST_ONLY, digest, task) if is_compared else (None, None, task))
 
 
 # --- failure ----------------------------------------------------------------------------
 
 
-def _finish_badly(
-    book: Book, session: int, attempt: Attempt, now: float, chance: float, tally: _Tally
-) -> None:
-    found = book.run(_RUNNING, (attempt.task, attempt.token)).fetchone()
-    if found is None:
-        tally.stale.append(Held(attempt.task, attempt.token))
-        return
-    row = _Row(*found)
-    payload = attempt.payload
+def _finish_badly(book: Book, run: Run, session: int, attempt: Attempt, tally: _Tally) -> None:
+    task, ending, payload = attempt.task, attempt.ending, attempt.payload
     if isinstance(payload, Blob) and not book.has_blob(payload.digest):
         payload = failures.result_missing(payload)
-    if attempt.ending is Ending.CANCELLED:
-        _end(book, row, Event.CANCELLED, row.faults)
-        if isinstance(payload, Blob):
-            _refer(book, row.task, payload)
-        tally.finals.append(Final(row.task, Ending.CANCELLED, payload))
-        return
-    ending = Ending.RAISED if attempt.ending in _NOT_A_WORKERS else attempt.ending
-    failure = failures.read(ending, payload)
-    _fail(book, row, session, failure, payload, now, chance, tally, ending)
+    if ending in _NOT_A_WORKERS:
+        ending = Ending.RAISED
+    fault = _Fault(task, run, session, ending, payload)
+    if ending is Ending.CANCELLED:
+        faults = Faults(*book.run(_FAULTS, (task,)).fetchone())
+        _end(book, fault, Event.CANCELLED, faults, tally)
+    else:
+        _fail(book, fault, failures.read(ending, payload), tally)
 
 
-def _fail(
-    book: Book,
-    row: _Row,
-    session: int,
-    failure: Failure,
-    payload: Payload,
-    now: float,
-    chance: float,
-    tally: _Tally,
-    ending: Ending = Ending.LOST,
-) -> None:
+def _fail(book: Book, fault: _Fault, failure: Failure, tally: _Tally) -> None:
     """Note an attempt that went wrong, and run the task again or fail it for good."""
-    job = _job(book, row.task)
-    verdict = failures.verdict(ending, row.faults, job.spec, chance)
+    task, (token, _, _, _), session, ending, payload = fault
+    spec = book.job_of(task).spec
+    faults = Faults(*book.run(_FAULTS, (task,)).fetchone())
+    verdict = failures.verdict(ending, faults, spec, tally.chance)
     history = failures.for_history(failure)
-    book.run(_NOTE, (row.task, row.token, ending, session, now, history))
+    book.run(_NOTE, (task, token, ending, session, tally.now, history))
     if verdict.event is not Event.FAILED:
-        _run_again(book, job, row, verdict, now)
-        tally.requeued += 1
+        _run_again(book, fault, verdict, tally)
         return
-    _end(book, row, Event.FAILED, verdict.faults)
-    if isinstance(payload, Blob):
-        _refer(book, row.task, payload)
-    else:
-        earlier = (data for (data,) in book.run(_HISTORY, (row.task, row.token)))
-        payload = failures.with_certificates(failure, earlier)
-    tally.finals.append(Final(row.task, ending, payload))
+    if not isinstance(payload, Blob):
+        earlier = (data for (data,) in book.run(_HISTORY, (task, token)))
+        fault = fault._replace(payload=failures.with_certificates(failure, earlier))
+    _end(book, fault, Event.FAILED, verdict.faults, tally)
 
 
-def _run_again(book: Book, job: Job, row: _Row, verdict: Verdict, now: float) -> None:
-    book.move(job, TaskState.RUNNING, verdict.event)
-    due = None
+def _run_again(book: Book, fault: _Fault, verdict: Verdict, tally: _Tally) -> None:
+    task, (token, _, key, _) = fault.task, fault.run
+    book.move(book.job_of(task), TaskState.RUNNING, verdict.event)
+    place, due = None, None
     if verdict.delay_s > 0:
-        hold, due = Hold.TIME, now + verdict.delay_s
+        due = tally.now + verdict.delay_s
         book.wake_by(due)
-        if row.key is not None:
-            count_key(book, row.key, running=-1)
+        if key is not None:
+            count_key(book, key, running=-1)
     else:
-        hold = queued_again(book, row.lane, row.key)
-    book.run(_AGAIN, (hold, due, *verdict.faults, row.task))
+        place = queued_again(book, task, key)
+    book.change(_AGAIN, [(place, due, *verdict.faults, task, token)])
+    tally.requeued += 1
 
 
-def _end(book: Book, row: _Row, event: Event, faults: Faults) -> None:
-    state = book.move(_job(book, row.task), TaskState.RUNNING, event)
-    book.run(_END, (state, *faults, row.task))
-    if row.key is not None:
-        count_key(book, row.key, running=-1)
+def _end(book: Book, fault: _Fault, event: Event, faults: Faults, tally: _Tally) -> None:
+    task, (token, _, key, _), payload = fault.task, fault.run, fault.payload
+    state = book.move(book.job_of(task), TaskState.RUNNING, event)
+    book.change(_END, [(state, *faults, task, token)])
+    if key is not None:
+        count_key(book, key, running=-1)
+    if isinstance(payload, Blob):
+        _refer(book, task, payload)
+    tally.finals.append(Final(task, fault.ending, payload))
 
 
-def _job(book: Book, task: int) -> Job:
-    job = book.job(task >> INDEX_BITS)
-    assert job is not None, task
-    return job
-
-
-def _refer(book: Book, task: int, blob: Blob) -> None:
-    """The result of a task is a blob."""
-    _job(book, task).traits |= Traits.BLOBS
-    book.refer(blob.digest)
+def _refer(book: Book, task: int, payload: Payload) -> None:
+    """The outcome of a task is a blob."""
+    assert isinstance(payload, Blob)
+    book.give_trait(book.job_of(task), Traits.BLOBS)
+    book.refer(payload.digest)

@@ -1,18 +1,18 @@
 """Keys: no more tasks of one key at once, and none sooner, than its limits allow.
 
-Of a key's queued tasks only those that may be leased are without a hold: the
-best by priority and arrival, as many as its limits leave room for. The others
-wait with ``Hold.KEY``. So ``lease`` never looks at keys; whoever changes what
-a key has queued or running notes it with ``count_key``, and ``settle_keys``
-then moves holds until the rule is true again.
+Of a key's queued tasks only those that may be leased have a place in a lane:
+the best by priority and arrival, as many as its limits leave room for. The
+others are *parked*. So ``lease`` never looks at keys; whoever changes what a
+key has queued or running notes it with ``count_key``, and ``settle_keys`` then
+parks and unparks until the rule is true again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from multihost.core.state import Hold
-from multihost.store.sqlite.book import Book, Job, KeyChange, Traits
+from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.entries import Job, KeyChange, Traits
 
 _FIND = 'SELECT number, "limit", delay FROM keys WHERE queue = ? AND name = ?'
 _INSERT = (
@@ -24,15 +24,17 @@ _READ = 'SELECT "limit", delay, ready, running, refs, next_at, wake_at FROM keys
 _WRITE = (
     "UPDATE keys SET ready = ?, running = ?, refs = ?, next_at = ?, wake_at = ? WHERE number = ?"
 )
-_BEST_PARKED = (
-    "SELECT id, rank, seq, lane FROM tasks INDEXED BY tasks_keyed"
-    " WHERE key = ? AND state = 1 AND hold = 2 ORDER BY rank, seq LIMIT ?"
-)
-_WORST_READY = (
+_PARKED = (
     "SELECT id, rank, seq FROM tasks INDEXED BY tasks_keyed"
-    " WHERE key = ? AND state = 1 AND hold = 0 ORDER BY rank DESC, seq DESC LIMIT ?"
+    " WHERE key = ? AND state = 1 AND due IS NULL AND (place IS NULL) = 1"
+    " ORDER BY rank, seq LIMIT ?"
 )
-_SET_HOLD = "UPDATE tasks SET hold = ? WHERE id = ?"
+_READY = (
+    "SELECT id, rank, seq FROM tasks INDEXED BY tasks_keyed"
+    " WHERE key = ? AND state = 1 AND due IS NULL AND (place IS NULL) = 0"
+    " ORDER BY rank DESC, seq DESC LIMIT ?"
+)
+_PLACE = "UPDATE tasks SET place = ? WHERE id = ?"
 _DUE = "SELECT number FROM keys WHERE wake_at <= ?"
 _NEXT = "SELECT min(wake_at) FROM keys WHERE wake_at IS NOT NULL"
 _UNLIMITED: Final = -1
@@ -50,30 +52,34 @@ class _Key:
     wake_at: float | None
 
     def room(self, now: float) -> int:
-        """Tasks that may be queued without a hold; negative: no bound."""
+        """Tasks that may be ready; negative: no bound."""
         room = _UNLIMITED if self.limit is None else max(0, self.limit - self.running)
         if self.delay > 0 and room != 0:
             room = 1 if now >= self.next_at else 0
         return room
 
 
-def key_numbers(book: Book, job: Job, names: Iterable[str]) -> dict[str, int]:
-    """Numbers of keys in the job's queue, whose limits become those of the job."""
-    spec = job.spec
-    job.traits |= Traits.KEYS
+def key_numbers(book: Book, job: Job, names: Sequence[str]) -> list[int]:
+    """Numbers of keys, one a name, in the job's queue; their limits become those of the job."""
+    book.give_trait(job, Traits.KEYS)
     numbers: dict[str, int] = {}
     for name in names:
         if name not in numbers:
-            row = book.run(_FIND, (spec.queue, name)).fetchone()
-            if row is None:
-                limits = (spec.queue, name, spec.key_limit, spec.key_delay_s)
-                numbers[name] = book.run(_INSERT, limits).get
-            else:
-                numbers[name] = row[0]
-                if row[1:] != (spec.key_limit, spec.key_delay_s):
-                    book.run(_SET_LIMITS, (spec.key_limit, spec.key_delay_s, row[0]))
+            numbers[name] = _key_number(book, job, name)
         count_key(book, numbers[name], refs=1)
-    return numbers
+    return [numbers[name] for name in names]
+
+
+def _key_number(book: Book, job: Job, name: str) -> int:
+    limits = (job.spec.key_limit, job.spec.key_delay_s)
+    row = book.run(_FIND, (job.spec.queue, name)).fetchone()
+    if row is None:
+        number: int = book.run(_INSERT, (job.spec.queue, name, *limits)).get
+        return number
+    number, *known = row
+    if tuple(known) != limits:
+        book.run(_SET_LIMITS, (*limits, number))
+    return number
 
 
 def count_key(
@@ -96,7 +102,7 @@ def count_key(
 
 
 def settle_keys(book: Book, now: float) -> None:
-    """Make holds right again for every key that was changed."""
+    """Park and unpark until the limits of every key that was changed are kept."""
     if not book.key_changes:
         return
     changes, book.key_changes = book.key_changes, {}
@@ -127,39 +133,40 @@ def next_wake(book: Book) -> float | None:
 def _settle(book: Book, key: _Key, now: float) -> None:
     room = key.room(now)
     if room == _UNLIMITED:
-        _unhold(book, key, _UNLIMITED)
+        _unpark(book, key, _UNLIMITED)
     else:
         if key.ready < room:
-            _unhold(book, key, room - key.ready)
+            _unpark(book, key, room - key.ready)
         elif key.ready > room:
             _park(book, key, key.ready - room)
         _put_best_first(book, key)
-    parked = book.run(_BEST_PARKED, (key.number, 1)).fetchone()
-    waits_for_time = parked is not None and key.delay > 0 and now < key.next_at
-    key.wake_at = key.next_at if waits_for_time else None
+    is_late = key.delay > 0 and now < key.next_at
+    waits = is_late and book.run(_PARKED, (key.number, 1)).fetchone() is not None
+    key.wake_at = key.next_at if waits else None
     if key.wake_at is not None:
         book.wake_by(key.wake_at)
 
 
-def _unhold(book: Book, key: _Key, count: int) -> None:
-    rows = book.run(_BEST_PARKED, (key.number, count)).fetchall()
-    book.many(_SET_HOLD, [(Hold.NONE, row[0]) for row in rows])
-    book.woken.update(row[3] for row in rows)
+def _unpark(book: Book, key: _Key, count: int) -> None:
+    """Give the best parked tasks a place in their lanes."""
+    rows = book.run(_PARKED, (key.number, count)).fetchall()
+    book.change(_PLACE, [(book.ready_place(row[0], None), row[0]) for row in rows])
     key.ready += len(rows)
 
 
 def _park(book: Book, key: _Key, count: int) -> None:
-    rows = book.run(_WORST_READY, (key.number, count)).fetchall()
-    book.many(_SET_HOLD, [(Hold.KEY, row[0]) for row in rows])
+    """Take the worst ready tasks out of their lanes."""
+    rows = book.run(_READY, (key.number, count)).fetchall()
+    book.change(_PLACE, [(None, row[0]) for row in rows])
     key.ready -= len(rows)
 
 
 def _put_best_first(book: Book, key: _Key) -> None:
-    """Swap while a waiting task is better than one that may be leased."""
+    """Swap while a parked task is better than a ready one."""
     while key.ready:
-        best = book.run(_BEST_PARKED, (key.number, 1)).fetchone()
-        worst = book.run(_WORST_READY, (key.number, 1)).fetchone()
-        if best is None or worst is None or best[1:3] > worst[1:3]:
+        best = book.run(_PARKED, (key.number, 1)).fetchone()
+        worst = book.run(_READY, (key.number, 1)).fetchone()
+        if best is None or worst is None or best[1:] > worst[1:]:
             return
-        book.many(_SET_HOLD, [(Hold.KEY, worst[0]), (Hold.NONE, best[0])])
-        book.woken.add(best[3])
+        place = book.ready_place(best[0], None)
+        book.change(_PLACE, [(None, worst[0]), (place, best[0])])

@@ -1,31 +1,28 @@
 """Leases: handed out, given back, compared with what a returning worker holds."""
 
 import heapq
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from multihost.core.ids import INDEX_BITS
-from multihost.core.state import Event, Hold, TaskState
+from multihost.core.state import Event, TaskState
 from multihost.store.base import Lease, Reinstated
-from multihost.store.sqlite.book import IN_PAYLOADS, Book
+from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.entries import IN_PAYLOADS
 from multihost.store.sqlite.keys import count_key, settle_keys
 from multihost.wire.message import Blob, Held, Payload
 
 # The index is named, lest a planner that has seen few rows walks the whole table.
 _READY = (
-    "SELECT rank, seq, id, args, size, key, errors + crashes + losses, lane"
-    " FROM tasks INDEXED BY tasks_ready"
-    " WHERE lane = ? AND state = 1 AND hold = 0 AND (expires IS NULL OR expires > ?)"
-    " ORDER BY rank, seq LIMIT ?"
+    "SELECT rank, seq, id, args, size, key, errors + crashes + losses"
+    " FROM tasks INDEXED BY tasks_place"
+    " WHERE place = ? AND (expires IS NULL OR expires > ?) ORDER BY rank, seq LIMIT ?"
 )
-_LEASE = "UPDATE tasks SET state = 2, session = ?, token = ? WHERE id = ?"
+_LEASE = "UPDATE tasks SET state = 2, place = ?, token = ? WHERE id = ? AND state = 1"
 _PAYLOAD = "SELECT data FROM payloads WHERE id = ?"
-_RELEASE = (
-    "UPDATE tasks SET state = 1, session = NULL, hold = iif(key IS NULL, 0, 2)"
-    " WHERE id = ? AND token = ? AND state = 2 RETURNING id, lane, key, expires"
-)
-_HELD = "SELECT id, token FROM tasks WHERE session = ? ORDER BY id"
+_RELEASE = "UPDATE tasks SET state = 1, place = ? WHERE id = ? AND token = ? AND state = 2"
+_HELD = "SELECT id, token FROM tasks INDEXED BY tasks_place WHERE place = ? ORDER BY id"
+_EXPIRES = "SELECT expires FROM tasks WHERE id = ?"
 
 
 def lease(book: Book, lanes: Collection[int], limit: int, session: int, now: float) -> list[Lease]:
@@ -33,19 +30,21 @@ def lease(book: Book, lanes: Collection[int], limit: int, session: int, now: flo
     rows = _best(book, lanes, limit, now)
     if not rows:
         return []
+    running = book.running
     token = book.tokens(len(rows))
-    leases = []
-    updates = []
+    place = -session
+    leases, updates = [], []
     has_keys = False
-    for _, _, task, args, size, key, faults, _ in rows:
+    for _, _, task, args, size, key, faults in rows:
         payload = args if size is None else _payload(book, task, size, args)
         leases.append(Lease(task, token, payload, faults + 1))
-        updates.append((session, token, task))
+        updates.append((place, token, task))
+        running[task] = (token, session, key, size)
         token += 1
         if key is not None:
             has_keys = True
             count_key(book, key, ready=-1, running=1, has_started=True)
-    book.many(_LEASE, updates)
+    book.change(_LEASE, updates)
     count_moves(book, [row[2] for row in rows], TaskState.QUEUED, Event.LEASED)
     if has_keys:
         settle_keys(book, now)
@@ -54,18 +53,18 @@ def lease(book: Book, lanes: Collection[int], limit: int, session: int, now: flo
 
 def _best(book: Book, lanes: Collection[int], limit: int, now: float) -> list[tuple[Any, ...]]:
     """Ready rows of the lanes, best first, without those of paused queues."""
-    open_lanes = [
+    places = [
         number
         for number in lanes
         if (lane := book.lanes.get(number)) is not None
         and lane.counts[TaskState.QUEUED]
         and not book.queue(lane.queue).is_paused
     ]
-    if not open_lanes or limit < 1:
+    if not places or limit < 1:
         return []
-    if len(open_lanes) == 1:
-        return book.run(_READY, (open_lanes[0], now, limit)).fetchall()
-    cursors = [book.run(_READY, (lane, now, limit)) for lane in open_lanes]
+    if len(places) == 1:
+        return book.run(_READY, (places[0], now, limit)).fetchall()
+    cursors = [book.run(_READY, (place, now, limit)) for place in places]
     rows = []
     # Arrival numbers are unique, so a comparison never gets beyond them.
     for row in heapq.merge(*cursors):
@@ -84,45 +83,48 @@ def _payload(book: Book, task: int, size: int, args: bytes) -> Payload:
     return Blob(args, size)
 
 
-def count_moves(book: Book, tasks: Sequence[int], before: TaskState, event: Event) -> None:
+def count_moves(book: Book, tasks: Iterable[int], before: TaskState, event: Event) -> None:
     """Count tasks, of whatever jobs, from one state into the next."""
-    number = tasks[0] >> INDEX_BITS
-    if number == tasks[-1] >> INDEX_BITS and all(task >> INDEX_BITS == number for task in tasks):
-        counts = {number: len(tasks)}
-    else:
-        counts = Counter(task >> INDEX_BITS for task in tasks)
+    counts: dict[int, int] = {}
+    for task in tasks:
+        number = task >> INDEX_BITS
+        counts[number] = counts.get(number, 0) + 1
     for number, count in counts.items():
-        job = book.job(number)
-        assert job is not None, number
-        book.move(job, before, event, count)
+        book.move(book.job_of(number << INDEX_BITS), before, event, count)
 
 
 def release(book: Book, held: Sequence[Held], now: float) -> int:
     """Queue again what was handed out but not run; no fault is counted. How many."""
-    rows = book.many(_RELEASE, [(lease.task, lease.token) for lease in held]).fetchall()
-    if not rows:
+    updates = []
+    for lease in held:
+        run = book.running.get(lease.task)
+        if run is None or run[0] != lease.token:
+            continue
+        del book.running[lease.task]
+        updates.append((queued_again(book, lease.task, run[2]), lease.task, lease.token))
+    if not updates:
         return 0
-    count_moves(book, [row[0] for row in rows], TaskState.RUNNING, Event.RELEASED)
-    for _, lane, key, expires in rows:
-        queued_again(book, lane, key)
-        if expires is not None:
-            book.wake_by(expires)
+    book.change(_RELEASE, updates)
+    for _, task, _ in updates:
+        # Its time to live goes on: as far as anybody knows it was never started.
+        if book.job_of(task).spec.ttl_s is not None:
+            expires = book.run(_EXPIRES, (task,)).get
+            book.wake_by(now if expires is None else expires)
+    count_moves(book, [task for _, task, _ in updates], TaskState.RUNNING, Event.RELEASED)
     settle_keys(book, now)
-    return len(rows)
+    return len(updates)
 
 
-def queued_again(book: Book, lane: int, key: int | None) -> Hold:
-    """A task that ran is queued without a due time; the hold it starts with."""
-    if key is None:
-        book.woken.add(lane)
-        return Hold.NONE
-    count_key(book, key, running=-1)
-    return Hold.KEY
+def queued_again(book: Book, task: int, key: int | None) -> int | None:
+    """The place of a task that ran and is to run again at once."""
+    if key is not None:
+        count_key(book, key, running=-1)
+    return book.ready_place(task, key)
 
 
 def reinstate(book: Book, session: int, held: Sequence[Held], now: float) -> Reinstated:
     """Compare what a returning worker holds with the book; the book wins."""
-    booked = {Held(task, token) for task, token in book.run(_HELD, (session,))}
+    booked = {Held(task, token) for task, token in book.run(_HELD, (-session,))}
     believed = set(held)
     stale = [lease for lease in held if lease not in booked]
     unknown = sorted(booked - believed, key=lambda lease: lease.task)

@@ -2,38 +2,40 @@
 
 from typing import Any, Final
 
-from multihost.core.ids import INDEX_BITS, first_task, last_task
+from multihost.core.ids import first_task, last_task
 from multihost.core.outcome import Ending
-from multihost.core.state import Event, Hold, JobState, TaskState, job_state
+from multihost.core.state import Event, JobState, TaskState, job_state
 from multihost.store import failures
 from multihost.store.base import Changes, Promotion
 from multihost.store.base import Final as FinalTask
-from multihost.store.sqlite.book import DOOMED, Book, Job
+from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.cancel import leave_key
-from multihost.store.sqlite.keys import count_key, next_wake, settle_keys, wake_keys
+from multihost.store.sqlite.entries import DOOMED, Job
+from multihost.store.sqlite.keys import next_wake, settle_keys, wake_keys
 
 PROMOTED_ROWS: Final = 10_000
 """Tasks that one ``promote`` wakes and expires at most; with more it asks to be called again."""
 
 _EXPIRED = (
-    "SELECT id, state, hold, key FROM tasks INDEXED BY tasks_expires"
+    "SELECT id, state, place, key FROM tasks INDEXED BY tasks_expires"
     " WHERE expires IS NOT NULL AND state <= 1 AND expires <= ? ORDER BY expires LIMIT ?"
 )
-_EXPIRE = "UPDATE tasks SET state = 4, hold = 0, due = NULL WHERE id = ?"
+_EXPIRE = "UPDATE tasks SET state = 4, place = NULL, due = NULL WHERE id = ?"
 _DUE = (
-    "SELECT id, lane, key FROM tasks INDEXED BY tasks_due"
-    " WHERE state = 1 AND hold = 1 AND due <= ? ORDER BY due LIMIT ?"
+    "SELECT id, key FROM tasks INDEXED BY tasks_due"
+    " WHERE due IS NOT NULL AND state = 1 AND due <= ? ORDER BY due LIMIT ?"
 )
-_AWAKE = "UPDATE tasks SET hold = ?, due = NULL WHERE id = ?"
-_NEXT_DUE = "SELECT min(due) FROM tasks INDEXED BY tasks_due WHERE state = 1 AND hold = 1"
+_AWAKE = "UPDATE tasks SET place = ?, due = NULL WHERE id = ?"
+_NEXT_DUE = "SELECT min(due) FROM tasks INDEXED BY tasks_due WHERE due IS NOT NULL AND state = 1"
 _NEXT_EXPIRY = (
     "SELECT min(expires) FROM tasks INDEXED BY tasks_expires"
     " WHERE expires IS NOT NULL AND state <= 1"
 )
 _BLOCKED = "SELECT id, due, key FROM tasks WHERE id BETWEEN ? AND ? AND state = 0"
-_UNBLOCK = "UPDATE tasks SET state = 1, hold = ?, due = ? WHERE id = ?"
+_UNBLOCK = "UPDATE tasks SET state = 1, place = ?, due = ? WHERE id = ?"
 _CANCEL_BLOCKED = "UPDATE tasks SET state = 5, due = NULL WHERE id BETWEEN ? AND ? AND state = 0"
-_MET = "DELETE FROM dependencies WHERE needs = ? RETURNING job"
+_DEPENDENTS = "SELECT job FROM dependencies WHERE needs = ?"
+_MET = "DELETE FROM dependencies WHERE needs = ?"
 
 
 # --- time -------------------------------------------------------------------------------
@@ -56,15 +58,14 @@ def next_time(book: Book) -> float | None:
 
 def _expire(book: Book, now: float) -> list[FinalTask]:
     finals = []
-    for task, state, hold, key in book.run(_EXPIRED, (now, PROMOTED_ROWS)).fetchall():
-        job = book.job(task >> INDEX_BITS)
-        assert job is not None, task
+    for task, state, place, key in book.run(_EXPIRED, (now, PROMOTED_ROWS)).fetchall():
+        job = book.job_of(task)
         finals.append(FinalTask(task, Ending.EXPIRED, failures.expired(job.spec)))
         book.move(job, TaskState(state), Event.EXPIRED)
         if key is not None:
-            leave_key(book, key, state, hold)
+            leave_key(book, key, place)
     if finals:
-        book.many(_EXPIRE, [(final.task,) for final in finals])
+        book.change(_EXPIRE, [(final.task,) for final in finals])
         book.record(finals)
         settle_keys(book, now)
     return finals
@@ -72,17 +73,8 @@ def _expire(book: Book, now: float) -> list[FinalTask]:
 
 def _wake(book: Book, now: float) -> None:
     rows = book.run(_DUE, (now, PROMOTED_ROWS)).fetchall()
-    book.many(_AWAKE, [(_hold(book, lane, key), task) for task, lane, key in rows])
+    book.change(_AWAKE, [(book.ready_place(task, key), task) for task, key in rows])
     settle_keys(book, now)
-
-
-def _hold(book: Book, lane: int, key: int | None) -> Hold:
-    """Hold of a task that waits for no time any more."""
-    if key is None:
-        book.woken.add(lane)
-        return Hold.NONE
-    count_key(book, key)
-    return Hold.KEY
 
 
 # --- the end of jobs --------------------------------------------------------------------
@@ -99,7 +91,7 @@ def prepare(book: Book, now: float) -> Changes:
         looked_at |= jobs
         for job in jobs.values():
             if job.needs == DOOMED and job.counts[TaskState.BLOCKED]:
-                finals += _cancel_blocked(book, job, now)
+                finals += _cancel_blocked(book, job)
             if _look(book, job, now):
                 ended[job.number] = job
     book.dirty_jobs = looked_at
@@ -121,6 +113,7 @@ def _look(book: Book, job: Job, now: float) -> bool:
     )
     if job.state is before:
         return False
+    book.touch(job)
     if job.state is JobState.OPEN:
         job.ended_at = None
         return False
@@ -130,7 +123,10 @@ def _look(book: Book, job: Job, now: float) -> bool:
 
 
 def _tell_dependents(book: Book, needed: Job, now: float) -> None:
-    for (number,) in book.run(_MET, (needed.number,)).fetchall():
+    dependents = book.run(_DEPENDENTS, (needed.number,)).fetchall()
+    if dependents:
+        book.run(_MET, (needed.number,))
+    for (number,) in dependents:
         job = book.job(number)
         if job is None or job.needs == DOOMED:
             continue
@@ -148,16 +144,17 @@ def _unblock(book: Book, job: Job, now: float) -> None:
     updates: list[tuple[Any, ...]] = []
     for task, due, key in rows:
         if due is not None and due > now:
-            updates.append((Hold.TIME, due, task))
+            updates.append((None, due, task))
+            book.wake_by(due)
         else:
-            updates.append((_hold(book, job.lane.number, key), None, task))
+            updates.append((book.ready_place(task, key), None, task))
     if updates:
-        book.many(_UNBLOCK, updates)
+        book.change(_UNBLOCK, updates)
         book.move(job, TaskState.BLOCKED, Event.DEPENDENCIES_MET, len(updates))
         settle_keys(book, now)
 
 
-def _cancel_blocked(book: Book, job: Job, now: float) -> list[FinalTask]:
+def _cancel_blocked(book: Book, job: Job) -> list[FinalTask]:
     span = (first_task(job.number), last_task(job.number))
     payload = failures.blocked(job.spec)
     rows = book.run(_BLOCKED, span).fetchall()

@@ -4,8 +4,9 @@ from typing import Final
 
 from multihost.core.ids import first_task, last_task, task_id
 from multihost.core.job import DAY_S
-from multihost.store.sqlite.book import Book, Job, Traits
-from multihost.store.sqlite.submit import blobs_of
+from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.entries import Job, Traits
+from multihost.store.sqlite.jobs import blobs_of
 
 SESSION_RETENTION_S: Final = DAY_S
 """How long a closed session stays in listings."""
@@ -26,14 +27,17 @@ _KEYS = (
 )
 _DELETE_TASKS = "DELETE FROM tasks WHERE id BETWEEN ? AND ? AND state >= 3"
 _ANY_TASK = "SELECT 1 FROM tasks WHERE id BETWEEN ? AND ? LIMIT 1"
-_PARTS: Final = (("payloads", "id"), ("results", "id"), ("attempts", "task"), ("output", "task"))
-_DELETE_PARTS: Final = tuple(
-    f"DELETE FROM {table} WHERE {column} BETWEEN ? AND ?"  # noqa: S608 - names from above
-    for table, column in _PARTS
+_DELETE_PARTS: Final = (
+    "DELETE FROM payloads WHERE id BETWEEN ? AND ?",
+    "DELETE FROM results WHERE id BETWEEN ? AND ?",
+    "DELETE FROM attempts WHERE task BETWEEN ? AND ?",
+    "DELETE FROM output WHERE task BETWEEN ? AND ?",
 )
-_DELETE_LONE_PARTS: Final = tuple(
-    f"{sql} AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = {table}.{column})"
-    for sql, (table, column) in zip(_DELETE_PARTS, _PARTS, strict=True)
+_AND_LONE: Final = (
+    " AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = payloads.id)",
+    " AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = results.id)",
+    " AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = attempts.task)",
+    " AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = output.task)",
 )
 _UNUSED_KEYS = (
     "DELETE FROM keys WHERE number IN"
@@ -42,7 +46,7 @@ _UNUSED_KEYS = (
 _OLD_SESSIONS = (
     "DELETE FROM sessions WHERE number IN (SELECT number FROM sessions AS old"
     " WHERE closed_at IS NOT NULL AND closed_at <= ?"
-    " AND NOT EXISTS (SELECT 1 FROM tasks WHERE session = old.number)"
+    " AND NOT EXISTS (SELECT 1 FROM tasks WHERE place = -old.number)"
     " AND NOT EXISTS (SELECT 1 FROM jobs WHERE owner = old.number) LIMIT ?)"
 )
 
@@ -128,8 +132,8 @@ def _delete(book: Book, first: int, last: int, traits: int) -> int:
         )
     deleted = _count(book, _DELETE_TASKS, span)
     is_empty = book.run(_ANY_TASK, span).get is None
-    for sql in _DELETE_PARTS if is_empty else _DELETE_LONE_PARTS:
-        book.run(sql, span)
+    for sql, and_lone in zip(_DELETE_PARTS, _AND_LONE, strict=True):
+        book.run(sql if is_empty else sql + and_lone, span)
     return deleted
 
 

@@ -5,22 +5,31 @@ from typing import Any, Final
 from multihost.core.ids import first_task, last_task, task_id
 from multihost.core.outcome import Ending
 from multihost.core.resources import Requirement
-from multihost.core.state import JobState, TaskState
+from multihost.core.state import Hold, JobState, TaskState
 from multihost.store.base import AttemptRow, JobRow, Lane, QueueRow, SessionRow, TaskRow
 from multihost.store.base import Final as FinalTask
-from multihost.store.sqlite.book import Book, by_state, decode_session, decode_spec
+from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.entries import by_state, decode_session, decode_spec
 from multihost.wire.message import Blob, Role
 
-_JOBS = (
+_JOBS: Final = (
     "SELECT number, uid, spec, state, created_at, ended_at, total, blocked, queued, running,"
-    " succeeded, failed, cancelled, owner FROM jobs"
+    " succeeded, failed, cancelled, owner FROM jobs {}"
     " WHERE number < ? {} ORDER BY number DESC LIMIT ?"
 )
-_TASK: Final = "SELECT id, state, errors, crashes, losses, session, due FROM tasks"
+# Most jobs succeed, so those are found soon without an index; the others have one each.
+_JOBS_IN: Final[dict[JobState | None, str]] = {
+    None: _JOBS.format("", ""),
+    JobState.OPEN: _JOBS.format("INDEXED BY jobs_prune", "AND prune_at IS NULL"),
+    JobState.SUCCEEDED: _JOBS.format("", "AND state = 1"),
+    JobState.FAILED: _JOBS.format("INDEXED BY jobs_unsuccessful", "AND state = 2"),
+    JobState.CANCELLED: _JOBS.format("INDEXED BY jobs_unsuccessful", "AND state = 3"),
+}
+_TASK: Final = "SELECT id, state, errors, crashes, losses, place, due FROM tasks"
 _TASKS: Final[dict[TaskState | None, str]] = {
     None: f"{_TASK} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
     # Partial indices hold the few that run or did not succeed; the planner needs them literally.
-    TaskState.RUNNING: f"{_TASK} INDEXED BY tasks_held WHERE session IS NOT NULL"
+    TaskState.RUNNING: f"{_TASK} INDEXED BY tasks_place WHERE place < 0"
     " AND id BETWEEN ? AND ? ORDER BY id LIMIT ?",
     **{
         state: f"{_TASK} INDEXED BY tasks_unsuccessful WHERE state = {state:d}"
@@ -41,7 +50,7 @@ _ATTEMPTS = (
 )
 _SESSIONS = (
     "SELECT number, info, opened_at, closed_at,"
-    " (SELECT count(*) FROM tasks WHERE session = number) FROM sessions"
+    " (SELECT count(*) FROM tasks WHERE place = -number) FROM sessions"
     " WHERE role = ? AND closed_at IS {} NULL ORDER BY number DESC"
 )
 
@@ -54,19 +63,15 @@ def job_by_number(book: Book, number: int) -> JobRow | None:
 
 def job_by_name(book: Book, name: str) -> JobRow | None:
     """A job by its name."""
-    number = book.run("SELECT number FROM jobs WHERE name = ?", (name,)).get
-    return None if number is None else job_by_number(book, number)
+    job = book.find_job("name", name)
+    return None if job is None else job.row()
 
 
 def jobs(book: Book, state: JobState | None, before: int | None, limit: int) -> list[JobRow]:
     """Jobs, newest first, with numbers below ``before``."""
     book.write_counters()
     below = book.last_job + 1 if before is None else before
-    if state is None:
-        rows = book.run(_JOBS.format(""), (below, limit))
-    else:
-        rows = book.run(_JOBS.format("AND state = ?"), (below, state, limit))
-    return [_job_row(*row) for row in rows]
+    return [_job_row(*row) for row in book.run(_JOBS_IN[state], (below, limit))]
 
 
 def _job_row(number: int, uid: bytes, spec: bytes, state: int, *rest: Any) -> JobRow:
@@ -99,7 +104,7 @@ def paused_queues(book: Book) -> frozenset[str]:
 def task(book: Book, number: int) -> TaskRow | None:
     """A task by its number."""
     row = book.run(f"{_TASK} WHERE id = ?", (number,)).fetchone()
-    return None if row is None else _task_row(*row)
+    return None if row is None else _task_row(row)
 
 
 def tasks(
@@ -107,11 +112,16 @@ def tasks(
 ) -> list[TaskRow]:
     """Tasks of a job, by index."""
     span = (task_id(job, after_index + 1), last_task(job), limit)
-    return [_task_row(*row) for row in book.run(_TASKS[state], span)]
+    return [_task_row(row) for row in book.run(_TASKS[state], span)]
 
 
-def _task_row(number: int, state: int, *rest: Any) -> TaskRow:
-    return TaskRow(number, TaskState(state), *rest)
+def _task_row(row: tuple[Any, ...]) -> TaskRow:
+    number, state, errors, crashes, losses, place, due = row
+    session = -place if place is not None and place < 0 else None
+    hold = Hold.NONE
+    if state == TaskState.QUEUED and place is None:
+        hold = Hold.KEY if due is None else Hold.TIME
+    return TaskRow(number, TaskState(state), errors, crashes, losses, session, due, hold)
 
 
 def outcomes(book: Book, job: int, after_index: int, limit: int) -> list[FinalTask]:

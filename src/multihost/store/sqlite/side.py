@@ -1,7 +1,8 @@
 """What lies beside jobs and tasks: sessions, blobs, output, the settings of queues."""
 
 from multihost.store.base import SessionInfo, StoredBlob
-from multihost.store.sqlite.book import Book, encode
+from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.entries import encode
 from multihost.wire.message import Blob
 
 _OPEN_SESSION = (

@@ -40,6 +40,7 @@ from multihost.store.base import Final as FinalTask
 from multihost.store.sqlite import (
     cancel,
     finish,
+    jobs,
     lease,
     progress,
     prune,
@@ -186,7 +187,7 @@ class SQLiteStore:
         self, uid: bytes, spec: JobSpec, owner: int | None, now: float
     ) -> OpenedJob | Refusal:
         """Create a job, or find the one with this uid, name or unique key."""
-        return submit.open_job(self._book, uid, spec, owner, now)
+        return jobs.open_job(self._book, uid, spec, owner, now)
 
     @_verb
     def add_tasks(
@@ -198,12 +199,13 @@ class SQLiteStore:
         now: float,
     ) -> Added | Refusal:
         """Insert tasks at ``first``, ``first + 1`` …; those that exist are left alone."""
-        return submit.add_tasks(self._book, job, first, payloads, keys, now)
+        batch = submit.batch_for(self._book, job, first, payloads, keys)
+        return batch if isinstance(batch, Refusal) else submit.add_tasks(self._book, batch, now)
 
     @_verb
     def seal_job(self, job: int, total: int, now: float) -> Refusal | None:
         """State that the job has exactly ``total`` tasks. Idempotent."""
-        return submit.seal_job(self._book, job, total)
+        return jobs.seal_job(self._book, job, total)
 
     @_verb
     def lease(self, lanes: Collection[int], limit: int, session: int, now: float) -> list[Lease]:

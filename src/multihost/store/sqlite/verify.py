@@ -3,6 +3,8 @@
 from typing import Final
 
 from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.entries import decode_spec
+from multihost.store.sqlite.jobs import blobs_of
 
 _CHECKS: Final[tuple[tuple[str, str], ...]] = (
     (
@@ -70,21 +72,23 @@ _CHECKS: Final[tuple[tuple[str, str], ...]] = (
         """,
     ),
     (
-        "task {}: state {}, hold {}, session {}, due {} don't fit together",
+        "task {}: state {}, place {}, due {} and token {} don't fit together",
         """
-        SELECT id, state, hold, session, due FROM tasks
-        WHERE state NOT BETWEEN 0 AND 5 OR hold NOT BETWEEN 0 AND 2
-           OR (state <> 1 AND hold <> 0)
-           OR (state = 2) <> (session IS NOT NULL)
-           OR (state = 1 AND (hold = 1) <> (due IS NOT NULL))
-           OR (state >= 2 AND due IS NOT NULL)
-           OR (hold = 2 AND key IS NULL)
+        SELECT id, state, place, due, token FROM tasks
+        WHERE state NOT BETWEEN 0 AND 5
+           OR (state = 2) <> (place IS NOT NULL AND place < 0)
+           OR (state <> 1 AND place > 0)
+           OR (due IS NOT NULL AND (state >= 2 OR place IS NOT NULL))
+           OR (state = 1 AND place IS NULL AND due IS NULL AND key IS NULL)
            OR (state = 2 AND token IS NULL)
         """,
     ),
     (
-        "task {} is in another lane than its job",
-        "SELECT id FROM tasks, jobs WHERE number = id >> 32 AND tasks.lane <> jobs.lane",
+        "task {} is ready in lane {}, its job is in lane {}",
+        """
+        SELECT id, place, lane FROM tasks, jobs
+        WHERE number = id >> 32 AND place > 0 AND place <> lane
+        """,
     ),
     (
         "task {} has ended without an outcome",
@@ -126,8 +130,8 @@ _CHECKS: Final[tuple[tuple[str, str], ...]] = (
         """
         SELECT number, mine, theirs FROM (
             SELECT number, printf('%d %d %d', ready, running, refs) AS mine,
-                (SELECT printf('%d %d %d', coalesce(sum(state = 1 AND hold = 0), 0),
-                               coalesce(sum(state = 2), 0), count(*))
+                (SELECT printf('%d %d %d', coalesce(sum(place > 0), 0),
+                               coalesce(sum(place < 0), 0), count(*))
                  FROM tasks WHERE key = keys.number) AS theirs
             FROM keys) WHERE mine <> theirs
         """,
@@ -136,8 +140,8 @@ _CHECKS: Final[tuple[tuple[str, str], ...]] = (
         "key {} lets {} tasks wait although its limits leave room",
         """
         SELECT number, parked FROM (
-            SELECT *, (SELECT count(*) FROM tasks
-                       WHERE key = keys.number AND state = 1 AND hold = 2) AS parked FROM keys)
+            SELECT *, (SELECT count(*) FROM tasks WHERE key = keys.number AND state = 1
+                       AND place IS NULL AND due IS NULL) AS parked FROM keys)
         WHERE parked > 0 AND wake_at IS NULL
           AND ("limit" IS NULL OR ready + running < "limit") AND (delay = 0 OR ready = 0)
         """,
@@ -200,9 +204,6 @@ def verify(book: Book) -> list[str]:
 
 def _list_job_blobs(book: Book) -> None:
     """Specs are opaque to SQL: write down the blobs they name, for the count of references."""
-    from multihost.store.sqlite.book import decode_spec
-    from multihost.store.sqlite.submit import blobs_of
-
     book.run("CREATE TEMP TABLE job_blobs (value BLOB)")
     digests = [
         (digest,)

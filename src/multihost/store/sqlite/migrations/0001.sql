@@ -1,7 +1,7 @@
 -- The first schema. Statements run in one transaction; the version is set by the caller.
 --
--- Numbers of states, holds and endings are those of core.state and core.outcome.
--- A row in tasks is rewritten three times in its life, so it is kept small: what is
+-- Numbers of states and endings are those of core.state and core.outcome.
+-- A row in tasks is rewritten twice in its life, so it is kept small: what is
 -- big (payloads above 1 KiB, results, blobs) lies in tables that are written once.
 
 CREATE TABLE meta (
@@ -55,9 +55,9 @@ CREATE TABLE jobs (
 ) STRICT;
 CREATE UNIQUE INDEX jobs_name ON jobs (name) WHERE name IS NOT NULL;
 CREATE UNIQUE INDEX jobs_unique_key ON jobs (unique_key) WHERE unique_key IS NOT NULL;
-CREATE INDEX jobs_state ON jobs (state);
 CREATE INDEX jobs_owner ON jobs (owner) WHERE owner IS NOT NULL;
-CREATE INDEX jobs_prune ON jobs (prune_at) WHERE prune_at IS NOT NULL;
+CREATE INDEX jobs_prune ON jobs (prune_at); -- NULL: the open ones
+CREATE INDEX jobs_unsuccessful ON jobs (state) WHERE state >= 2;
 
 CREATE TABLE dependencies (
     needs INTEGER NOT NULL,
@@ -90,14 +90,13 @@ CREATE INDEX keys_unused ON keys (next_at) WHERE refs = 0;
 CREATE TABLE tasks (
     id INTEGER PRIMARY KEY,   -- job << 32 | index
     state INTEGER NOT NULL DEFAULT 1,
-    hold INTEGER NOT NULL DEFAULT 0,
-    lane INTEGER NOT NULL,
+    place INTEGER,            -- ready: number of its lane; running: minus that of the session;
+                              -- NULL: neither, as when it waits for its time (due) or its key
     rank INTEGER NOT NULL,    -- minus the priority
     seq INTEGER NOT NULL,     -- order of arrival over all jobs
-    due REAL,
-    expires REAL,
+    due REAL,                 -- not before; NULL once that has passed
+    expires REAL,             -- fails if not started by then
     key INTEGER,
-    session INTEGER,          -- set while running
     token INTEGER,            -- the last one granted
     errors INTEGER NOT NULL DEFAULT 0,
     crashes INTEGER NOT NULL DEFAULT 0,
@@ -106,11 +105,13 @@ CREATE TABLE tasks (
                               -- -1: the payload is in payloads; -2: dropped, args is its digest
     args BLOB                 -- NULL with size NULL: dropped
 ) STRICT;
-CREATE INDEX tasks_ready ON tasks (lane, rank, seq) WHERE state = 1 AND hold = 0;
-CREATE INDEX tasks_due ON tasks (due) WHERE state = 1 AND hold = 1;
+-- One index for what is ready and what runs: both are few and change together, so that in
+-- a small store a commit writes one page for them, and a lease moves an entry within it.
+CREATE INDEX tasks_place ON tasks (place, rank, seq) WHERE place IS NOT NULL;
+CREATE INDEX tasks_due ON tasks (due) WHERE due IS NOT NULL AND state = 1;
 CREATE INDEX tasks_expires ON tasks (expires) WHERE expires IS NOT NULL AND state <= 1;
-CREATE INDEX tasks_keyed ON tasks (key, hold, rank, seq) WHERE key IS NOT NULL AND state = 1;
-CREATE INDEX tasks_held ON tasks (session) WHERE session IS NOT NULL;
+CREATE INDEX tasks_keyed ON tasks (key, (place IS NULL), rank, seq)
+    WHERE key IS NOT NULL AND state = 1 AND due IS NULL;
 CREATE INDEX tasks_unsuccessful ON tasks (state, id) WHERE state >= 4;
 
 CREATE TABLE payloads (
