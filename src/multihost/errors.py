@@ -204,5 +204,9 @@ class MissingModule(TaskError, ImportError):
     fields = ("worker", "module")
 
 
+class UnreadableResult(TaskError):
+    """The task succeeded, but its result can't be unpickled here; the cause says why."""
+
+
 class LeaseLost(TaskError):
     """The lease under which this code runs is gone; another worker may run the task."""

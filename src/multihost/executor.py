@@ -9,6 +9,7 @@ that keeps killing its processes.
 
 import concurrent.futures
 import itertools
+import logging
 import threading
 import time
 import weakref
@@ -25,7 +26,7 @@ from multihost.client.packing import as_payload, pack_call, pack_items
 from multihost.context import cpu_count
 from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.core.outcome import Ending
-from multihost.errors import PayloadError, TaskCrashed
+from multihost.errors import PayloadError, TaskCrashed, UnreadableResult
 
 _executors: "weakref.WeakSet[Executor]" = weakref.WeakSet()
 _is_exiting = False
@@ -36,7 +37,8 @@ class Executor(concurrent.futures.Executor):
 
     Without ``max_workers`` every slot may be used. ``name`` makes the work lasting;
     ``queue``, ``url`` and ``authkey`` choose where it goes. ``mp_context`` is
-    accepted and ignored: processes always start afresh.
+    accepted and ignored: processes always start afresh. What tasks print appears
+    here, unless ``output`` is False.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Executor(concurrent.futures.Executor):
         queue: str = DEFAULT_QUEUE,
         url: str | None = None,
         authkey: bytes | str | None = None,
+        output: bool = True,
     ) -> None:
         """Connect, and check the arguments as the standard library does."""
         if max_workers is not None and max_workers <= 0:
@@ -77,6 +80,7 @@ class Executor(concurrent.futures.Executor):
             max_tasks=max_tasks_per_child,
             name=name,
             queue=queue,
+            shows_output=output,
             wants_starts=True,
             is_watched=True,
         )
@@ -186,6 +190,7 @@ class Executor(concurrent.futures.Executor):
         reason = failure_of(Ending.UNRUNNABLE, payload).message
         if self._has_initializer and "initializer" in reason and not self._broken:
             self._broken = f"a process of this executor could not start: {reason}"
+            logging.getLogger("concurrent.futures").critical("%s", self._broken)
             self._crew.close(self._broken)
 
     def __del__(self) -> None:
@@ -230,7 +235,7 @@ class ExecutorFuture(RunningFuture):
 def _as_standard(error: BaseException) -> BaseException:
     """The exception that ``concurrent.futures`` would have: a broken pool, or pickle's own."""
     standard: BaseException
-    if isinstance(error, TaskCrashed):
+    if isinstance(error, (TaskCrashed, UnreadableResult)):
         standard = BrokenProcessPool(str(error))
     elif type(error).__name__ == "MaybeEncodingError":
         standard = PayloadError(str(error), "result")

@@ -50,7 +50,7 @@ class Pool:
     ``processes`` bounds how many tasks run at once, over all machines; by default
     every slot of the server may be used. ``name`` makes the work lasting: the same
     program run again attaches to what is there. ``queue``, ``url`` and ``authkey``
-    choose where the work goes.
+    choose where the work goes. What tasks print appears here, unless ``output`` is False.
     """
 
     def __init__(
@@ -65,6 +65,7 @@ class Pool:
         queue: str = DEFAULT_QUEUE,
         url: str | None = None,
         authkey: bytes | str | None = None,
+        output: bool = True,
     ) -> None:
         """Connect, and check the arguments as the standard library does."""
         self._state = INIT
@@ -85,6 +86,7 @@ class Pool:
             max_tasks=maxtasksperchild,
             name=name,
             queue=queue,
+            shows_output=output,
         )
         self._processes = processes if processes is not None else cpu_count()
         self._callbacks = Dispatcher("multihost-pool-callbacks")

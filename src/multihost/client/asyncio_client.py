@@ -171,6 +171,7 @@ class AsyncClient:
     async def close(self) -> None:
         """End the session: unfinished unnamed work is cancelled."""
         await self.session.close()
+        await asyncio.to_thread(self.session.printer.stop)
 
     async def __aenter__(self) -> Self:
         return self

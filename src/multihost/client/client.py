@@ -162,6 +162,7 @@ class Client:
         if not self._bridge.is_stopped:
             self._bridge.call(self.session.close())
             self._bridge.stop()
+            self.session.printer.stop()
         self.dispatcher.stop()
 
     def __enter__(self) -> Self:

@@ -33,6 +33,7 @@ class Crew:
         queue: str,
         wants_starts: bool = False,
         is_watched: bool = False,
+        shows_output: bool = True,
     ) -> None:
         """Say what the jobs share; raises PayloadError if the initializer can't be pickled."""
         uid = secrets.token_hex(8)
@@ -53,6 +54,7 @@ class Crew:
             requires=Requirement(python=python, context=uid if width is not None else None),
             is_transient=name is None,
             wants_starts=wants_starts,
+            wants_output=shows_output,
         )
         session = client.session
         self._session = session

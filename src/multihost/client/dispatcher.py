@@ -22,9 +22,13 @@ class Dispatcher:
 
     def put(self, call: Callable[[], None]) -> None:
         """Have ``call`` run on the thread; calls keep their order."""
-        if self._thread is None:
-            self._start()
         self._queue.put(call)
+        if self._thread is None:
+            try:
+                self._start()
+            except RuntimeError:  # the interpreter is ending and starts no threads any more
+                self._queue.put(None)
+                _run(self._queue)
 
     def stop(self) -> None:
         """End the thread after what was put before."""
@@ -45,10 +49,11 @@ class Dispatcher:
     def _start(self) -> None:
         with self._lock:
             if self._thread is None:
-                self._thread = threading.Thread(
+                thread = threading.Thread(
                     target=_run, args=(self._queue,), name=self._name, daemon=True
                 )
-                self._thread.start()
+                thread.start()
+                self._thread = thread
 
 
 def _run(queue: "SimpleQueue[Callable[[], None] | None]") -> None:

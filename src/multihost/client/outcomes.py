@@ -6,6 +6,7 @@ decodes it, or the one that runs callbacks.
 """
 
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,7 +16,6 @@ from multihost.core.outcome import Certificate, Ending, Failure, decode_failure
 from multihost.errors import (
     MissingModule,
     MultihostError,
-    PayloadError,
     TaskCancelled,
     TaskCrashed,
     TaskError,
@@ -23,6 +23,7 @@ from multihost.errors import (
     TaskFailed,
     TaskLost,
     TaskTimeout,
+    UnreadableResult,
 )
 from multihost.wire.message import RefusalCode
 
@@ -69,9 +70,9 @@ def decode(ending: Ending, payload: bytes, cause: Callable[[str], Exception]) ->
         return Decoded(False, exception_of(ending, payload, cause))
     try:
         return Decoded(True, pickle.loads(payload))
-    except Exception as error:  # whatever a user's class raises becomes the outcome
+    except (Exception, SystemExit) as error:  # whatever a user's class raises
         text = f"the task succeeded, but its result can't be unpickled here: {error!r}"
-        unreadable = PayloadError(text, "result")
+        unreadable = UnreadableResult(text)
         unreadable.__cause__ = error
         return Decoded(False, unreadable)
 
@@ -82,14 +83,15 @@ def exception_of(
     """The exception that tells of a task that did not succeed."""
     failure = failure_of(ending, payload)
     text = failure.message or _SAID_NOTHING[ending]
-    if failure.exception is not None:
+    error: BaseException
+    if _is_missing_module(ending, failure):
+        error = _missing_module(failure)
+    elif failure.exception is not None:
         error = _own_exception(failure)
     elif ending is Ending.CRASHED:
         error = TaskCrashed(_with_certificates(text, failure.certificates), failure.certificates)
     elif ending in _BY_ENDING:
         error = _BY_ENDING[ending](text)
-    elif _is_missing_module(ending, failure):
-        error = MissingModule(text, failure.worker, None)
     else:
         error = _task_failed(failure, text)
     if failure.traceback:
@@ -127,7 +129,7 @@ def _own_exception(failure: Failure) -> BaseException:
     assert failure.exception is not None
     try:
         error = pickle.loads(failure.exception)
-    except Exception as reason:  # whatever a user's exception class raises
+    except (Exception, SystemExit) as reason:  # whatever a user's exception class raises
         text = f"{failure.message} (its exception can't be unpickled here: {reason!r})"
         return _task_failed(failure, text)
     if not isinstance(error, BaseException):
@@ -143,10 +145,18 @@ def _task_failed(failure: Failure, text: str) -> TaskFailed:
 
 
 def _is_missing_module(ending: Ending, failure: Failure) -> bool:
-    return ending is Ending.UNRUNNABLE and failure.type_name.rpartition(".")[2] in (
-        "ModuleNotFoundError",
-        "ImportError",
-        "MissingModule",
+    return ending is Ending.UNRUNNABLE and failure.type_name == "ModuleNotFoundError"
+
+
+def _missing_module(failure: Failure) -> MissingModule:
+    module = re.search("No module named '([^']+)'", failure.message)
+    name = module[1] if module is not None else None
+    return MissingModule(
+        f"{failure.worker or 'a worker'} has no module {name!r}, which the task needs "
+        f"({failure.message}): install it for that worker's Python, or put its directory on "
+        "the worker's PYTHONPATH; what the program itself defines in __main__ travels by itself",
+        failure.worker,
+        name,
     )
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from multihost.client.blobs import BlobExchange
+from multihost.client.printer import Printer
 from multihost.client.stream import Stream
 from multihost.errors import ConnectionLost, MultihostError
 from multihost.runtime.config import Target
@@ -50,6 +51,7 @@ class Session:
         self._unwritten: dict[Callable[[], None], None] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._told_waiting = ""
+        self.printer = Printer()
 
     # any thread --------------------------------------------------------------------
 
@@ -174,6 +176,8 @@ class Session:
                     handler(stream, message)
             elif kind in _FOR_BLOBS:
                 self.blobs.received(message)
+            elif kind is m.Printed:
+                self.printer.put(message)
             elif kind is m.Waiting:
                 self._waits(message)
 

@@ -79,17 +79,20 @@ def test_an_ending_without_a_word_still_has_its_own_exception_and_text(ending, k
 
 
 def test_a_missing_module_is_an_import_error_that_names_the_worker():
-    failure = Failure(Ending.UNRUNNABLE, "ModuleNotFoundError", "no module 'x'", worker="w-3")
+    said = "No module named 'numbats.core'"
+    failure = Failure(Ending.UNRUNNABLE, "ModuleNotFoundError", said, worker="w-3")
     error = error_of(failure)
     assert isinstance(error, errors.MissingModule)
     assert isinstance(error, ImportError)
-    assert error.worker == "w-3"
+    assert (error.worker, error.module) == ("w-3", "numbats.core")
+    for part in ("w-3", "numbats.core", "install it", "PYTHONPATH"):
+        assert part in str(error)
 
 
 def test_a_result_that_cannot_be_unpickled_here_is_an_error_with_its_reason():
     is_ok, error = decode(Ending.OK, b"no pickle at all", remote_traceback)
     assert not is_ok
-    assert isinstance(error, errors.PayloadError)
+    assert isinstance(error, errors.UnreadableResult)
     assert isinstance(error.__cause__, pickle.UnpicklingError)
 
 
