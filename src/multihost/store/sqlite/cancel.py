@@ -29,7 +29,7 @@ _UNFINISHED = _Choice(
 _CANCEL = "UPDATE tasks SET state = 5, place = NULL, due = NULL WHERE id = ?"
 _UNSUCCESSFUL = _Choice(
     "SELECT id, state, key FROM tasks INDEXED BY tasks_unsuccessful"
-    " WHERE state IN (4, 5) AND id BETWEEN ? AND ? ORDER BY id",
+    " WHERE state >= 4 AND state IN (4, 5) AND id BETWEEN ? AND ? ORDER BY id",
     "SELECT id, state, key FROM tasks WHERE id = ? AND state IN (4, 5)",
 )
 _RETRY = (

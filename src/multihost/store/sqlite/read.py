@@ -22,17 +22,20 @@ _JOBS_IN: Final[dict[JobState | None, str]] = {
     None: _JOBS.format("", ""),
     JobState.OPEN: _JOBS.format("INDEXED BY jobs_prune", "AND prune_at IS NULL"),
     JobState.SUCCEEDED: _JOBS.format("", "AND state = 1"),
-    JobState.FAILED: _JOBS.format("INDEXED BY jobs_unsuccessful", "AND state = 2"),
-    JobState.CANCELLED: _JOBS.format("INDEXED BY jobs_unsuccessful", "AND state = 3"),
+    JobState.FAILED: _JOBS.format("INDEXED BY jobs_unsuccessful", "AND state >= 2 AND state = 2"),
+    JobState.CANCELLED: _JOBS.format(
+        "INDEXED BY jobs_unsuccessful", "AND state >= 2 AND state = 3"
+    ),
 }
 _TASK: Final = "SELECT id, state, errors, crashes, losses, place, due FROM tasks"
 _TASKS: Final[dict[TaskState | None, str]] = {
     None: f"{_TASK} WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
-    # Partial indices hold the few that run or did not succeed; the planner needs them literally.
+    # Partial indices hold the few that run or did not succeed; the planner takes one only where
+    # its condition is said literally.
     TaskState.RUNNING: f"{_TASK} INDEXED BY tasks_place WHERE place < 0"
     " AND id BETWEEN ? AND ? ORDER BY id LIMIT ?",
     **{
-        state: f"{_TASK} INDEXED BY tasks_unsuccessful WHERE state = {state:d}"
+        state: f"{_TASK} INDEXED BY tasks_unsuccessful WHERE state >= 4 AND state = {state:d}"
         " AND id BETWEEN ? AND ? ORDER BY id LIMIT ?"
         for state in (TaskState.FAILED, TaskState.CANCELLED)
     },
