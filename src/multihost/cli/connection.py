@@ -94,7 +94,10 @@ def _answer(url: str, status: int, data: bytes) -> Any:
     try:
         content = json.loads(data)
     except ValueError:
-        raise _not_ours(url) from None
+        if status >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+            content = None
+        else:
+            raise _not_ours(url) from None
     if status == http.HTTPStatus.OK:
         return content
     message = content.get("error", "") if isinstance(content, dict) else ""
@@ -104,7 +107,10 @@ def _answer(url: str, status: int, data: bytes) -> Any:
         raise NotThereError(message or "there is nothing of that name", Exit.USAGE)
     if status == http.HTTPStatus.BAD_REQUEST:
         raise CommandError(message, Exit.USAGE)
-    raise CommandError(f"the server at {url} answered {status}: {message}", Exit.FAILED)
+    raise CommandError(
+        f"the server at {url} failed to answer ({status} {message}); what it prints says why",
+        Exit.FAILED,
+    )
 
 
 def wrong_key(url: str) -> AuthenticationError:

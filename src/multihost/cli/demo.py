@@ -34,8 +34,12 @@ def demo(quick: bool, inputs: Path | None, is_json: bool) -> int:
     files = sources.find(inputs, sources.QUICK if quick else sources.MOST)
     if not files:
         raise CommandError(f"there is no Python file below {inputs}", Exit.USAGE)
-    with report.progress(len(files)) as (say, advance):
-        story = tell(files, say, advance)
+    try:
+        with report.progress(len(files)) as (say, advance):
+            story = tell(files, say, advance)
+    except KeyboardInterrupt:
+        render.say("interrupted; its processes and its directory are gone")
+        raise
     proof = prove(story)
     if is_json:
         render.show_json({**proof._asdict(), "holds": proof.holds})

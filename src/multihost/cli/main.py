@@ -98,6 +98,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]  # a bar in ASCII is "?"
     try:
         result: Any = cli.main(args=arguments, prog_name=_program(), standalone_mode=False)
         sys.stdout.flush()
@@ -111,7 +112,9 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_for(error)
     except MultihostError as error:
-        click.echo(f"multihost: {error}", err=True)
+        from multihost.cli import render
+
+        render.complain(f"multihost: {error}")
         return exit_for(error)
     return result if isinstance(result, int) else 0
 

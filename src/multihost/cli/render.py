@@ -146,6 +146,18 @@ def say(message: str) -> None:
     click.echo(message, err=True)
 
 
+def complain(message: str) -> None:
+    """An error, on stderr; broken between words where a person reads it."""
+    import textwrap
+
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        message = textwrap.fill(
+            message, width, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
+        )
+    say(message)
+
+
 def tell(message: str) -> None:
     """A message of a process that runs on, whether or not anybody reads it."""
     with contextlib.suppress(OSError):

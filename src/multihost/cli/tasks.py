@@ -163,8 +163,7 @@ def what_went_wrong(task: Row, names: dict[int, str]) -> list[str]:
     if not attempts:
         return ["nothing is known of its attempts"]
     last = attempts[-1]
-    lines = [_headline(last)]
-    lines += [line for certificate in last["certificates"] for line in _certificate(certificate)]
+    lines = _deaths(last) or [_headline(last)]
     at = _worker(last["worker"], names)
     times = f"after {render.many(len(attempts), 'attempt')}" if len(attempts) > 1 else ""
     where = f"on {at}" if at != "-" else ""
@@ -181,19 +180,21 @@ def _headline(attempt: Row) -> str:
     return error or first or attempt["ending"].replace("_", " ")
 
 
+def _deaths(attempt: Row) -> list[str]:
+    """The death certificates of an attempt, which say more than its message."""
+    return [line for certificate in attempt["certificates"] for line in _certificate(certificate)]
+
+
 def _certificate(certificate: Row) -> list[str]:
     """A death certificate in two lines: how it died, and what it said last."""
     code = certificate.get("exit_code")
-    parts = [f"process {certificate.get('pid', '?')} died: {_death(code)}"]
+    parts = [f"process {certificate.get('pid', '?')} {_death(code)}"]
     if certificate.get("is_out_of_memory"):
-        parts.append("out of memory")
-    if certificate.get("run_s"):
-        parts.append(f"after {render.duration(certificate['run_s'])}")
+        parts.append("because memory ran out")
+    parts.append(f"after {render.duration(certificate.get('run_s', 0.0))}")
     if certificate.get("peak_memory_bytes"):
-        parts.append(f"peak memory {render.size(certificate['peak_memory_bytes'])}")
-    if certificate.get("worker"):
-        parts.append(f"on {certificate['worker']}")
-    lines = [", ".join(parts)]
+        parts.append(f"with {render.size(certificate['peak_memory_bytes'])} at most")
+    lines = [" ".join(parts)]
     tail = certificate.get("output_tail", "").strip()
     if tail:
         lines.append(f"last output: {render.shorten(tail.splitlines()[-1], 200)}")
@@ -202,13 +203,13 @@ def _certificate(certificate: Row) -> list[str]:
 
 def _death(code: int | None) -> str:
     if code is None:
-        return "nobody saw how"
+        return "died unseen"
     if code >= 0:
-        return f"exit code {code}"
+        return f"ended by itself with exit code {code}"
     try:
-        return f"signal {-code} ({signal.Signals(-code).name})"
+        return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
-        return f"signal {-code}"
+        return f"was killed by signal {-code}"
 
 
 def _facts(row: Row, names: dict[int, str]) -> list[str]:
@@ -229,9 +230,7 @@ def _show_attempt(at: int, attempt: Row, names: dict[int, str]) -> None:
     place = f" on {where}" if where != "-" else ""
     render.show(f"\nattempt {at}: {ending}{place}, {when}")
     text = attempt["traceback"].rstrip() or _headline(attempt)
-    lines = text.splitlines()
-    lines += [line for certificate in attempt["certificates"] for line in _certificate(certificate)]
-    for line in lines:
+    for line in _deaths(attempt) or text.splitlines():
         render.show(f"  {line}")
 
 

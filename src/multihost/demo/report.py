@@ -84,9 +84,9 @@ def _totals(results: list[Measures]) -> str:
     documented = sum(result.documented for result in results) / max(1, named)
     unread = sum(not result.is_python for result in results)
     return (
-        f"In all {count(len(results))} files, {count(lines)} lines, {count(comments)} comments, "
-        f"{count(named)} functions and classes\n({documented:.0%} with a docstring); "
-        f"{count(unread)} of the files don't parse."
+        f"In all: {count(len(results))} files ({count(unread)} don't parse), {count(lines)} lines, "
+        f"{count(comments)} comments;\n{count(named)} functions and classes, "
+        f"{documented:.0%} of them with a docstring."
     )
 
 
