@@ -26,7 +26,7 @@ from multihost.client.packing import as_payload, pack_call, pack_items
 from multihost.context import cpu_count
 from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.core.outcome import Ending
-from multihost.errors import PayloadError, TaskCrashed, UnreadableResult
+from multihost.errors import MissingModule, PayloadError, TaskCrashed, UnreadableResult
 
 _executors: "weakref.WeakSet[Executor]" = weakref.WeakSet()
 _is_exiting = False
@@ -187,10 +187,12 @@ class Executor(concurrent.futures.Executor):
 
     def _notice_unrunnable(self, payload: bytes) -> None:
         """If an initializer failed, no task of this executor can ever run."""
-        reason = failure_of(Ending.UNRUNNABLE, payload).message
-        if self._has_initializer and "initializer" in reason and not self._broken:
+        failure = failure_of(Ending.UNRUNNABLE, payload)
+        if self._has_initializer and "initializer" in failure.message and not self._broken:
+            reason = f"{failure.message} ({failure.type_name})"
             self._broken = f"a process of this executor could not start: {reason}"
-            logging.getLogger("concurrent.futures").critical("%s", self._broken)
+            logger = logging.getLogger("concurrent.futures")
+            logger.critical("%s\n%s", self._broken, failure.traceback)
             self._crew.close(self._broken)
 
     def __del__(self) -> None:
@@ -229,14 +231,18 @@ class ExecutorFuture(RunningFuture):
 
     def _decode(self, ending: Ending, payload: bytes) -> Decoded:
         is_ok, value = decode(ending, payload, _remote_traceback)
-        return Decoded(is_ok, value if is_ok else _as_standard(value))
+        if not is_ok:
+            value = _as_standard(value, is_broken=ending is Ending.UNRUNNABLE)
+        return Decoded(is_ok, value)
 
 
-def _as_standard(error: BaseException) -> BaseException:
+def _as_standard(error: BaseException, *, is_broken: bool = False) -> BaseException:
     """The exception that ``concurrent.futures`` would have: a broken pool, or pickle's own."""
     standard: BaseException
     if isinstance(error, (TaskCrashed, UnreadableResult)):
         standard = BrokenProcessPool(str(error))
+    elif is_broken and not isinstance(error, MissingModule):
+        standard = BrokenProcessPool(f"the worker could not even begin the call: {error!r}")
     elif type(error).__name__ == "MaybeEncodingError":
         standard = PayloadError(str(error), "result")
     else:
