@@ -19,7 +19,8 @@ from pathlib import Path
 
 from multihost.runtime import loop
 from multihost.server.app import Server, ServerOptions
-from multihost.worker.worker import Worker, WorkerOptions
+from multihost.worker.options import WorkerOptions
+from multihost.worker.worker import Worker
 
 OPTIONS_VARIABLE = "MULTIHOST_EMBEDDED"
 

@@ -15,7 +15,7 @@ class AnnouncingWorker(Worker):
         queues = ", ".join(self.options.queues) or "every queue"
         render.tell(
             f"worker {self.name} is connected to {self.peer.url}: "
-            f"{render.many(self.slots, 'slot')}, {queues}"
+            f"{render.many(self.roster.slots, 'slot')}, {queues}"
         )
         super().connected(welcome)
 

@@ -11,7 +11,7 @@ from multihost.cli.exits import Exit
 from multihost.cli.options import find_server, server_options
 
 if TYPE_CHECKING:
-    from multihost.worker.worker import WorkerOptions
+    from multihost.worker.options import WorkerOptions
 
 
 @click.command(
@@ -43,7 +43,7 @@ def worker(
     """Start a worker: it takes tasks and runs them, each slot in a process of its own."""
     target = find_server(url, key_file)
     from multihost.runtime import loop
-    from multihost.worker.worker import WorkerOptions
+    from multihost.worker.options import WorkerOptions
 
     options = WorkerOptions(
         urls=target.urls,

@@ -25,11 +25,17 @@ class WorkerBlobs:
         self._parts: dict[bytes, bytearray] = {}
         self._sending: dict[bytes, tuple[bytes, list[Callable[[str | None], None]]]] = {}
 
-    def get(self, digest: bytes, then: Waiter) -> None:
-        """Call ``then`` with the blob, at once if it is here; with None if there is none."""
+    def cached(self, digest: bytes) -> bytes | None:
+        """The blob, if it is here."""
         data = self._cache.get(digest)
         if data is not None:
             self._cache.move_to_end(digest)
+        return data
+
+    def get(self, digest: bytes, then: Waiter) -> None:
+        """Call ``then`` with the blob, at once if it is here; with None if there is none."""
+        data = self.cached(digest)
+        if data is not None:
             then(data)
             return
         waiters = self._waiting.setdefault(digest, [])

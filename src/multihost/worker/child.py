@@ -20,23 +20,22 @@ from multihost.worker import output
 from multihost.worker.frames import (
     CANCEL,
     CONTEXT,
-    DIGEST_BYTES,
     DONE,
     DONE_HEAD,
-    FUNCTION,
+    FUNCTIONS,
     GIVE_BACK,
     RETURNED,
     STYLES,
     TASK,
+    TASK_HEAD,
     FrameBuffer,
     pack,
     write_all,
 )
 
 READ_BYTES = 1 << 18
-FUNCTIONS = 256
-"""Functions kept unpickled."""
 OK, RAISED, CANCELLED, UNRUNNABLE = 0, 1, 5, 7  # core.outcome.Ending, without its imports
+MAIN = b"__main__"
 INTERRUPT = getattr(signal, "SIGUSR1", None)
 
 
@@ -58,7 +57,6 @@ class Inbox:
         self._tasks: deque[tuple[int, int, bytes]] = deque()
         self._lock = threading.Lock()
         self._is_reading = False
-        self.blobs: OrderedDict[bytes, bytes] = OrderedDict()
         self.context: bytes | None = None
 
     def next(self) -> tuple[int, int, bytes] | None:
@@ -94,8 +92,6 @@ class Inbox:
         for kind, first, second, payload in self._frames.feed(data):
             if kind == TASK:
                 self._tasks.append((first, second, payload))
-            elif kind == FUNCTION:
-                self.blobs[payload[:DIGEST_BYTES]] = payload[DIGEST_BYTES:]
             elif kind == CONTEXT:
                 self.context = payload
 
@@ -113,7 +109,6 @@ class Child:
         self._token = 0
         self._main = threading.get_ident()
         self._initializer_failure: bytes | None = None
-        self._interrupted = False
 
     @property
     def current(self) -> tuple[int, int]:
@@ -133,13 +128,7 @@ class Child:
                 context, inbox.context = inbox.context, None
                 self._initialize(context)
             began = time.perf_counter()
-            self._current, self._token = task, token
-            try:
-                ending, data = self._attempt(payload)
-            except TaskInterrupted:
-                ending, data = CANCELLED, b""
-            finally:
-                self._current = 0
+            ending, data = self._run(task, token, payload)
             output.flush()
             run_s = time.perf_counter() - began
             send(DONE, task, token, DONE_HEAD.pack(ending, run_s) + data)
@@ -151,18 +140,31 @@ class Child:
 
     # running -------------------------------------------------------------------------
 
+    def _run(self, task: int, token: int, payload: bytes) -> tuple[int, bytes]:
+        """Ending and payload of a task, even if it is interrupted at the last moment."""
+        try:
+            try:
+                self._current, self._token = task, token
+                return self._attempt(payload)
+            finally:
+                self._current = 0
+        except TaskInterrupted:
+            self._current = 0
+            return CANCELLED, b""
+
     def _attempt(self, payload: bytes) -> tuple[int, bytes]:
         if self._initializer_failure is not None:
             return UNRUNNABLE, self._initializer_failure
-        style = STYLES[payload[0]]
-        digest = payload[1 : 1 + DIGEST_BYTES]
-        data = payload[1 + DIGEST_BYTES :]
+        number, digest, size = TASK_HEAD.unpack_from(payload)
+        style = STYLES[number]
+        at = TASK_HEAD.size + size
+        data = payload[at:]
         if style == "command":
             from multihost.worker.command import run_command
 
             return run_command(data)
         try:
-            function = self._function(digest)
+            function = self._function(digest, payload[TASK_HEAD.size : at])
             arguments = pickle.loads(data)
         except Exception as error:  # whatever users' reducers raise
             return UNRUNNABLE, _failure(error, UNRUNNABLE)
@@ -185,13 +187,16 @@ class Child:
 
             return RAISED, _failure(MaybeEncodingError(error, result), RAISED)
 
-    def _function(self, digest: bytes) -> Any:
-        function = self._functions.get(digest)
+    def _function(self, digest: bytes, data: bytes) -> Any:
+        """The function, unpickled once; least recently used ones are forgotten as by the agent."""
+        functions = self._functions
+        function = functions.get(digest)
         if function is None:
-            function = pickle.loads(self.inbox.blobs[digest])
-            self._functions[digest] = function
-            if len(self._functions) > FUNCTIONS:
-                self._functions.popitem(last=False)
+            function = functions[digest] = pickle.loads(data)
+            if len(functions) > FUNCTIONS:
+                functions.popitem(last=False)
+        else:
+            functions.move_to_end(digest)
         return function
 
     def _initialize(self, context: bytes) -> None:
@@ -203,7 +208,8 @@ class Child:
             function, arguments = pickle.loads(call)
             function(*arguments)
         except BaseException as error:  # told to whoever wanted a task run here
-            self._initializer_failure = _failure(error, UNRUNNABLE, depth=1)
+            what = "the initializer failed: "
+            self._initializer_failure = _failure(error, UNRUNNABLE, depth=1, what=what)
 
     # the control thread ------------------------------------------------------------------
 
@@ -231,19 +237,27 @@ class Child:
 
 
 def dumps(value: Any) -> bytes:
-    """Pickle a result; by value what came by value."""
+    """Pickle a result as the standard library does, but what came from ``__main__`` by value.
+
+    A lambda of an imported module stays the error that it is there.
+    """
     try:
         data = pickle.dumps(value, 5)
-    except Exception:  # cloudpickle can do more; if it can't, its error is the better one
-        data = None
-    if data is None or b"__main__" in data:
+    except Exception as error:  # whatever users' reducers raise
         import cloudpickle
 
         data = cloudpickle.dumps(value, 5)
+        if MAIN not in data:
+            raise error from None
+    else:
+        if MAIN in data:
+            import cloudpickle
+
+            data = cloudpickle.dumps(value, 5)
     return data
 
 
-def _failure(error: BaseException, ending: int, depth: int = 0) -> bytes:
+def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") -> bytes:
     """Failure in a form that others can read without unpickling."""
     import traceback
 
@@ -268,7 +282,7 @@ def _failure(error: BaseException, ending: int, depth: int = 0) -> bytes:
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    return encode_failure(Failure(Ending(ending), name, message, text, exception))
+    return encode_failure(Failure(Ending(ending), name, what + message, text, exception))
 
 
 def _name_process(name: str) -> None:

@@ -13,12 +13,10 @@ HEADER = struct.Struct("<IBQQ")
 """Payload size in bytes, kind, and two numbers, most often task and token."""
 
 # agent to child
-FUNCTION = 1
-"""A function's pickle behind its digest."""
 CONTEXT = 2
 """The name of the pool that the child serves, NUL, the pickled initializer call."""
 TASK = 3
-"""Style, digest of the function, and the payload."""
+"""Style, digest and perhaps pickle of the function, and the payload."""
 
 # agent to child, on the control pipe
 GIVE_BACK = 10
@@ -35,6 +33,12 @@ RETURNED = 22
 """Numbers of tasks that will not be begun."""
 
 DIGEST_BYTES = 32
+NO_FUNCTION = bytes(DIGEST_BYTES)
+"""In place of a digest: a command has no function."""
+FUNCTIONS = 256
+"""Functions that a child keeps; both ends forget the least recently used one."""
+TASK_HEAD = struct.Struct("<B32sI")
+"""Style, digest, size of the function's pickle (0: the child has it)."""
 DONE_HEAD = struct.Struct("<Bd")
 STYLES = ("call", "map", "starmap", "command")
 
@@ -42,6 +46,15 @@ STYLES = ("call", "map", "starmap", "command")
 def pack(kind: int, first: int, second: int, payload: bytes = b"") -> bytes:
     """Bytes of a frame."""
     return HEADER.pack(len(payload), kind, first, second) + payload
+
+
+def pack_task(
+    lease: tuple[int, int], style: str, digest: bytes, function: bytes, payload: bytes
+) -> bytes:
+    """Bytes of a TASK frame; ``lease`` is task and token."""
+    head = TASK_HEAD.pack(STYLES.index(style), digest, len(function))
+    size = len(head) + len(function) + len(payload)
+    return b"".join((HEADER.pack(size, TASK, *lease), head, function, payload))
 
 
 def write_all(descriptor: int, data: bytes) -> None:

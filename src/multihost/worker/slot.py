@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from multihost.core.job import Context
 from multihost.runtime import clock
 from multihost.wire import message as m
 from multihost.worker import frames
+from multihost.worker.work import Work
 
 READ_BYTES = 1 << 20
 REAP_S = 0.01
@@ -23,33 +25,12 @@ TAIL_BYTES = 4096
 """Of what a child printed last, kept for its death certificate."""
 
 
-@dataclass(slots=True, eq=False)
-class Work:
-    """A leased task at this worker."""
-
-    grant: m.Grant
-    job: m.JobInfo
-    payload: bytes | None
-    """None while its blob is on the way."""
-    slot: "Slot | None" = None
-    timer: asyncio.TimerHandle | None = None
-    is_timed_out: bool = False
-    is_revoked: bool = False
-    output_bytes: int = 0
-
-    @property
-    def held(self) -> m.Held:
-        """The lease's name."""
-        return m.Held(self.grant.task, self.grant.token)
-
-    @property
-    def context(self) -> str | None:
-        """The pool whose own children it needs."""
-        return self.job.context.uid if self.job.context is not None else None
-
-
 class SlotOwner(Protocol):
     """Who is told what a slot does. Calls come from the event loop."""
+
+    def slot_began(self, slot: "Slot", work: Work) -> None:
+        """A work is now the first of the slot's: it is being run."""
+        ...
 
     def slot_done(self, slot: "Slot", work: Work, ending: int, run_s: float, data: bytes) -> None:
         """The first of the slot's works has ended."""
@@ -63,8 +44,8 @@ class SlotOwner(Protocol):
         """A work printed something."""
         ...
 
-    def slot_died(self, slot: "Slot", death: "Death") -> None:
-        """The process is gone."""
+    def slot_died(self, slot: "Slot", fed: list[Work], death: "Death") -> None:
+        """The process is gone; ``fed`` is what it had, the first of it running."""
         ...
 
 
@@ -93,7 +74,7 @@ class Slot:
     """A child process with what was fed to it; the first of ``fed`` is running.
 
     Invariant: every work that was fed comes back exactly once: done, returned,
-    or in ``fed`` when ``slot_died`` is called.
+    or with ``slot_died``.
     """
 
     def __init__(self, owner: SlotOwner, setup: ChildSetup) -> None:
@@ -110,16 +91,12 @@ class Slot:
         """Killed by us, so its death is no mystery."""
         self.is_asked_back = False
         self.tail = bytearray()
-        self._known: set[bytes] = set()
+        self._known: OrderedDict[bytes, None] = OrderedDict()
+        """Functions that the child surely has, least recently used first."""
         self._loop = asyncio.get_running_loop()
         self._buffer = frames.FrameBuffer()
         self._unwritten = bytearray()
         self._start(setup)
-
-    @property
-    def is_idle(self) -> bool:
-        """Whether it runs nothing and may be fed."""
-        return not self.fed and not self.is_retiring
 
     def runs_s(self, now: float) -> float:
         """For how long the current work has been running."""
@@ -129,36 +106,29 @@ class Slot:
 
     def feed(self, work: Work, function: bytes | None) -> None:
         """Give it a work; ``function`` is the pickle, if it was not given before."""
-        if not self.fed:
-            self.began_at = clock.mono()
         work.slot = self
         self.fed.append(work)
         self.served += 1
-        digest = work.job.function or bytes(frames.DIGEST_BYTES)
-        parts = []
-        if function is not None and digest not in self._known:
-            self._known.add(digest)
-            parts.append(frames.pack(frames.FUNCTION, 0, 0, digest + function))
+        digest = work.job.function or frames.NO_FUNCTION
+        self._known[digest] = None
+        self._known.move_to_end(digest)
+        if len(self._known) > frames.FUNCTIONS:
+            self._known.popitem(last=False)
         assert work.payload is not None
-        head = bytes((frames.STYLES.index(work.job.style),)) + digest
-        size = len(head) + len(work.payload)
-        grant = work.grant
-        parts += [
-            frames.HEADER.pack(size, frames.TASK, grant.task, grant.token),
-            head,
-            work.payload,
-        ]
-        self._write(b"".join(parts))
+        self._write(
+            frames.pack_task(work.lease, work.job.style, digest, function or b"", work.payload)
+        )
+        if len(self.fed) == 1:
+            self._began()
 
     def knows(self, digest: bytes) -> bool:
         """Whether the child has this function."""
         return digest in self._known
 
-    def serve_context(self, context: m.JobInfo, initializer: bytes) -> None:
+    def serve_context(self, context: Context, initializer: bytes) -> None:
         """Make it a child of a pool, before its first task."""
-        assert context.context is not None
-        self.context = context.context.uid
-        name = (context.context.name or "Worker").encode()
+        self.context = context.uid
+        name = (context.name or "Worker").encode()
         payload = name + b"-%d" % self.pid + b"\0" + initializer
         self._write(frames.pack(frames.CONTEXT, 0, 0, payload))
 
@@ -273,12 +243,19 @@ class Slot:
             return
         self._printed()
         work = self.fed.popleft()
-        self.began_at = clock.mono()
+        if self.fed:
+            self._began()
         ending, run_s = frames.DONE_HEAD.unpack_from(payload)
         self.owner.slot_done(self, work, ending, run_s, payload[frames.DONE_HEAD.size :])
 
+    def _began(self) -> None:
+        self.began_at = clock.mono()
+        self.owner.slot_began(self, self.fed[0])
+
     def _returned(self, payload: bytes) -> None:
         self.is_asked_back = False
+        # A function may have come with a task that was returned unseen.
+        self._known.clear()
         numbers = {
             int.from_bytes(payload[at : at + 8], "little") for at in range(0, len(payload), 16)
         }
@@ -324,7 +301,10 @@ class Slot:
         # Whatever it had started and left behind goes with it.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        self.owner.slot_died(self, Death(status, usage, self.runs_s(clock.mono())))
+        death = Death(status, usage, self.runs_s(clock.mono()))
+        fed = list(self.fed)
+        self.fed.clear()
+        self.owner.slot_died(self, fed, death)
 
     def _close_tasks(self) -> None:
         if self._tasks >= 0:

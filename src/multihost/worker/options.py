@@ -1,0 +1,42 @@
+"""What a worker is started with, and the graces and limits it keeps."""
+
+from dataclasses import dataclass
+
+DRAIN_S = 30.0
+"""How long running tasks may go on after the first SIGTERM."""
+INTERRUPT_S = 1.0
+"""Time between raising in a task's code and SIGTERM to its process."""
+TERMINATE_S = 2.0
+"""Time between SIGTERM and SIGKILL."""
+TASK_OUTPUT_BYTES = 1 << 20
+"""What is sent of one task's output; the rest is dropped, with a notice."""
+UNSETTLED_BYTES = 64 << 20
+"""Outcomes not settled yet, above which no more tasks are asked for."""
+QUICK_RESPAWNS = 2
+"""Children that may die in a row, before they have done anything, and are replaced at once."""
+RESPAWN_S = 0.5
+"""Pause before the next is started, times the number of such deaths."""
+MAX_RESPAWN_S = 10.0
+
+
+@dataclass(slots=True)
+class WorkerOptions:
+    """What a worker is started with."""
+
+    urls: tuple[str, ...]
+    """Addresses of the server, or of servers over the same store, tried in turn."""
+    key: bytes
+    slots: int = 1
+    name: str = ""
+    """Empty: host and process id."""
+    queues: tuple[str, ...] = ()
+    """Empty: every queue."""
+    tags: tuple[str, ...] = ()
+    is_elastic: bool = False
+    """Whether the server may ask for more slots."""
+    sys_path: tuple[str, ...] = ()
+    """Appended to the children's: where the modules beside the user's program are."""
+    cwd: str | None = None
+    argv: tuple[str, ...] = ()
+    """The children's ``sys.argv``."""
+    grace_s: float = DRAIN_S

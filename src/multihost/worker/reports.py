@@ -1,0 +1,70 @@
+"""What a worker writes about attempts that went wrong: failures in words and fields."""
+
+import signal
+import socket
+
+import msgspec
+
+from multihost.core.ids import task_name
+from multihost.core.outcome import Certificate, Ending, Failure, decode_failure, encode_failure
+from multihost.worker.slot import Death, Slot
+from multihost.worker.work import Work
+
+TAIL_LINES = 20
+
+
+def death(work: Work, slot: Slot, death: Death, worker: str, *, is_out_of_memory: bool) -> Failure:
+    """The process died under the task."""
+    certificate = Certificate(
+        worker,
+        socket.gethostname(),
+        slot.pid,
+        death.exit_code,
+        is_out_of_memory,
+        death.run_s,
+        death.peak_memory_bytes,
+        "\n".join(slot.tail.decode(errors="replace").splitlines()[-TAIL_LINES:]),
+    )
+    text = f"task {task_name(work.grant.task)}: {describe(certificate)}"
+    return Failure(Ending.CRASHED, "TaskCrashed", text, worker=worker, certificates=(certificate,))
+
+
+def timeout(work: Work, worker: str) -> Failure:
+    """The task ran too long."""
+    text = (
+        f"task {task_name(work.grant.task)} ran longer than its timeout of "
+        f"{work.job.timeout_s:g} s and was ended"
+    )
+    return Failure(Ending.TIMED_OUT, "TaskTimeout", text, worker=worker)
+
+
+def lost_blob(what: str, worker: str) -> Failure:
+    """A blob that the task needs is gone from the server."""
+    text = f"{what} is not on the server any more; submit it again"
+    return Failure(Ending.UNRUNNABLE, "PayloadError", text, worker=worker)
+
+
+def unstored_result(reason: str, worker: str) -> Failure:
+    """The server did not take the result."""
+    return Failure(Ending.UNRUNNABLE, "PayloadError", f"the result: {reason}", worker=worker)
+
+
+def signed(failure: bytes, worker: str) -> bytes:
+    """A child's failure with the worker's name on it."""
+    return encode_failure(msgspec.structs.replace(decode_failure(failure), worker=worker))
+
+
+def describe(certificate: Certificate) -> str:
+    """A death certificate as a sentence."""
+    code = certificate.exit_code
+    if certificate.is_out_of_memory:
+        cause = "was killed because memory ran out"
+    elif code is not None and code < 0:
+        cause = f"was killed by {signal.Signals(-code).name}"
+    else:
+        cause = f"ended by itself with exit code {code}"
+    megabytes = certificate.peak_memory_bytes / 1e6
+    return (
+        f"its process {certificate.pid} on {certificate.host} {cause} after "
+        f"{certificate.run_s:.1f} s, with {megabytes:.0f} MB of memory at most"
+    )

@@ -1,0 +1,236 @@
+"""The worker's slots, and which work goes into which.
+
+Works wait in the backlog until a slot is free for them. Tiny ones are fed
+ahead, into the pipe of a busy slot; what then sits behind a long one is taken
+back. A child that has served one pool is never used for another.
+"""
+
+import asyncio
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from multihost.runtime import clock
+from multihost.worker import feed
+from multihost.worker.options import (
+    INTERRUPT_S,
+    MAX_RESPAWN_S,
+    QUICK_RESPAWNS,
+    RESPAWN_S,
+    TERMINATE_S,
+)
+from multihost.worker.slot import ChildSetup, Slot, SlotOwner
+from multihost.worker.work import Work
+
+FindFunction = Callable[[Work, bytes], bytes | None]
+"""A blob if it is here; else None, and the work was told to wait for it."""
+
+
+class Roster:
+    """The slots and the backlog.
+
+    Invariant: a work is in the backlog, or fed to exactly one slot, or neither
+    because its owner waits for a blob of it.
+    """
+
+    def __init__(self, owner: SlotOwner, slots: int, setup: ChildSetup, find: FindFunction) -> None:
+        """Start ``slots`` children that report to ``owner``."""
+        self.owner = owner
+        self.slots = slots
+        self.pace = feed.Pace()
+        self.backlog: deque[Work] = deque()
+        self.children: list[Slot] = []
+        self._setup = setup
+        self._find = find
+        self._retired: set[Slot] = set()
+        self._deaths_in_a_row = 0
+        self._is_closed = False
+        self._loop = asyncio.get_running_loop()
+        self.fill()
+
+    # feeding ---------------------------------------------------------------------------
+
+    def feed(self) -> None:
+        """Give the backlog to idle slots, then feed tiny tasks ahead."""
+        ahead = self.pace.ahead
+        backlog = self.backlog
+        skipped: list[Work] = []
+        while backlog:
+            work = backlog.popleft()
+            slot = self._slot_for(work, ahead)
+            if slot is not None:
+                self._start(slot, work)
+                continue
+            skipped.append(work)
+            if work.context is None and work.job.width is None:
+                break  # nor is there a slot for the others like it
+        backlog.extendleft(reversed(skipped))
+
+    def _slot_for(self, work: Work, ahead: int) -> Slot | None:
+        if work.job.context is not None or work.job.width is not None:
+            return self._pool_slot_for(work, ahead)
+        best: Slot | None = None
+        for slot in self.children:
+            if slot.context is None and not slot.is_asked_back:
+                if not slot.fed:
+                    return slot
+                if best is None or len(slot.fed) < len(best.fed):
+                    best = slot
+        other = self._make_way()
+        if other is not None:
+            return other
+        if best is not None and len(best.fed) <= ahead and work.job.timeout_s is None:
+            return best
+        return None
+
+    def _pool_slot_for(self, work: Work, ahead: int) -> Slot | None:
+        """A slot for a task of a pool that has children of its own, or a limited width."""
+        context, width = work.context, work.job.width
+        own = [slot for slot in self.children if slot.context == context]
+        busy = [
+            slot
+            for slot in own
+            if slot.fed and (context is not None or slot.fed[0].job.number == work.job.number)
+        ]
+        if width is None or len(busy) < width:
+            for slot in own:
+                if not slot.fed:
+                    return slot
+            for slot in self.children:
+                if slot.served == 0 and slot.context is None:
+                    return slot
+            other = self._make_way()
+            if other is not None:
+                return other
+        if ahead and context is None and work.job.timeout_s is None and busy:
+            best = min(busy, key=lambda slot: len(slot.fed))
+            if len(best.fed) <= ahead and not best.is_asked_back:
+                return best
+        return None
+
+    def _make_way(self) -> Slot | None:
+        """A fresh child in place of an idle one that has served another pool."""
+        for slot in self.children:
+            if not slot.fed:
+                return self.replace(slot)
+        return None
+
+    def _start(self, slot: Slot, work: Work) -> None:
+        function = work.job.function
+        data = None
+        if function is not None and not slot.knows(function):
+            data = self._find(work, function)
+            if data is None:
+                return
+        context = work.job.context
+        if context is not None and slot.context is None:
+            initializer: bytes | None = b""
+            if context.initializer is not None:
+                initializer = self._find(work, context.initializer)
+            if initializer is None:
+                return
+            slot.serve_context(context, initializer)
+        slot.feed(work, data)
+        if context is not None and context.max_tasks and slot.served >= context.max_tasks:
+            self.replace(slot)
+
+    def look(self) -> list[Work]:
+        """Take back what sits behind long tasks; return what nobody here gets to soon.
+
+        Called every ``feed.STUCK_S`` while something waits.
+        """
+        now = clock.mono()
+        for slot in self.children:
+            if len(slot.fed) > 1 and slot.runs_s(now) > feed.STUCK_S:
+                self.pace.slow_down(slot.runs_s(now))
+                slot.ask_back()
+        if not self.backlog or any(not slot.fed for slot in self.children):
+            return []
+        shortest_s = min((slot.runs_s(now) for slot in self.children), default=0.0)
+        if shortest_s <= feed.HOARD_S:
+            return []
+        self.pace.slow_down(shortest_s)
+        return list(self.backlog)
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether ``look`` may have something to do."""
+        return bool(self.backlog) or any(len(slot.fed) > 1 for slot in self.children)
+
+    def put_back(self, works: Iterable[Work]) -> None:
+        """Works that were fed come first again."""
+        self.backlog.extendleft(reversed(list(works)))
+
+    def ask_back(self) -> None:
+        """Ask every child for what it has not begun."""
+        for slot in self._everyone():
+            if len(slot.fed) > 1:
+                slot.ask_back()
+
+    # ending works ------------------------------------------------------------------------
+
+    def end(self, work: Work) -> None:
+        """End a work that was fed: raise in its code, then SIGTERM, then SIGKILL."""
+        slot = work.slot
+        if slot is None or work not in slot.fed:
+            return
+        if slot.fed[0] is not work:
+            slot.ask_back()
+            return
+        slot.interrupt(work)
+        self._loop.call_later(INTERRUPT_S, self._insist, slot, work, signal.SIGTERM)
+        self._loop.call_later(INTERRUPT_S + TERMINATE_S, self._insist, slot, work, signal.SIGKILL)
+
+    def _insist(self, slot: Slot, work: Work, number: signal.Signals) -> None:
+        if slot.fed and slot.fed[0] is work:
+            slot.signal(number)
+
+    # children ------------------------------------------------------------------------------
+
+    def replace(self, slot: Slot) -> Slot | None:
+        """Retire a child, if it is not already, and start a fresh one in its place."""
+        if slot not in self.children:
+            return None
+        slot.retire()
+        self.children.remove(slot)
+        self._retired.add(slot)
+        fresh = Slot(self.owner, self._setup)
+        self.children.append(fresh)
+        return fresh
+
+    def died(self, slot: Slot) -> None:
+        """A child is gone: start another, after a pause if they die as soon as they start."""
+        self._retired.discard(slot)
+        if slot not in self.children:
+            return
+        self.children.remove(slot)
+        self._deaths_in_a_row = 0 if slot.served else self._deaths_in_a_row + 1
+        if self._deaths_in_a_row > QUICK_RESPAWNS:
+            pause_s = min(MAX_RESPAWN_S, RESPAWN_S * self._deaths_in_a_row)
+            self._loop.call_later(pause_s, self.fill)
+        else:
+            self.fill()
+
+    def resize(self, slots: int) -> None:
+        """Have so many slots; of too many, the idle ones go."""
+        self.slots = slots
+        for slot in self.children[slots:]:
+            if not slot.fed:
+                slot.retire()
+                self.children.remove(slot)
+                self._retired.add(slot)
+        self.fill()
+
+    def fill(self) -> None:
+        """Start the children that are missing."""
+        while not self._is_closed and len(self.children) < self.slots:
+            self.children.append(Slot(self.owner, self._setup))
+
+    def close(self) -> None:
+        """Kill every child."""
+        self._is_closed = True
+        for slot in self._everyone():
+            slot.signal(signal.SIGKILL)
+
+    def _everyone(self) -> list[Slot]:
+        return [*self.children, *self._retired]
