@@ -1,0 +1,149 @@
+"""The native clients on a real server with real workers."""
+
+import asyncio
+import concurrent.futures
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from multihost import AsyncClient, Client, errors
+from multihost.testing import Cluster, wait_until
+
+HERE = [str(Path(__file__).parent)]  # the workers import this module from there
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(workers=2, slots=2, python_path=HERE) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster) -> Iterator[Client]:
+    with Client(cluster.url, cluster.key) as client:
+        yield client
+
+
+def triple(x):
+    return 3 * x
+
+
+def note(path, x):
+    with Path(path).open("a") as file:
+        file.write(f"{x}\n")
+    return x
+
+
+def fail_until(path, times):
+    with Path(path).open("a+") as file:
+        file.write("x")
+        file.seek(0)
+        if len(file.read()) <= times:
+            raise LookupError("not yet")
+    return "now"
+
+
+def test_submit_map_and_futures(client):
+    futures = [client.submit(triple, i) for i in range(100)]
+    assert {f.result() for f in concurrent.futures.as_completed(futures, 30)} == set(
+        range(0, 300, 3)
+    )
+    assert list(client.map(triple, range(2000))) == [3 * i for i in range(2000)]
+    got = client.map(pow, range(300), range(300), ordered=False, chunksize=10)
+    assert sorted(got) == sorted(i**i for i in range(300))
+
+
+def test_a_command_gives_its_exit_code(client):
+    assert client.command([sys.executable, "-c", "raise SystemExit(7)"]).result(30) == 7
+    assert client.command(["cat"], stdin=b"words").result(30) == 0
+    missing = client.command(["/no/such/program"])
+    with pytest.raises(errors.TaskError, match="/no/such/program"):
+        missing.result(30)
+
+
+def test_a_timeout_ends_the_task(client):
+    future = client.options(timeout_s=0.2).submit(time.sleep, 3600)
+    with pytest.raises(errors.TaskTimeout):
+        future.result(30)
+
+
+def test_a_task_is_tried_as_often_as_asked(client, tmp_path):
+    view = client.options(max_attempts=3)
+    assert view.submit(fail_until, str(tmp_path / "tries"), 2).result(60) == "now"
+
+
+def test_cancel_ends_a_running_task(client, cluster):
+    future = client.submit(time.sleep, 3600)
+    wait_until(lambda: any(job["running"] for job in cluster.get("/api/jobs?state=open")))
+    assert future.cancel()
+    wait_until(lambda: not any(job["running"] for job in cluster.get("/api/jobs?state=open")))
+
+
+def test_jobs_are_listed_and_cancelled_by_name(client):
+    results = client.map(time.sleep, [3600] * 4, name="long one")
+    with pytest.raises(errors.TimeoutError):
+        results.next(0.1)
+    job = next(job for job in client.jobs("open") if job["name"] == "long one")
+    client.cancel(job["job"])
+    with pytest.raises(errors.TaskCancelled):
+        results.next(30)
+    with pytest.raises(errors.BadRequest, match="no job"):
+        client.cancel("nothing of that name")
+
+
+def test_a_named_map_outlives_its_client(cluster, tmp_path):
+    log = str(tmp_path / "log")
+    with Client(cluster.url, cluster.key) as first:
+        results = first.map(note, [log] * 50, range(50), name="run-7")
+        assert next(results) == 0
+    with Client(cluster.url, cluster.key) as second:
+        again = second.map(note, [log] * 50, range(50), name="run-7")
+        assert list(again) == list(range(50))
+        assert list(second.map(note, [log] * 50, range(50), name="run-7")) == list(range(50))
+        with pytest.raises(errors.InputChanged, match="input 3 differs"):
+            list(second.map(note, [log] * 50, [0, 1, 2, 33, *range(4, 50)], name="run-7"))
+        with pytest.raises(errors.InputChanged, match="function differs"):
+            list(second.map(triple, range(50), name="run-7"))
+    assert sorted(map(int, Path(log).read_text().split())) == list(range(50))
+
+
+def test_unnamed_work_ends_with_its_client(cluster):
+    with Client(cluster.url, cluster.key) as client:
+        future = client.submit(time.sleep, 3600)
+        assert future.wait_stored(30)
+        wait_until(lambda: any(job["running"] for job in cluster.get("/api/jobs?state=open")))
+    wait_until(lambda: not cluster.get("/api/jobs?state=open"))
+
+
+def test_a_map_over_a_hundred_thousand_inputs_keeps_its_window(client):
+    total = 0
+    pulled = [0]
+
+    def inputs():
+        for number in range(100_000):
+            pulled[0] = number
+            yield number
+
+    for taken, value in enumerate(client.map(triple, inputs(), ordered=False, window=5000)):
+        total += value
+        assert pulled[0] - taken <= 5000
+    assert total == 3 * sum(range(100_000))
+
+
+def test_the_asyncio_client_has_the_same_verbs(cluster):
+    async def main():
+        async with await AsyncClient.connect(cluster.url, cluster.key) as client:
+            assert await client.submit(triple, 14) == 42
+            got = [value async for value in client.map(triple, range(1000))]
+            assert got == [3 * i for i in range(1000)]
+            assert await client.command(["true"]) == 0
+            assert isinstance(await client.jobs(), list)
+            with pytest.raises(ZeroDivisionError):
+                await client.submit(divmod, 1, 0)
+
+    asyncio.run(asyncio.wait_for(main(), 60))

@@ -1,0 +1,219 @@
+"""Programs that configure nothing: an embedded server, and nothing left behind."""
+
+import signal
+import subprocess
+import sys
+import textwrap
+
+import psutil
+import pytest
+
+from multihost.testing import wait_until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def start(tmp_path, source, **options):
+    """A program as a user has it: a file that is run."""
+    path = tmp_path / "program.py"
+    path.write_text(textwrap.dedent(source))
+    return subprocess.Popen(
+        [sys.executable, "-W", "error::RuntimeWarning", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def run(tmp_path, source):
+    program = start(tmp_path, source)
+    out, err = program.communicate(timeout=60)
+    assert program.returncode == 0, err
+    return out, err
+
+
+def descendants(pid):
+    return psutil.Process(pid).children(recursive=True)
+
+
+def assert_gone(processes):
+    wait_until(lambda: not any(p.is_running() and p.status() != "zombie" for p in processes))
+
+
+def test_functions_classes_and_closures_of_main_travel_both_ways(tmp_path):
+    out, err = run(
+        tmp_path,
+        """
+        from multihost import Pool
+
+        class Point:
+            def __init__(self, x):
+                self.x = x
+            def __eq__(self, other):
+                return isinstance(other, Point) and self.x == other.x
+            def moved(self, by):
+                return Point(self.x + by)
+
+        def twice(point):
+            return Point(2 * point.x)
+
+        if __name__ == "__main__":
+            with Pool(2) as pool:
+                assert pool.map(twice, [Point(1), Point(2)]) == [Point(2), Point(4)]
+                assert pool.apply(Point(1).moved, (5,)) == Point(6)
+                assert pool.apply(lambda: [Point(7)]) == [Point(7)]
+                print("ok")
+        """,
+    )
+    assert out == "ok\n"
+    assert err == ""
+
+
+def test_a_program_without_a_main_guard_runs_once(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        from multihost import Pool
+        print("once")
+        with Pool(2) as pool:
+            print(pool.map(abs, [-1, 2]))
+        """,
+    )
+    assert out == "once\n[1, 2]\n"
+
+
+def test_what_tasks_print_appears_on_the_programs_own_output(tmp_path):
+    out, err = run(
+        tmp_path,
+        """
+        import sys
+        from multihost import Pool
+        def say(x):
+            print("out", x)
+            print("err", x, file=sys.stderr)
+        if __name__ == "__main__":
+            with Pool(1) as pool:
+                pool.map(say, [1, 2])
+        """,
+    )
+    assert out == "out 1\nout 2\n"
+    assert err == "err 1\nerr 2\n"
+
+
+def test_a_program_that_forgets_its_pool_ends_and_leaves_nothing(tmp_path):
+    program = start(
+        tmp_path,
+        """
+        import sys, time
+        from multihost import Pool
+        pool = Pool(2)
+        results = pool.map_async(time.sleep, [3600] * 4)
+        print(pool.apply(abs, (-1,)) if False else "ready", flush=True)
+        sys.stdin.readline()
+        """,
+        stdin=subprocess.PIPE,
+    )
+    assert program.stdout.readline() == "ready\n"
+    processes = wait_until(lambda: descendants(program.pid))
+    program.stdin.write("\n")
+    program.stdin.close()
+    assert program.wait(30) == 0
+    program.stdout.close()
+    program.stderr.close()
+    assert_gone(processes)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_program_that_is_killed_leaves_nothing(tmp_path, number):
+    program = start(
+        tmp_path,
+        """
+        import os, time
+        from multihost import Pool
+        with Pool(2) as pool:
+            print(pool.apply(os.getpid), flush=True)
+            pool.map(time.sleep, [3600] * 4, 1)
+        """,
+    )
+    assert int(program.stdout.readline())
+    processes = descendants(program.pid)
+    assert len(processes) >= 3
+    program.send_signal(number)
+    program.wait(30)
+    program.stdout.close()
+    program.stderr.close()
+    assert_gone(processes)
+
+
+def test_a_forked_child_has_a_server_of_its_own_and_the_parents_lives_on(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        import os
+        from multihost import Pool
+        with Pool(1) as pool:
+            print(pool.apply(abs, (-1,)), flush=True)
+            child = os.fork()
+            if child == 0:
+                with Pool(1) as own:
+                    print(own.apply(abs, (-2,)), flush=True)
+                os._exit(0)
+            assert os.waitpid(child, 0)[1] == 0
+            print(pool.apply(abs, (-3,)), flush=True)
+        """,
+    )
+    assert out == "1\n2\n3\n"
+
+
+def test_an_embedded_server_that_dies_is_told_and_the_next_pool_starts_another(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        import os, signal, time
+        from multihost import Pool
+        from multihost.errors import MultihostError
+        from multihost.client import embedded
+
+        with Pool(1) as pool:
+            result = pool.apply_async(time.sleep, (3600,))
+            os.kill(embedded.start().process.pid, signal.SIGKILL)
+            try:
+                result.get(30)
+            except MultihostError:
+                print("told")
+        with Pool(1) as pool:
+            print(pool.apply(abs, (-4,)))
+        """,
+    )
+    assert out == "told\n4\n"
+
+
+def test_an_executor_finishes_its_work_when_the_interpreter_exits(tmp_path):
+    out, err = run(
+        tmp_path,
+        """
+        from multihost import Executor
+        def late(word):
+            print(word)
+        Executor(1).submit(late, "apple")
+        other = Executor(1)
+        other.submit(late, "pear")
+        other.shutdown(wait=False)
+        """,
+    )
+    assert sorted(out.split()) == ["apple", "pear"]
+    assert err == ""
+
+
+def test_importing_the_package_is_cheap(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        import sys
+        import multihost
+        heavy = {"asyncio", "websockets", "msgspec", "uvloop", "multiprocessing", "cloudpickle"}
+        print(sorted(heavy & set(sys.modules)))
+        """,
+    )
+    assert out == "[]\n"
