@@ -24,8 +24,9 @@ LOOK_S = 0.01
 def environment(home: Path) -> dict[str, str]:
     """Environment in which no server but those started below ``home`` is found."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MULTIHOST_")}
+    paths = [str(HERE), *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {
-        "PYTHONPATH": str(HERE),
+        "PYTHONPATH": os.pathsep.join(paths),
         "MULTIHOST_STATE": str(home / "state"),
         "MULTIHOST_CONFIG": str(home / "no-config.toml"),
     }

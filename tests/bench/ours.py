@@ -4,6 +4,7 @@ import json
 import os
 import time
 import urllib.request
+from collections.abc import Iterator
 from typing import Any
 
 import meter
@@ -42,7 +43,7 @@ class OursEntrant(PoolEntrant):
         """``count`` single tasks of a map, until the server keeps them all; nobody runs them."""
         with multihost.connect() as client:
             began = time.perf_counter()
-            queue_up(client, count)
+            _ = queue_up(client, count)
             elapsed_s = time.perf_counter() - began
         return {"rate": count / elapsed_s}
 
@@ -61,15 +62,15 @@ class OursEntrant(PoolEntrant):
         server = self._pids[0]
         with multihost.connect() as client:
             # The page cache of the store fills up once, however many tasks there are.
-            queue_up(client, count // 20)
+            _few = queue_up(client, count // 20)
             before = meter.rss_bytes(server)
-            queue_up(client, count)
+            _many = queue_up(client, count)
             grown = meter.rss_bytes(server) - before
         return {"bytes": grown / count}
 
 
-def queue_up(client: multihost.Client, count: int) -> None:
-    """Have the server keep ``count`` more tasks of one item each."""
+def queue_up(client: multihost.Client, count: int) -> Iterator[int]:
+    """Have the server keep ``count`` more tasks of one item each, while the result lives."""
     wanted = queued() + count
     results = client.map(tiny, range(count), window=count + 1)
     try:
@@ -78,6 +79,7 @@ def queue_up(client: multihost.Client, count: int) -> None:
         # All are submitted; no worker, no result.
         while queued() < wanted:
             time.sleep(LOOK_S)
+    return results
 
 
 def queued() -> int:
