@@ -102,9 +102,9 @@ def _cancel_rows(book: Book, job: Job, rows: Iterable[tuple[Any, ...]]) -> Cance
 
 def leave_key(book: Book, key: int, place: int | None) -> None:
     """A task with a key, in this place, ends."""
-    if place is not None:
-        is_running = place < 0
-        count_key(book, key, ready=-(not is_running), running=-is_running)
+    is_ready = place is not None and place > 0
+    is_running = place is not None and place < 0
+    count_key(book, key, ready=-is_ready, running=-is_running)
 
 
 def retry(book: Book, number: int, indices: Sequence[int] | None, now: float) -> int:
