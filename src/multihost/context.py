@@ -12,8 +12,20 @@ _method: str | None = None
 
 
 def cpu_count() -> int:
-    """Slots that tasks of this program can count on: this machine's cores."""
-    return os.cpu_count() or 1
+    """Tasks of this program that can run at once: slots of the server's workers.
+
+    This machine's cores while there is no server, no worker, or no answer.
+    """
+    from multihost.client.listings import Listings
+    from multihost.errors import MultihostError
+    from multihost.runtime.config import find_target
+
+    try:
+        target = find_target()
+        slots = Listings(target).slots() if target is not None else 0
+    except MultihostError:
+        slots = 0
+    return slots or os.cpu_count() or 1
 
 
 def current_process() -> Any:

@@ -23,7 +23,6 @@ from multihost.client.dispatcher import Dispatcher
 from multihost.client.future import RunningFuture
 from multihost.client.outcomes import Decoded, decode, failure_of
 from multihost.client.packing import as_payload, pack_call, pack_items
-from multihost.context import cpu_count
 from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.core.outcome import Ending
 from multihost.errors import MissingModule, PayloadError, TaskCrashed, UnreadableResult
@@ -65,7 +64,8 @@ class Executor(concurrent.futures.Executor):
                 raise TypeError("max_tasks_per_child must be an integer")
             if max_tasks_per_child <= 0:
                 raise ValueError("max_tasks_per_child must be >= 1")
-        self._max_workers = max_workers if max_workers is not None else cpu_count()
+        client = shared_client(url, authkey)
+        self._max_workers = max_workers if max_workers is not None else client.slots()
         self._mp_context = mp_context
         self._has_initializer = initializer is not None
         self._broken = ""
@@ -73,7 +73,7 @@ class Executor(concurrent.futures.Executor):
         self._is_shut = False
         self._lock = threading.Lock()
         self._crew = Crew(
-            shared_client(url, authkey),
+            client,
             width=max_workers,
             initializer=initializer,
             initargs=initargs,

@@ -19,7 +19,6 @@ from multihost.client.dispatcher import Dispatcher
 from multihost.client.feeder import Feeder, chunks
 from multihost.client.packing import as_payload, label_of, pack_call, pack_items
 from multihost.client.results import AsyncResult, IMapIterator, MapResult
-from multihost.context import cpu_count
 from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.errors import TimeoutError as TimeoutError  # noqa: A004, PLC0414 - also here in multiprocessing
 
@@ -88,7 +87,7 @@ class Pool:
             queue=queue,
             shows_output=output,
         )
-        self._processes = processes if processes is not None else cpu_count()
+        self._processes = processes if processes is not None else client.slots()
         self._callbacks = Dispatcher("multihost-pool-callbacks")
         self._feeders: list[Feeder] = []
         self._state = RUN

@@ -2,6 +2,7 @@
 
 import asyncio
 import concurrent.futures
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import multihost
 from multihost import AsyncClient, Client, errors
 from multihost.testing import Cluster, wait_until
 
@@ -94,6 +96,26 @@ def test_jobs_are_listed_and_cancelled_by_name(client):
         results.next(30)
     with pytest.raises(errors.BadRequest, match="no job"):
         client.cancel("nothing of that name")
+
+
+def test_a_unique_key_never_makes_a_second(cluster, tmp_path):
+    log = str(tmp_path / "log")
+    for _ in range(2):
+        with Client(cluster.url, cluster.key) as client:
+            once = client.options(unique_key="invoice 7")
+            assert [once.submit(note, log, 7).result(30) for _ in range(2)] == [7, 7]
+            with pytest.raises(errors.KeyConflict):
+                once.submit(triple, 7).result(30)
+    assert Path(log).read_text() == "7\n"
+
+
+def test_the_count_of_cpus_is_that_of_the_workers_slots(cluster, client, monkeypatch):
+    assert client.slots() == 4
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    assert multihost.cpu_count() == 4
+    monkeypatch.setenv("MULTIHOST_URL", "http://127.0.0.1:1")
+    assert multihost.cpu_count() == os.cpu_count()
 
 
 def test_a_named_map_outlives_its_client(cluster, tmp_path):

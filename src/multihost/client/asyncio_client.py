@@ -122,9 +122,10 @@ class AsyncClient:
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncFuture:
         """Run ``fn(*args, **kwargs)`` on some worker; await the future for its result."""
         data, is_bound = pack_call(args, kwargs, getattr(fn, "__qualname__", ""))
-        stream = self._submitter.stream(fn, Style.CALL, is_bound=is_bound)
+        stream = self._submitter.call_stream(fn, is_bound=is_bound)
         future = AsyncFuture(stream)
         stream.append(as_payload(data), future)
+        self._submitter.called(stream)
         return future
 
     def map(

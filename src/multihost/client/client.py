@@ -5,6 +5,7 @@ iterables are pulled and results are decoded in the calling thread.
 """
 
 import atexit
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,6 +26,7 @@ from multihost.client.packing import as_payload, pack_call
 from multihost.client.session import PATIENCE_S, Session
 from multihost.client.submitter import Submitter
 from multihost.core.job import JobSpec, Style
+from multihost.errors import MultihostError
 from multihost.runtime.config import Target, find_target
 
 EMBEDDED_PATIENCE_S = 1.0
@@ -76,6 +78,14 @@ class Client:
         """Address of the server."""
         return self.session.peer.url
 
+    def slots(self) -> int:
+        """Tasks that can run at once: slots of all workers, else this machine's cores."""
+        try:
+            slots = 0 if self.is_embedded else self.listings.slots()
+        except MultihostError:
+            slots = 0
+        return slots or os.cpu_count() or 1
+
     @property
     def is_usable(self) -> bool:
         """Whether work can be submitted: not closed, not forked, the server not given up."""
@@ -101,9 +111,10 @@ class Client:
         Raises PayloadError when function or arguments can't be pickled.
         """
         data, is_bound = pack_call(args, kwargs, getattr(fn, "__qualname__", ""))
-        stream = self._submitter.stream(fn, Style.CALL, is_bound=is_bound)
+        stream = self._submitter.call_stream(fn, is_bound=is_bound)
         future = Future(self.dispatcher)
         future.submit_to(stream, as_payload(data))
+        self._submitter.called(stream)
         return future
 
     def map(

@@ -9,7 +9,7 @@ import json
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from multihost.errors import AuthenticationError, BadRequest, ServerNotFound
+from multihost.errors import AuthenticationError, BadRequest, ProtocolError, ServerNotFound
 from multihost.runtime.config import Target
 from multihost.runtime.peer import address_of, wrong_key
 
@@ -55,6 +55,10 @@ class Listings:
         rows: list[Row] = self._ask("GET", "/api/workers")
         return rows
 
+    def slots(self) -> int:
+        """Slots of all connected workers together."""
+        return sum(int(row["slots"]) for row in self.workers() if row["connected"])
+
     def _ask(self, method: str, path: str) -> Any:
         failures = []
         for url in self._target.urls:
@@ -73,6 +77,8 @@ class Listings:
             connection.request(method, path, headers=headers)
             answer = connection.getresponse()
             content = json.loads(answer.read() or b"null")
+        except ValueError:
+            raise ProtocolError(f"{url}: no JSON came back from {path}") from None
         finally:
             connection.close()
         if answer.status == http.HTTPStatus.UNAUTHORIZED:

@@ -241,6 +241,11 @@ class Stream:
             if self._is_sent:
                 self.session.send(m.Seal(self.alias, self.total))
 
+    def end_after_one(self) -> None:
+        """The job has one task: state that, and be done when it has ended."""
+        self.when_opened(self.seal)
+        self.close_when_idle()
+
     def cancel(self, receivers: set[Any] | None = None, *, only_queued: bool = False) -> None:
         """Cancel the tasks of these receivers, or all (None); outcomes tell what became of them."""
         self._cancel_unsent(receivers)

@@ -86,11 +86,27 @@ class Submitter:
         return stream
 
     def own_stream(
-        self, function: Callable[..., Any], style: Style, *, name: str | None = None
+        self,
+        function: Callable[..., Any],
+        style: Style,
+        *,
+        name: str | None = None,
+        is_watched: bool = False,
     ) -> Stream:
-        """A job for this one purpose; lasting when it has a name."""
+        """A job for this one purpose; lasting when it has a name or a unique key."""
         packed = self.pack(function)
-        return self._new(function, packed, style, packed.python, name, is_watched=False)
+        return self._new(function, packed, style, packed.python, name, is_watched=is_watched)
+
+    def call_stream(self, function: Callable[..., Any], *, is_bound: bool) -> Stream:
+        """The job for one call; one with a unique key is a job of its own."""
+        if self._options.unique_key is None:
+            return self.stream(function, Style.CALL, is_bound=is_bound)
+        return self.own_stream(function, Style.CALL, is_watched=True)
+
+    def called(self, stream: Stream) -> None:
+        """The call was appended to what ``call_stream`` gave."""
+        if self._options.unique_key is not None:
+            self.session.post(stream.end_after_one)
 
     def pack(self, function: Callable[..., Any]) -> Function:
         """A function's pickle, remembered if it can't change."""
@@ -155,6 +171,7 @@ class Submitter:
     ) -> Stream:
         options = self._options
         requires = options.requires
+        is_transient = name is None and options.unique_key is None
         if python is not None:
             requires = msgspec.structs.replace(requires, python=python)
         spec = msgspec.structs.replace(
@@ -164,8 +181,8 @@ class Submitter:
             label=packed.label,
             requires=requires,
             name=name,
-            is_transient=name is None,
-            fingerprint=None if name is None else fingerprint(function),
+            is_transient=is_transient,
+            fingerprint=None if is_transient else fingerprint(function),
         )
         code = Bulk(Blob(packed.digest, len(packed.data)), packed.data)
         return Stream(self.session, spec, (*self._blobs, code), is_watched=is_watched)
