@@ -6,10 +6,11 @@ from typing import Any
 
 from multihost.core.ids import make_uid
 from multihost.core.job import JobSpec, Style
-from multihost.core.outcome import Ending, Failure, encode_failure
+from multihost.core.outcome import Ending, Failure, decode_failure, encode_failure
 from multihost.store.base import (
     Added,
     Changes,
+    Final,
     Lease,
     OpenedJob,
     Refusal,
@@ -30,6 +31,12 @@ def make_spec(**options: Any) -> JobSpec:
 def failure_bytes(ending: Ending = Ending.RAISED, message: str = "boom", **more: Any) -> bytes:
     """What a worker sends of an attempt that did not succeed."""
     return encode_failure(Failure(ending, message=message, **more))
+
+
+def failure_of(final: Final) -> Failure:
+    """The failure that ended a task, which must not be a blob."""
+    assert isinstance(final.payload, bytes), final
+    return decode_failure(final.payload)
 
 
 class Owner:

@@ -7,7 +7,7 @@ from multihost.core.outcome import Certificate, Ending, decode_failure
 from multihost.core.retry import Backoff, Limits
 from multihost.core.state import Hold, JobState, TaskState
 from multihost.store.base import Final, Lease
-from multihost.testing.owner import Owner, failure_bytes
+from multihost.testing.owner import Owner, failure_bytes, failure_of
 from multihost.wire.message import Attempt, Blob, Held
 
 AT_ONCE = Backoff(first_s=0.0)
@@ -97,7 +97,7 @@ class AttemptTests:
         fine, failed = settlement.finals
         assert fine == Final(leases[1].task, Ending.OK, b"fine")
         assert failed.ending is Ending.UNRUNNABLE
-        assert "not here" in decode_failure(failed.payload).message
+        assert "not here" in failure_of(failed).message
 
     def test_outcomes_are_read_in_pages_by_index(self, owner: Owner) -> None:
         job = owner.submit(5)
@@ -175,7 +175,7 @@ class AttemptTests:
             lease = owner.lease(worker)[0]
             assert lease.attempt == pid
             finals = owner.finish(worker, [lease], Ending.CRASHED, payload).finals
-        failure = decode_failure(finals[0].payload)
+        failure = failure_of(finals[0])
         assert finals[0].ending is Ending.CRASHED
         assert [certificate.pid for certificate in failure.certificates] == [1, 2, 3]
 
@@ -185,7 +185,7 @@ class AttemptTests:
         payload = failure_bytes(Ending.CRASHED, certificates=(Certificate(pid=7),))
         owner.finish(worker, owner.lease(worker), Ending.CRASHED, payload)
         final = owner.finish(worker, owner.lease(worker), Ending.RAISED).finals[0]
-        failure = decode_failure(final.payload)
+        failure = failure_of(final)
         assert (failure.ending, failure.message) == (Ending.RAISED, "boom")
         assert [certificate.pid for certificate in failure.certificates] == [7]
 
@@ -199,7 +199,7 @@ class AttemptTests:
         assert lease.attempt == 2
         final = owner.do("lose", lost[1], owner.now).finals[0]
         assert (final.task, final.ending) == (lease.task, Ending.LOST)
-        assert "beta" in decode_failure(final.payload).message
+        assert "beta" in failure_of(final).message
         attempts = owner.store.attempts(lease.task)
         assert [decode_failure(attempt.failure).worker for attempt in attempts] == ["alpha", "beta"]
         row = owner.store.job(job)
@@ -245,7 +245,7 @@ class AttemptTests:
         worker = owner.worker()
         final = owner.finish(worker, owner.lease(worker), Ending.RAISED, payload).finals[0]
         assert isinstance(final.payload, bytes)
-        assert decode_failure(final.payload).ending is Ending.RAISED
+        assert failure_of(final).ending is Ending.RAISED
 
     def test_a_failure_may_be_a_blob(self, owner: Owner) -> None:
         blob = Blob(b"f" * 32, 999_999)

@@ -7,7 +7,7 @@ from multihost.core.retry import Backoff, Limits
 from multihost.core.state import JobState, TaskState
 from multihost.store.base import Added, Running
 from multihost.testing.owner import Owner
-from multihost.wire.message import Blob, Held
+from multihost.wire.message import Blob, Held, Payload
 
 
 class DecisionTests:
@@ -133,7 +133,7 @@ class DecisionTests:
     def test_a_big_payload_is_still_there_for_a_retry(self, owner: Owner) -> None:
         blob = Blob(b"b" * 32, 7)
         owner.do("put_blob", blob, b"7 bytes", owner.now)
-        payloads = [b"x" * 5000, blob]
+        payloads: list[Payload] = [b"x" * 5000, blob]
         job = owner.submit(payloads)
         worker = owner.worker()
         owner.finish(worker, owner.lease(worker), Ending.RAISED)

@@ -352,4 +352,4 @@ class KeepingTests:
         assert store.tasks(7) == []
         assert store.attempts(7 << 32) == []
         assert store.outcomes(7, -1, 9) == []
-        assert store.jobs() == store.queues() == store.lanes() == []
+        assert (store.jobs(), store.queues(), store.lanes()) == ([], [], [])

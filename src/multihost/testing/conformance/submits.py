@@ -8,7 +8,7 @@ from multihost.core.outcome import Ending
 from multihost.core.state import JobState
 from multihost.store.base import Added, OpenedJob, Refusal
 from multihost.testing.owner import Owner, make_spec
-from multihost.wire.message import Blob, RefusalCode
+from multihost.wire.message import Blob, Payload, RefusalCode
 
 
 def refused(result: object, code: RefusalCode, indices: Sequence[int] = ()) -> bool:
@@ -142,7 +142,7 @@ class SubmitTests:
     def test_a_named_job_knows_its_inputs_when_they_have_succeeded(self, owner: Owner) -> None:
         blob = Blob(b"d" * 32, 5)
         owner.do("put_blob", blob, b"bytes", owner.now)
-        payloads = [b"a", b"b" * 5000, blob]
+        payloads: list[Payload] = [b"a", b"b" * 5000, blob]
         job = owner.submit(payloads, name="run")
         worker = owner.worker()
         owner.finish(worker, owner.lease(worker))

@@ -1,14 +1,16 @@
 """What tasks wait for: their time, their key, other jobs; and how long at most."""
 # ruff: noqa: PLR2004 - the numbers in a test are its example
 
+from typing import Any
+
 import pytest
 
 from multihost.core.ids import index_of, job_of
-from multihost.core.outcome import Ending, decode_failure
+from multihost.core.outcome import Ending
 from multihost.core.retry import Backoff, Limits
 from multihost.core.state import Hold, JobState, TaskState
 from multihost.store.base import OpenedJob
-from multihost.testing.owner import Owner, make_spec
+from multihost.testing.owner import Owner, failure_of, make_spec
 from multihost.wire.message import Held
 
 
@@ -55,7 +57,7 @@ class WaitingTests:
         assert owner.promote(9.0).finals == []
         final = owner.promote(1.0).finals[0]
         assert final.ending is Ending.EXPIRED
-        assert "10 s" in decode_failure(final.payload).message
+        assert "10 s" in failure_of(final).message
         assert [(row.number, row.state) for row in owner.changes.ended] == [(job, JobState.FAILED)]
         assert owner.lease(owner.worker()) == []
 
@@ -203,7 +205,12 @@ class WaitingTests:
 
     def test_a_key_remembers_its_last_start_when_nothing_of_it_is_left(self, owner: Owner) -> None:
         client = owner.client()
-        options = {"key_delay_s": 10.0, "is_transient": True, "retention_s": 0.0, "owner": client}
+        options: dict[str, Any] = {
+            "key_delay_s": 10.0,
+            "is_transient": True,
+            "retention_s": 0.0,
+            "owner": client,
+        }
         worker = owner.worker()
         owner.submit(1, keys=["a"], **options)
         owner.finish(worker, owner.lease(worker))
@@ -289,7 +296,7 @@ class WaitingTests:
         owner.finish(worker, owner.lease(worker), ending)
         finals = owner.changes.finals
         assert [final.ending for final in finals] == [Ending.BLOCKED] * 3
-        assert str(needed) in decode_failure(finals[0].payload).message
+        assert str(needed) in failure_of(finals[0]).message
         ended = {row.number: row.state for row in owner.changes.ended}
         assert ended[second] is ended[third] is JobState.CANCELLED
 

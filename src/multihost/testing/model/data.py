@@ -1,4 +1,4 @@
-"""The rows of ``multihost.testing.model``: plain objects in plain dicts, copied to roll back."""
+"""The rows of the model: plain objects in plain dicts, copied to roll back."""
 
 from collections import Counter
 from collections.abc import Iterable

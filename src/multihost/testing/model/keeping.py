@@ -1,0 +1,111 @@
+"""The model's verbs for what is kept: results, sessions, blobs, output, settings."""
+
+from multihost.core.ids import (
+    index_of,
+)
+from multihost.core.job import DAY_S
+from multihost.store.base import (
+    SessionInfo,
+)
+from multihost.testing.model.data import BlobData, Session
+from multihost.testing.model.listings import Listings
+from multihost.wire.message import Blob
+
+
+class Keeping(Listings):
+    """Take, prune, and what lies beside jobs and tasks."""
+
+    def take(self, job: int, upto: int) -> int:
+        """Drop ended tasks of a transient job below index ``upto``."""
+        it = self._data.jobs.get(job)
+        if it is None or not it.spec.is_transient or upto < 1:
+            return 0
+        upto = min(upto, it.next_index)
+        it.taken = max(it.taken, upto)
+        gone = [
+            task for task in self._of(job, -1) if task.state.is_final and index_of(task.id) < upto
+        ]
+        for task in gone:
+            it.dropped[task.state] += 1
+            del self._data.tasks[task.id]
+        return len(gone)
+
+    def prune(self, now: float, limit: int) -> int:
+        """Delete ended jobs past their retention, and what is not used any more."""
+        data, gone = self._data, 0
+        for number, job in list(data.jobs.items()):
+            if job.ended_at is not None and job.ended_at + job.spec.retention_s <= now:
+                for task in self._of(number, -1):
+                    del data.tasks[task.id]
+                del data.jobs[number]
+                gone += 1
+        used = {job.lane for job in data.jobs.values()}
+        gone += data.keep_lanes(used)
+        owners = {job.owner for job in data.jobs.values()}
+        for number, session in list(data.sessions.items()):
+            is_old = session.closed_at is not None and session.closed_at <= now - DAY_S
+            if is_old and number not in owners and not self._held_by(number):
+                del data.sessions[number]
+                gone += 1
+        return gone
+
+    def open_session(self, info: SessionInfo, now: float) -> int:
+        """Number of the session with this uid, new or reopened."""
+        for number, session in self._data.sessions.items():
+            if session.info.uid == info.uid:
+                session.info, session.closed_at = info, None
+                return number
+        self._data.last_session += 1
+        self._data.sessions[self._data.last_session] = Session(info, now)
+        return self._data.last_session
+
+    def close_session(self, session: int, now: float) -> None:
+        """The session ended."""
+        it = self._data.sessions.get(session)
+        if it is not None and it.closed_at is None:
+            it.closed_at = now
+
+    def put_blob(self, blob: Blob, data: bytes | None, now: float) -> None:
+        """Note a blob."""
+        known = self._data.blobs.get(blob.digest)
+        if known is None:
+            self._data.blobs[blob.digest] = BlobData(blob.size_bytes, data, now)
+        else:
+            known.touched_at = now
+
+    def unused_blobs(self, before: float, limit: int) -> list[Blob]:
+        """Delete and return blobs that nothing refers to and that are older than ``before``."""
+        references = self._count_references()
+        unused = [
+            Blob(digest, it.size_bytes)
+            for digest, it in self._data.blobs.items()
+            if digest not in references and it.touched_at < before
+        ][:limit]
+        for blob in unused:
+            del self._data.blobs[blob.digest]
+        return unused
+
+    def append_output(self, task: int, stream: int, data: bytes, limit_bytes: int) -> None:
+        """Keep what a running task printed; past ``limit_bytes`` the oldest goes."""
+        it = self._data.tasks.get(task)
+        if it is None:
+            return
+        it.output = (*it.output, (stream, data)) if data else it.output
+        excess = sum(len(part) for _, part in it.output) - limit_bytes
+        while excess > 0:
+            (first_stream, part), *rest = it.output
+            kept = part[excess:]
+            it.output = ((first_stream, kept), *rest) if kept else tuple(rest)
+            excess -= len(part) - len(kept)
+
+    def set_queue(self, name: str, *, is_paused: bool | None, limit: int | None) -> None:
+        """Pause or resume a queue, bound its length."""
+        self._data.named_queues.add(name)
+        if limit is not None:
+            self._data.queue_limits[name] = limit
+            if not limit:
+                del self._data.queue_limits[name]
+        if is_paused is not None:
+            (self._data.paused.add if is_paused else self._data.paused.discard)(name)
+        if is_paused is False:
+            self.woken |= {lane.number for lane in self.lanes() if lane.queue == name}
