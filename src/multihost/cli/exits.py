@@ -27,7 +27,6 @@ class Exit(IntEnum):
     SERVER = 6
     TIMEOUT = 124
     INTERRUPTED = 130
-    PIPE = 141
 
 
 MEANINGS = {
@@ -61,7 +60,6 @@ def exit_for(error: BaseException) -> Exit:
         (ConfigError, Exit.USAGE),
         (StoreError, Exit.SERVER),
         (KeyboardInterrupt, Exit.INTERRUPTED),
-        (BrokenPipeError, Exit.PIPE),
     ):
         if isinstance(error, kind):
             return code

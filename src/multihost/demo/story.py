@@ -144,6 +144,11 @@ def _cluster() -> Iterator[Cluster]:
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         yield cluster
+    except BaseException:
+        # Nobody wants the rest of the job, which workers that are asked to stop would finish.
+        for worker in cluster.workers:
+            worker.kill()
+        raise
     finally:
         cluster.stop()
         signal.signal(signal.SIGTERM, previous)

@@ -1,0 +1,98 @@
+"""``multihost doctor`` finds what is wrong, says how to mend it, and shows no secret."""
+
+import json
+
+import pytest
+from cli_runner import Shell
+
+from multihost.cli.exits import Exit
+from multihost.testing import Cluster
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(workers=1) as cluster:
+        yield cluster
+
+
+def findings(shell, *options):
+    """Exit code, and the findings by what they are about."""
+    code, output, _ = shell.run("doctor", "--json", *options)
+    return code, {row["about"]: row for row in json.loads(output)}
+
+
+def test_all_is_well_with_a_server_and_a_worker(cluster):
+    code, found = findings(Shell(**cluster.environment))
+    assert code is Exit.OK
+    assert found["server"]["level"] == found["key"]["level"] == found["workers"]["level"] == "ok"
+    assert "from MULTIHOST_URL; key from MULTIHOST_KEY" in found["address"]["text"]
+    assert {"python", "packages", "sqlite", "event loop", "open files", "state"} <= found.keys()
+
+
+def test_a_server_of_this_user_is_found(cluster):
+    code, found = findings(Shell(MULTIHOST_STATE=str(cluster.directory)))
+    assert code is Exit.OK
+    assert f"{cluster.url}, running on this machine" in found["address"]["text"]
+    assert "readable by you alone" in found["key file"]["text"]
+
+
+def test_the_config_file_is_named_as_the_source(cluster, tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(f'url = "{cluster.url}"\nkey_file = "{cluster.directory / "key"}"\n')
+    code, found = findings(Shell(MULTIHOST_CONFIG=str(path)))
+    assert code is Exit.OK
+    assert f"from {path}" in found["address"]["text"]
+    assert "the config file's key_file" in found["address"]["text"]
+
+
+def test_the_key_is_never_shown(cluster):
+    _, output, errors = Shell(**cluster.environment).run("doctor")
+    assert cluster.key.decode() not in output + errors
+
+
+def test_no_server_is_no_fault():
+    code, found = findings(Shell())
+    assert code is Exit.OK
+    assert "start an embedded one" in found["server"]["text"]
+
+
+@pytest.mark.parametrize(
+    ("variables", "about", "says"),
+    [
+        ({"MULTIHOST_URL": "http://127.0.0.1:9", "MULTIHOST_KEY": "x"}, "server", "no multihost"),
+        ({"MULTIHOST_URL": "http://127.0.0.1:9"}, "server", "no key for"),
+        ({"MULTIHOST_URL": "ftp://x", "MULTIHOST_KEY": "x"}, "server", "not a server's address"),
+    ],
+)
+def test_what_bars_the_way_is_named(variables, about, says):
+    code, found = findings(Shell(**variables))
+    assert code is Exit.FAILED
+    assert found[about]["level"] == "fail"
+    assert says in found[about]["text"]
+
+
+def test_another_key_fails(cluster):
+    code, found = findings(Shell(MULTIHOST_URL=cluster.url, MULTIHOST_KEY="wrong"))
+    assert (code, found["key"]["level"]) == (Exit.FAILED, "fail")
+
+
+def test_a_key_file_that_others_can_read_fails(tmp_path):
+    (tmp_path / "key").write_text("secret\n")
+    (tmp_path / "key").chmod(0o640)
+    code, found = findings(Shell(MULTIHOST_STATE=str(tmp_path)))
+    assert (code, found["key file"]["level"]) == (Exit.FAILED, "fail")
+    assert "chmod 600" in found["key file"]["text"]
+
+
+def test_a_broken_config_file_fails(tmp_path):
+    (tmp_path / "config.toml").write_text("url = ")
+    code, found = findings(Shell(MULTIHOST_CONFIG=str(tmp_path / "config.toml")))
+    assert code is Exit.FAILED
+    assert "can't read the config file" in found["server"]["text"]
+
+
+def test_no_worker_is_warned_of():
+    with Cluster(workers=0) as cluster:
+        code, found = findings(Shell(**cluster.environment))
+    assert (code, found["workers"]["level"]) == (Exit.OK, "warn")
+    assert "multihost worker" in found["workers"]["remedy"]
