@@ -184,6 +184,17 @@ def test_wait_tells_success_from_failure(shell):
     assert (with_json[0], json.loads(with_json[1])["failed"]) == (Exit.FAILED, 2)
 
 
+def test_names_may_have_slashes_and_spaces(shell, client):
+    name = "2026/11/a night's run"
+    outcomes(client.map(double, range(3), name=name))
+    assert shell.json("job", name)["name"] == name
+    assert len(shell.json("tasks", name)) == 3
+    assert shell.json("task", f"{name}/2")["state"] == "succeeded"
+    assert shell.json("cancel", name)[0]["cancelled"] == 0
+    assert shell.run("queues", "pause", "a/b", "--new")[0] is Exit.OK
+    assert "a/b" in {row["queue"] for row in shell.json("queues")}
+
+
 def test_retry_runs_failed_tasks_again(shell):
     (row,) = shell.json("retry", "odd/1")
     assert row["retried"] == 1
@@ -203,7 +214,7 @@ def test_retry_runs_failed_tasks_again(shell):
         (["cancel", "nothing"], "there is no job 'nothing'"),
         (["retry", "nothing/3"], "there is no job 'nothing'"),
         (["wait", "nothing"], "there is no job 'nothing'"),
-        (["queues", "pause", "nothing"], "there is no queue 'nothing'; there are default"),
+        (["queues", "pause", "nothing"], "there is no queue 'nothing'; there are"),
         (["jobs", "--state", "purple"], "'purple' is not one of"),
         (["frobnicate"], "No such command 'frobnicate'"),
     ],

@@ -107,8 +107,9 @@ def _answer(url: str, status: int, data: bytes) -> Any:
         raise NotThereError(message or "there is nothing of that name", Exit.USAGE)
     if status == http.HTTPStatus.BAD_REQUEST:
         raise CommandError(message, Exit.USAGE)
+    reason = f"{status} {message}".strip()
     raise CommandError(
-        f"the server at {url} failed to answer ({status} {message}); what it prints says why",
+        f"the server at {url} failed to answer ({reason}); what it prints says why",
         Exit.FAILED,
     )
 

@@ -111,7 +111,7 @@ def run(arguments: list[str] | None = None) -> int:
         # Whoever read our output has gone; Python would complain about it once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_for(error)
-    except MultihostError as error:
+    except (MultihostError, OSError) as error:
         from multihost.cli import render
 
         render.complain(f"multihost: {error}")

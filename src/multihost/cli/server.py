@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from multihost.server.app import Server, ServerOptions
 
 DURABILITIES = {
-    "power": "acknowledged work survives kill -9 and a power cut (fsync comes first)",
-    "process": "acknowledged work survives kill -9 of the server, not a power cut",
+    "power": "acknowledged work survives kill -9 and a power cut",
+    "process": "acknowledged work survives kill -9, not a power cut",
 }
 
 
@@ -73,7 +73,10 @@ def server(
 ) -> int:
     """Start a server: it keeps the queues and the results, and runs until it is told to stop."""
     from multihost.runtime import loop
+    from multihost.runtime.memory import keep_freed_memory
     from multihost.server.app import ServerOptions
+
+    keep_freed_memory()
 
     options = ServerOptions(
         state=(state or config.state_dir()).absolute(),

@@ -43,7 +43,10 @@ def worker(
     """Start a worker: it takes tasks and runs them, each slot in a process of its own."""
     target = find_server(url, key_file)
     from multihost.runtime import loop
+    from multihost.runtime.memory import keep_freed_memory
     from multihost.worker.options import WorkerOptions
+
+    keep_freed_memory()
 
     options = WorkerOptions(
         urls=target.urls,

@@ -47,13 +47,14 @@ def make_app(services: Services, views: Views, key: bytes) -> Starlette:
         routes=[
             Route("/healthz", api.health),
             route("/api/jobs", api.jobs),
-            route("/api/jobs/{job}", api.job),
-            route("/api/jobs/{job}/tasks", api.tasks),
-            route("/api/jobs/{job}/cancel", api.cancel, "POST"),
-            route("/api/jobs/{job}/retry", api.retry, "POST"),
+            # A job's name may have slashes, so what ends in a verb comes first.
+            route("/api/jobs/{job:path}/tasks", api.tasks),
+            route("/api/jobs/{job:path}/cancel", api.cancel, "POST"),
+            route("/api/jobs/{job:path}/retry", api.retry, "POST"),
+            route("/api/jobs/{job:path}", api.job),
             route("/api/tasks/{job:int}/{index:int}", api.task),
             route("/api/queues", api.queues),
-            route("/api/queues/{name}", api.set_queue, "POST"),
+            route("/api/queues/{name:path}", api.set_queue, "POST"),
             route("/api/workers", api.workers),
         ]
     )

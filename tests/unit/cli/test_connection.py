@@ -25,8 +25,8 @@ class Canned(BaseHTTPRequestHandler):
         self.send_response(int(status))
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body.encode())
         self.server.ports.append(self.client_address[1])
+        self.wfile.write(body.encode())
 
     def log_message(self, *_):
         return

@@ -9,7 +9,13 @@ import pytest
 
 from multihost.cli.exits import MEANINGS, CommandError, Exit, exit_for
 from multihost.cli.main import COMMANDS, cli, run
-from multihost.errors import AuthenticationError, ConfigError, ServerNotFound, StoreLocked
+from multihost.errors import (
+    AuthenticationError,
+    ConfigError,
+    ServerNotFound,
+    StoreError,
+    StoreLocked,
+)
 
 ROOT = Path(__file__).parents[3]
 SLOW = ("asyncio", "rich", "uvicorn", "msgspec", "starlette", "uvloop", "apsw", "psutil")
@@ -92,6 +98,37 @@ def test_an_error_is_one_line_on_stderr(capsys, tmp_path):
     assert printed.out == ""
     assert printed.err.startswith("multihost: there is no key at ")
     assert printed.err.count("\n") == 1
+
+
+class BrokenServer:
+    """A server whose store fails as soon as it runs."""
+
+    def __init__(self, options):
+        self.options = options
+        self.url, self.key = "http://127.0.0.1:1", b"key"
+        self.failure = None
+
+    def request_stop(self):
+        raise AssertionError("nobody asks")
+
+    async def start(self):
+        self.failure = StoreError("the disk reported an error")
+
+    async def wait(self):
+        return
+
+    async def stop(self):
+        return
+
+
+def test_a_server_whose_store_fails_says_so_and_has_its_own_exit_code(
+    capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setattr("multihost.server.app.Server", BrokenServer)
+    assert run(["server", "--state", str(tmp_path), "--port", "0"]) == Exit.SERVER
+    errors = capsys.readouterr().err
+    assert "the server stopped: the disk reported an error; what it had acknowledged" in errors
+    assert "start it again" in errors
 
 
 def test_the_version_is_printed(capsys):
