@@ -60,7 +60,7 @@ def test_the_figures_are_there_for_scripts(shell, tmp_path):
     assert proof["runs"] >= 41
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_demo_leaves_nothing_behind(shell, number):
     with shell.start("demo") as process:
         while "starting a server" not in process.stderr.readline():

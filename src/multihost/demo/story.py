@@ -23,6 +23,8 @@ SLOTS = 2
 WORKER_DIES_AT, SERVER_DIES_AT = 0.3, 0.6
 """Shares of the job that are done when something is killed."""
 PAGE = 1000
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+"""Treated like Ctrl-C; the second comes when a terminal is closed."""
 
 
 @dataclass(slots=True)
@@ -139,9 +141,9 @@ def _read_book(story: Story, cluster: Cluster) -> None:
 
 @contextmanager
 def _cluster() -> Iterator[Cluster]:
-    """An empty cluster that is gone afterwards, on SIGTERM and Ctrl-C too."""
+    """An empty cluster that is gone afterwards, however the demo is told to stop."""
     cluster = Cluster(workers=0, slots=SLOTS, durability="power")
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    previous = {number: signal.signal(number, _interrupt) for number in STOP_SIGNALS}
     try:
         yield cluster
     except BaseException:
@@ -151,7 +153,8 @@ def _cluster() -> Iterator[Cluster]:
         raise
     finally:
         cluster.stop()
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
