@@ -219,7 +219,7 @@ class Pool:
         else:
             self._feeders.append(feeder)
             feeder.start()
-        results = IMapIterator(arrivals)
+        results = IMapIterator(self, arrivals)
         if chunksize == 1:
             return results
         return (item for chunk in results for item in chunk)
@@ -248,8 +248,9 @@ class Pool:
             raise ValueError("Pool is still running")
         if self._state not in (CLOSE, TERMINATE):
             raise ValueError("In unknown state")
-        for feeder in self._feeders:
-            feeder.join()
+        if self._state == CLOSE:
+            for feeder in self._feeders:
+                feeder.join()
         self._feeders.clear()
         self._crew.wait_idle()
         self._callbacks.join()

@@ -13,15 +13,14 @@ from typing import Any, Self
 
 from multihost.client import embedded
 from multihost.client.arrivals import Arrivals
-from multihost.client.client import EMBEDDED_PATIENCE_S
 from multihost.client.commands import command_stream
 from multihost.client.future import remote_traceback
 from multihost.client.listings import Listings, Row
 from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
-from multihost.client.options import with_options
+from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, with_options
 from multihost.client.outcomes import Raw, decode
 from multihost.client.packing import as_payload, pack_call
-from multihost.client.session import PATIENCE_S, Session
+from multihost.client.session import Session
 from multihost.client.stream import Stream
 from multihost.client.submitter import Submitter
 from multihost.core.job import JobSpec, Style

@@ -1,6 +1,6 @@
 """Large payloads, on their way to the server and back.
 
-A blob is known by its SHA-256: it is sent once, however many tasks refer to
+A blob is known by its digest: it is sent once, however many tasks refer to
 it, and one that was interrupted goes on where the server says. Everything
 here runs on the event-loop thread and decides; bytes leave part by part, no
 faster than the connection takes them.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from multihost.client.packing import digest_of
+from multihost.core.digest import digest_of
 from multihost.errors import MultihostError, StoreFull, TaskLost
 from multihost.runtime import clock
 from multihost.wire import message as m

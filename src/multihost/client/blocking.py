@@ -6,12 +6,12 @@ use makes a new one.
 """
 
 import asyncio
-import os
 import threading
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from multihost.client.forking import forget_in_child
 from multihost.runtime.loop import new_event_loop
 
 T = TypeVar("T")
@@ -20,7 +20,6 @@ STOP_S = 3.0
 """How long to wait for the thread to end when the client is closed."""
 
 _bridges: "weakref.WeakSet[Bridge]" = weakref.WeakSet()
-_forgetters: list[Callable[[], None]] = []
 
 
 class Bridge:
@@ -73,19 +72,11 @@ class Bridge:
             self._loop.close()
 
 
-def forget_in_child(forget: Callable[[], None]) -> None:
-    """Have ``forget`` called in every process forked from this one."""
-    _forgetters.append(forget)
-
-
 def _after_fork() -> None:
     """The thread did not come along, and its sockets are the parent's."""
     for bridge in list(_bridges):
         bridge.is_stopped = True
     _bridges.clear()
-    for forget in _forgetters:
-        forget()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+forget_in_child(_after_fork)

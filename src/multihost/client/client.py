@@ -9,28 +9,25 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
 from multihost.client import embedded
 from multihost.client.arrivals import BlockingArrivals
-from multihost.client.blocking import Bridge, forget_in_child
 from multihost.client.commands import command_stream
 from multihost.client.dispatcher import Dispatcher
+from multihost.client.forking import forget_in_child
 from multihost.client.future import Future, remote_traceback
 from multihost.client.listings import Listings, Row
 from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
-from multihost.client.options import with_options
+from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, with_options
 from multihost.client.outcomes import Raw, decode
 from multihost.client.packing import as_payload, pack_call
-from multihost.client.session import PATIENCE_S, Session
 from multihost.client.submitter import Submitter
 from multihost.core.job import JobSpec, Style
 from multihost.errors import MultihostError
 from multihost.runtime.config import Target, find_target
-
-EMBEDDED_PATIENCE_S = 1.0
-"""An embedded server that is gone does not come back."""
 
 
 class Client:
@@ -53,18 +50,15 @@ class Client:
         Raises ServerNotFound, AuthenticationError or ConfigError.
         """
         found = find_target(url, authkey)
-        server = embedded.start() if found is None else None
-        self.is_embedded = server is not None
-        if server is not None:
-            patience_s = EMBEDDED_PATIENCE_S
-        self._bridge = Bridge()
-        try:
-            target = found if server is None else server.target()
-            assert target is not None
-            self.session = self._bridge.call(_open(target, patience_s))
-        except BaseException:
-            self._bridge.stop()
-            raise
+        self.is_embedded = found is None
+        if found is None:
+            find, patience_s = embedded.start().target, EMBEDDED_PATIENCE_S
+        else:
+            find = partial(Target, *found)
+        # Late, so that it overlaps with the start of an embedded server.
+        from multihost.client.opening import open_session
+
+        self._bridge, self.session, target = open_session(find, patience_s)
         self.listings = Listings(target)
         """What the server knows of all jobs, queues and workers."""
         self.dispatcher = Dispatcher("multihost-callbacks")
@@ -270,10 +264,6 @@ def shared_client(url: str | None = None, authkey: bytes | str | None = None) ->
                 client.close()
             client = _shared[key] = Client(url, authkey)
         return client
-
-
-async def _open(target: Target, patience_s: float | None) -> Session:
-    return await Session(target, patience_s).connect()
 
 
 def _forget() -> None:

@@ -2,16 +2,19 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from multihost.client.session import Session
 from multihost.client.stream import Stream
 from multihost.core.job import JobSpec, Style
 
+if TYPE_CHECKING:
+    from multihost.client.session import Session
+
 
 def command_stream(
-    session: Session,
+    session: "Session",
     options: JobSpec,
     argv: Sequence[str],
     *,

@@ -16,7 +16,7 @@ import threading
 import time
 from pathlib import Path
 
-from multihost.client.blocking import forget_in_child
+from multihost.client.forking import forget_in_child
 from multihost.errors import ServerNotFound
 from multihost.runtime.config import Target
 

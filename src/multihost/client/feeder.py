@@ -48,11 +48,12 @@ class Feeder(threading.Thread):
         self._chunksize = chunksize
         self._arrivals = arrivals
         self._submitted = 0
-        self._is_stopped = False
+        self._lock = threading.Lock()
+        self._is_over = False
 
     def stop(self) -> None:
-        """Submit nothing more."""
-        self._is_stopped = True
+        """Submit nothing more, even if the input never yields again; tell who reads the results."""
+        self._finish(TaskCancelled("the task was given up: its pool was terminated"))
         self._arrivals.stir()
 
     def run(self) -> None:
@@ -60,20 +61,27 @@ class Feeder(threading.Thread):
         try:
             for chunk in chunks(self._iterable, self._chunksize):
                 self._wait_for_room()
-                if self._is_stopped:
-                    error = TaskCancelled("the task was given up: its pool was terminated")
-                    self._refuse(self._submitted, error)
-                    self._submitted += 1
-                    break
-                self._submit(chunk)
+                with self._lock:
+                    if self._is_over:
+                        break
+                    self._submit(chunk)
         except Exception as error:  # the user's iterable; raised in its place
-            self._refuse(self._submitted, error)
-            self._submitted += 1
+            self._finish(error)
+        else:
+            self._finish()
         finally:
             self._iterable = ()
-            length = self._submitted
-            arrivals = self._arrivals
-            self._crew.post(lambda: arrivals.end(length))
+
+    def _finish(self, error: Exception | None = None) -> None:
+        with self._lock:
+            if self._is_over:
+                return
+            self._is_over = True
+            if error is not None:
+                self._refuse(self._submitted, error)
+                self._submitted += 1
+            length, arrivals = self._submitted, self._arrivals
+        self._crew.post(lambda: arrivals.end(length))
 
     def _submit(self, chunk: list[Any]) -> None:
         position = self._submitted
@@ -98,6 +106,4 @@ class Feeder(threading.Thread):
     def _wait_for_room(self) -> None:
         excess = self._submitted - self._arrivals.arrived - FEED_WINDOW
         if excess > 0:
-            self._arrivals.wait_arrived(
-                self._submitted - FEED_WINDOW // 2, lambda: self._is_stopped
-            )
+            self._arrivals.wait_arrived(self._submitted - FEED_WINDOW // 2, lambda: self._is_over)

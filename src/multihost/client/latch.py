@@ -8,7 +8,7 @@ waited for.
 import threading
 from _thread import LockType, allocate_lock
 
-_guard = allocate_lock()
+_guard = threading.RLock()  # a signal handler may run within, and wait for another latch
 
 
 class Latch:

@@ -4,14 +4,12 @@ Reading and the verbs of people (cancel, retry) need no session: each question
 is one request, to whichever address of the list answers.
 """
 
-import http.client
 import json
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from multihost.errors import AuthenticationError, BadRequest, ProtocolError, ServerNotFound
 from multihost.runtime.config import Target
-from multihost.runtime.peer import address_of, wrong_key
 
 TIMEOUT_S = 30.0
 Row = dict[str, Any]
@@ -60,6 +58,8 @@ class Listings:
         return sum(int(row["slots"]) for row in self.workers() if row["connected"])
 
     def _ask(self, method: str, path: str) -> Any:
+        import http.client
+
         failures = []
         for url in self._target.urls:
             try:
@@ -71,6 +71,10 @@ class Listings:
         raise ServerNotFound(", ".join(self._target.urls), "; ".join(failures))
 
     def _ask_at(self, url: str, method: str, path: str) -> Any:
+        import http.client
+
+        from multihost.runtime.peer import address_of, wrong_key
+
         connection = http.client.HTTPConnection(*address_of(url), timeout=TIMEOUT_S)
         try:
             headers = {"Authorization": f"Bearer {self._target.key.decode()}"}

@@ -7,6 +7,11 @@ import msgspec
 from multihost.core.job import JobSpec
 from multihost.core.retry import Limits
 
+PATIENCE_S = 300.0
+"""How long a client tries to come back to a server before it gives up its work."""
+EMBEDDED_PATIENCE_S = 1.0
+"""An embedded server that is gone does not come back."""
+
 _PLAIN = frozenset({"queue", "priority", "delay_s", "timeout_s", "ttl_s", "label", "unique_key"})
 _REQUIRES = frozenset({"host", "tags"})
 NAMES = tuple(sorted(_PLAIN | _REQUIRES | {"max_attempts"}))

@@ -6,13 +6,13 @@ modules registered with cloudpickle) travels by value. What was sent by value is
 bytecode and runs only on the same version of Python; the caller is told.
 """
 
-import hashlib
 import pickle
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
 
+from multihost.core.digest import digest_of
 from multihost.errors import PayloadError
 from multihost.wire.message import INLINE_BYTES, Blob
 
@@ -93,11 +93,6 @@ def as_payload(data: bytes) -> bytes | Bulk:
     if len(data) <= INLINE_BYTES:
         return data
     return Bulk(Blob(digest_of(data), len(data)), data)
-
-
-def digest_of(data: bytes) -> bytes:
-    """SHA-256, under which a blob is known."""
-    return hashlib.sha256(data).digest()
 
 
 def is_reusable(function: object) -> bool:

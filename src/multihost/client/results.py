@@ -198,8 +198,9 @@ class MapResult(AsyncResult):
 class IMapIterator:
     """Results of ``imap`` and ``imap_unordered``; goes on after an error."""
 
-    def __init__(self, arrivals: BlockingArrivals) -> None:
-        """Iterate over what arrives."""
+    def __init__(self, pool: CallbackOwner, arrivals: BlockingArrivals) -> None:
+        """Iterate over what arrives; ``pool`` lives at least as long as something may."""
+        self._pool: CallbackOwner | None = pool
         self._arrivals = arrivals
 
     def __iter__(self) -> Self:
@@ -207,7 +208,11 @@ class IMapIterator:
 
     def next(self, timeout: float | None = None) -> Any:
         """The next result; raises what its call raised, or TimeoutError."""
-        item = self._arrivals.take(timeout)
+        try:
+            item = self._arrivals.take(timeout)
+        except StopIteration:
+            self._pool = None
+            raise
         is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
         if is_ok:
             return value

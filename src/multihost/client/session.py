@@ -15,15 +15,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from multihost.client.blobs import BlobExchange
+from multihost.client.options import PATIENCE_S
 from multihost.client.printer import Printer
 from multihost.client.stream import Stream
 from multihost.errors import ConnectionLost, MultihostError
 from multihost.runtime.config import Target
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
-
-PATIENCE_S = 300.0
-"""How long a client tries to come back to a server before it gives up its work."""
 
 _log = logging.getLogger("multihost")
 

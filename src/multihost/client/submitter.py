@@ -8,16 +8,19 @@ and little more; jobs that have been idle longest are closed when there are many
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
 from multihost.client.fingerprint import fingerprint
-from multihost.client.packing import PYTHON, Bulk, Function, digest_of, is_reusable, pack_function
-from multihost.client.session import Session
+from multihost.client.packing import PYTHON, Bulk, Function, is_reusable, pack_function
 from multihost.client.stream import Stream
+from multihost.core.digest import digest_of
 from multihost.core.job import MAX_NAME_CHARS, JobSpec, Style
 from multihost.wire.message import Blob
+
+if TYPE_CHECKING:
+    from multihost.client.session import Session
 
 MAX_OPEN = 64
 """Jobs that are kept open for further calls; beyond that idle ones are closed."""
@@ -36,7 +39,7 @@ class Submitter:
 
     def __init__(
         self,
-        session: Session,
+        session: "Session",
         options: JobSpec,
         blobs: Sequence[Bulk] = (),
         *,

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import hashlib
 import pickle
 import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from multihost.core.digest import digest_of
 from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.runtime.link import server_link
@@ -145,7 +145,7 @@ class FakeServer:
         if index in job.outcomes:
             return
         if len(payload) > m.INLINE_BYTES:
-            digest = hashlib.sha256(payload).digest()
+            digest = digest_of(payload)
             self.blobs[digest] = payload
             payload = m.Blob(digest, len(payload))
         job.outcomes[index] = m.Outcome(index, ending, payload)
@@ -219,7 +219,7 @@ class _Connection:
         self.parts[message.digest] = data + message.data
         if len(self.parts[message.digest]) == message.size_bytes:
             whole = self.parts.pop(message.digest)
-            assert hashlib.sha256(whole).digest() == message.digest
+            assert digest_of(whole) == message.digest
             self.server.blobs[message.digest] = whole
             self.link.send(m.BlobStored(message.digest))
 

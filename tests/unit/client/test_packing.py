@@ -7,6 +7,7 @@ import cloudpickle
 import pytest
 
 from multihost.client import packing
+from multihost.core.digest import digest_of
 from multihost.errors import PayloadError
 
 
@@ -107,5 +108,5 @@ def test_a_large_payload_becomes_a_blob_under_its_digest():
     small, large = bytes(packing.INLINE_BYTES), bytes(packing.INLINE_BYTES + 1)
     assert packing.as_payload(small) is small
     bulk = packing.as_payload(large)
-    assert bulk.blob.digest == packing.digest_of(large)
+    assert bulk.blob.digest == digest_of(large)
     assert bulk.blob.size_bytes == len(large)

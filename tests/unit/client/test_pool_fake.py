@@ -183,6 +183,32 @@ def test_imap_of_an_endless_input_yields_and_stops_with_the_pool(pool):
     assert [next(results) for _ in range(100)] == [3 * i for i in range(100)]
 
 
+def test_terminate_does_not_wait_for_an_input_that_never_comes(server):
+    never = threading.Event()
+
+    def stuck():
+        yield 1
+        never.wait()
+
+    pool = Pool(2, url=server.url, authkey=KEY)
+    results = pool.imap(triple, stuck())
+    assert next(results) == 3
+    pool.terminate()
+    pool.join()
+    with pytest.raises(errors.TaskCancelled):
+        next(results)
+    with pytest.raises(StopIteration):
+        next(results)
+    never.set()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed running")
+def test_an_iterator_keeps_its_pool_alive(server):
+    results = Pool(2, url=server.url, authkey=KEY).imap(triple, (i for i in range(2000)))
+    gc.collect()
+    assert list(results) == [3 * i for i in range(2000)]
+
+
 def test_an_imap_nobody_reads_is_finished_by_close_and_join(server):
     pool = Pool(2, url=server.url, authkey=KEY)
     results = pool.imap_unordered(triple, (i for i in range(2500)))
