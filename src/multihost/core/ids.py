@@ -42,6 +42,11 @@ def last_task(job: int) -> int:
     return job << INDEX_BITS | MAX_INDEX
 
 
+def is_task(number: int) -> bool:
+    """Whether a number from outside can be a task's at all."""
+    return MAX_INDEX < number <= MAX_JOB << INDEX_BITS | MAX_INDEX
+
+
 def task_name(task: int) -> str:
     """``42/7``, the way people read a task's number."""
     return f"{job_of(task)}/{index_of(task)}"

@@ -14,6 +14,8 @@ from multihost.core.retry import Backoff, Limits
 DEFAULT_QUEUE = "default"
 DAY_S = 86_400.0
 MAX_NAME_CHARS = 200
+MAX_NUMBER = 1e12
+"""Largest duration or limit (30,000 years, if it is one of seconds); infinity is no number."""
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
 
 
@@ -119,10 +121,18 @@ def check(spec: JobSpec) -> None:
         ("delay_s", spec.delay_s, 0),
         ("key_delay_s", spec.key_delay_s, 0),
         ("retention_s", spec.retention_s, 0),
+        ("backoff.first_s", spec.backoff.first_s, 0),
+        ("backoff.factor", spec.backoff.factor, 0),
+        ("backoff.max_s", spec.backoff.max_s, 0),
+        ("backoff.jitter", spec.backoff.jitter, 0),
     ):
-        if number is not None and not number >= least:
-            message = f"{what} is {number}; it has to be at least {least}"
+        # Written so that a NaN, which is neither, is refused as well.
+        if number is not None and not least <= number <= MAX_NUMBER:
+            message = f"{what} is {number}; it has to be {least} to {MAX_NUMBER:g}"
             raise JobSpecError(message)
+    if spec.backoff.jitter > 1:
+        message = f"backoff.jitter is {spec.backoff.jitter}; it has to be 0 to 1"
+        raise JobSpecError(message)
     if spec.style is not Style.COMMAND and spec.function is None:
         message = f"a job of style {spec.style.value!r} needs a function"
         raise JobSpecError(message)

@@ -84,7 +84,7 @@ def blocked(spec: JobSpec) -> bytes:
     return encode_failure(Failure(Ending.BLOCKED, message=text))
 
 
-def result_missing(blob: Blob) -> bytes:
+def result_missing() -> bytes:
     """The worker named a result that never arrived."""
-    text = f"its result, blob {blob.digest.hex()[:16]}… of {blob.size_bytes} bytes, is not here"
+    text = "its result or failure was sent as a blob that is not in the store"
     return encode_failure(Failure(Ending.UNRUNNABLE, message=text))

@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import apsw
 
-from multihost.core.ids import INDEX_BITS, first_task, first_token, index_of, last_task
+from multihost.core.ids import INDEX_BITS, MAX_JOB, first_task, first_token, index_of, last_task
 from multihost.core.resources import Requirement
 from multihost.core.state import Event, JobState, TaskState, after
 from multihost.store.base import Final as FinalTask
@@ -138,6 +138,8 @@ class Book:
         """The job, from memory or from the file."""
         job = self._jobs.get(number)
         if job is None:
+            if not 0 < number <= MAX_JOB:
+                return None
             row = self.run(_JOB, (number,)).fetchone()
             if row is None:
                 return None
@@ -318,24 +320,25 @@ class Book:
         self._refs[digest] = self._refs.get(digest, 0) + count
 
     def missing_blob(self, payloads: Iterable[Payload]) -> Blob | None:
-        """A blob among the payloads that is not in the store."""
-        seen: set[bytes] = set()
+        """A blob among the payloads that is not in the store, or has another size there."""
+        seen: set[Blob] = set()
         for payload in payloads:
-            if payload.__class__ is bytes or payload.digest in seen:  # type: ignore[union-attr]
+            if payload.__class__ is bytes or payload in seen:
                 continue
             assert isinstance(payload, Blob)
-            if not self.has_blob(payload.digest):
+            if self.blob_size(payload.digest) != payload.size_bytes:
                 return payload
-            seen.add(payload.digest)
+            seen.add(payload)
         return None
 
     def has_new_references(self, digest: bytes) -> bool:
         """Whether this transaction refers to the blob and the file does not know it yet."""
         return digest in self._refs
 
-    def has_blob(self, digest: bytes) -> bool:
-        """Whether the blob is in the store."""
-        return self.run("SELECT 1 FROM blobs WHERE digest = ?", (digest,)).get is not None
+    def blob_size(self, digest: bytes) -> int | None:
+        """Size of a blob in bytes; None when it is not in the store."""
+        size: int | None = self.run("SELECT size FROM blobs WHERE digest = ?", (digest,)).get
+        return size
 
     # writing ---------------------------------------------------------------------------
 

@@ -77,7 +77,11 @@ def _chosen(
     if indices is None:
         span = (first_task(job.number), last_task(job.number), *parameters)
         return book.run(choice.all, span).fetchall()
-    wanted = [(task_id(job.number, index), *parameters) for index in sorted(set(indices))]
+    wanted = [
+        (task_id(job.number, index), *parameters)
+        for index in sorted(set(indices))
+        if 0 <= index < job.next_index
+    ]
     return book.many(choice.one, wanted).fetchall()
 
 

@@ -84,7 +84,7 @@ class DatabaseFile:
         self.log_pages = 0
         self.is_new = False
         self._log_fd = -1
-        self._sync_log = sync_log
+        self._sync_log = sync_log or self._sync_descriptor
         self._lock = LockFile(path)
         try:
             if vfs is None:
@@ -109,10 +109,11 @@ class DatabaseFile:
         db = apsw.Connection(str(self.path), vfs=vfs, statementcachesize=STATEMENTS)
         try:
             db.setbusytimeout(0)
-            # Both only take effect before the first page is written.
+            # Before anything reads the file, lest an index of the log is made for sharing it.
+            db.pragma("locking_mode", "EXCLUSIVE")
+            # These two only take effect before the first page is written.
             db.pragma("page_size", 4096)
             db.pragma("auto_vacuum", 2)
-            db.pragma("locking_mode", "EXCLUSIVE")
             db.pragma("journal_mode", "WAL")
             db.pragma("synchronous", "NORMAL")
             db.pragma("cache_size", -(cache_bytes >> 10))
@@ -165,10 +166,14 @@ class DatabaseFile:
         changes = self.db.total_changes()
         if changes == self._synced_changes:
             return
-        if self._sync_log is not None:
+        try:
             self._sync_log()
-        else:
-            self._sync_descriptor()
+        except OSError as error:
+            raise StoreError(
+                f"the log of {self.path} can't be flushed to its disk ({error}); "
+                "what was acknowledged is kept, what came after is unknown. "
+                "See to the disk and restart"
+            ) from error
         self._synced_changes = changes
 
     def sync_all(self) -> None:
@@ -178,15 +183,9 @@ class DatabaseFile:
         _sync_directory(self.path.parent)
 
     def _sync_descriptor(self) -> None:
-        try:
-            if self._log_fd < 0:
-                self._log_fd = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
-            _flush(self._log_fd)
-        except OSError as error:
-            raise StoreError(
-                f"the log of {self.path} can't be flushed to its disk ({error}); "
-                "what was last acknowledged is kept, what came after is unknown"
-            ) from error
+        if self._log_fd < 0:
+            self._log_fd = os.open(f"{self.path}-wal", os.O_RDWR | os.O_CLOEXEC)
+        _flush(self._log_fd)
 
     def checkpoint(self) -> None:
         """Copy the log into the database once it is long enough."""

@@ -5,13 +5,13 @@ match is stale: another worker has the task, or it was cancelled; it changes
 nothing.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
+from multihost.core.digest import digest_of
 from multihost.core.ids import INDEX_BITS
 from multihost.core.outcome import Ending, Failure
 from multihost.core.retry import Faults, Verdict
@@ -126,10 +126,10 @@ def _check_results(book: Book, good: list[Attempt]) -> tuple[list[Attempt], list
     kept, lacking = [], []
     for attempt in good:
         payload = attempt.payload
-        if isinstance(payload, Blob) and not book.has_blob(payload.digest):
+        if book.missing_blob([payload]) is not None:
             lacking.append(
                 msgspec.structs.replace(
-                    attempt, ending=Ending.UNRUNNABLE, payload=failures.result_missing(payload)
+                    attempt, ending=Ending.UNRUNNABLE, payload=failures.result_missing()
                 )
             )
         else:
@@ -174,7 +174,7 @@ def _drop_big_payload(book: Book, task: int) -> None:
     size, args, data = book.run(_ARGS, (task,)).fetchone()
     digest: bytes | None = args
     if size == IN_PAYLOADS:
-        digest = hashlib.sha256(data).digest() if is_compared else None
+        digest = digest_of(data) if is_compared else None
         book.run("DELETE FROM payloads WHERE id = ?", (task,))
     else:
         book.refer(args, -1)
@@ -186,8 +186,8 @@ def _drop_big_payload(book: Book, task: int) -> None:
 
 def _finish_badly(book: Book, run: Run, session: int, attempt: Attempt, tally: _Tally) -> None:
     task, ending, payload = attempt.task, attempt.ending, attempt.payload
-    if isinstance(payload, Blob) and not book.has_blob(payload.digest):
-        payload = failures.result_missing(payload)
+    if book.missing_blob([payload]) is not None:
+        payload = failures.result_missing()
     if ending in _NOT_A_WORKERS:
         ending = Ending.RAISED
     fault = _Fault(task, run, session, ending, payload)

@@ -1,5 +1,6 @@
 """Opening and sealing jobs: created once, found again by uid, name or unique key."""
 
+from multihost.core.ids import MAX_INDEX
 from multihost.core.job import JobSpec
 from multihost.core.state import JobState, TaskState
 from multihost.store.base import OpenedJob, Refusal
@@ -69,7 +70,7 @@ def _check_references(book: Book, spec: JobSpec) -> Refusal | None:
                 RefusalCode.BAD_REQUEST, f"it is to run after job {number}, which does not exist"
             )
     for digest in blobs_of(spec):
-        if not book.has_blob(digest):
+        if book.blob_size(digest) is None:
             return no_blob(digest)
     return None
 
@@ -84,7 +85,8 @@ def no_blob(digest: bytes) -> Refusal:
     """Refusal of what refers to a blob that was never stored, or was deleted since."""
     return Refusal(
         RefusalCode.BAD_REQUEST,
-        f"it refers to blob {digest.hex()[:16]}…, which is not in the store; upload it first",
+        f"it refers to blob {digest.hex()[:16]}…, which is not in the store in that size; "
+        "upload it first",
     )
 
 
@@ -140,6 +142,11 @@ def seal_job(book: Book, number: int, total: int) -> Refusal | None:
         return Refusal(
             RefusalCode.INPUT_CHANGED if job.is_compared else RefusalCode.BAD_REQUEST,
             f"job {number} was sealed with {job.total} tasks and can't have {total} now",
+        )
+    if not 0 <= total <= MAX_INDEX + 1:
+        return Refusal(
+            RefusalCode.BAD_REQUEST,
+            f"job {number} can't have {total} tasks; at most {MAX_INDEX + 1}",
         )
     if total < job.next_index:
         return Refusal(

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from multihost.core.ids import first_task, last_task, task_id
+from multihost.core.ids import MAX_INDEX, MAX_JOB, is_task, last_task, task_id
 from multihost.core.outcome import Ending
 from multihost.core.resources import Requirement
 from multihost.core.state import Hold, JobState, TaskState
@@ -73,7 +73,7 @@ def job_by_name(book: Book, name: str) -> JobRow | None:
 def jobs(book: Book, state: JobState | None, before: int | None, limit: int) -> list[JobRow]:
     """Jobs, newest first, with numbers below ``before``."""
     book.write_counters()
-    below = book.last_job + 1 if before is None else before
+    below = book.last_job + 1 if before is None else min(before, book.last_job + 1)
     return [_job_row(*row) for row in book.run(_JOBS_IN[state], (below, limit))]
 
 
@@ -106,6 +106,8 @@ def paused_queues(book: Book) -> frozenset[str]:
 
 def task(book: Book, number: int) -> TaskRow | None:
     """A task by its number."""
+    if not is_task(number):
+        return None
     row = book.run(f"{_TASK} WHERE id = ?", (number,)).fetchone()
     return None if row is None else _task_row(row)
 
@@ -114,8 +116,17 @@ def tasks(
     book: Book, job: int, state: TaskState | None, after_index: int, limit: int
 ) -> list[TaskRow]:
     """Tasks of a job, by index."""
-    span = (task_id(job, after_index + 1), last_task(job), limit)
-    return [_task_row(row) for row in book.run(_TASKS[state], span)]
+    span = _span(job, after_index)
+    if span is None:
+        return []
+    return [_task_row(row) for row in book.run(_TASKS[state], (*span, limit))]
+
+
+def _span(job: int, after_index: int) -> tuple[int, int] | None:
+    """Numbers of the first and the last task to list; None when there can't be any."""
+    if not 0 < job <= MAX_JOB or after_index >= MAX_INDEX:
+        return None
+    return task_id(job, max(0, after_index + 1)), last_task(job)
 
 
 def _task_row(row: tuple[Any, ...]) -> TaskRow:
@@ -129,15 +140,19 @@ def _task_row(row: tuple[Any, ...]) -> TaskRow:
 
 def outcomes(book: Book, job: int, after_index: int, limit: int) -> list[FinalTask]:
     """Ended tasks with an index above ``after_index``, by index."""
-    first = first_task(job) if after_index < 0 else task_id(job, after_index) + 1
+    span = _span(job, after_index)
+    if span is None:
+        return []
     return [
         FinalTask(number, Ending(ending), payload if size is None else Blob(payload, size))
-        for number, ending, size, payload in book.run(_OUTCOMES, (first, last_task(job), limit))
+        for number, ending, size, payload in book.run(_OUTCOMES, (*span, limit))
     ]
 
 
 def attempts(book: Book, number: int) -> list[AttemptRow]:
     """Attempts of a task that did not succeed, oldest first."""
+    if not is_task(number):
+        return []
     return [
         AttemptRow(task, token, Ending(ending), *rest)
         for task, token, ending, *rest in book.run(_ATTEMPTS, (number,))

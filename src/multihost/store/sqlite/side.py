@@ -1,15 +1,16 @@
 """What lies beside jobs and tasks: sessions, blobs, output, the settings of queues."""
 
+from multihost.core.ids import is_task
 from multihost.store.base import SessionInfo, StoredBlob
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import encode
 from multihost.wire.message import Blob
 
-_OPEN_SESSION = (
-    "INSERT INTO sessions (uid, role, info, opened_at) VALUES (?, ?, ?, ?)"
-    " ON CONFLICT (uid) DO UPDATE SET role = excluded.role, info = excluded.info, closed_at = NULL"
-    " RETURNING number"
+_FIND_SESSION = "SELECT number FROM sessions WHERE uid = ?"
+_NEW_SESSION = (
+    "INSERT INTO sessions (uid, role, info, opened_at) VALUES (?, ?, ?, ?) RETURNING number"
 )
+_REOPEN_SESSION = "UPDATE sessions SET role = ?, info = ?, closed_at = NULL WHERE number = ?"
 _PUT_BLOB = (
     "INSERT INTO blobs (digest, size, refs, touched_at, is_inline) VALUES (?, ?, 0, ?, ?)"
     " ON CONFLICT (digest) DO UPDATE SET touched_at = excluded.touched_at"
@@ -38,8 +39,12 @@ _SET_QUEUE = (
 
 def open_session(book: Book, info: SessionInfo, now: float) -> int:
     """Number of the session with this uid, new or reopened."""
-    number: int = book.run(_OPEN_SESSION, (info.uid, info.role, encode(info), now)).get
-    return number
+    number: int | None = book.run(_FIND_SESSION, (info.uid,)).get
+    if number is not None:
+        book.run(_REOPEN_SESSION, (info.role, encode(info), number))
+        return number
+    new: int = book.run(_NEW_SESSION, (info.uid, info.role, encode(info), now)).get
+    return new
 
 
 def close_session(book: Book, number: int, now: float) -> None:
@@ -54,7 +59,7 @@ def close_session(book: Book, number: int, now: float) -> None:
 
 def put_blob(book: Book, blob: Blob, data: bytes | None, now: float) -> None:
     """Note a blob; one that is there already only counts as touched."""
-    is_new = not book.has_blob(blob.digest)
+    is_new = book.blob_size(blob.digest) is None
     book.run(_PUT_BLOB, (blob.digest, blob.size_bytes, now, data is not None))
     if is_new and data is not None:
         book.run(_PUT_DATA, (blob.digest, data))
@@ -84,7 +89,9 @@ def unused_blobs(book: Book, before: float, limit: int) -> list[Blob]:
 
 def append_output(book: Book, task: int, stream: int, data: bytes, limit_bytes: int) -> None:
     """Keep what a task printed: the last ``limit_bytes`` of it."""
-    if not data or book.run("SELECT 1 FROM tasks WHERE id = ?", (task,)).get is None:
+    if not data or not is_task(task):
+        return
+    if book.run("SELECT 1 FROM tasks WHERE id = ?", (task,)).get is None:
         return
     start: int = book.run(_LAST_OUTPUT, (task,)).get or 0
     end = start + len(data)
@@ -105,6 +112,8 @@ def _cut_output(book: Book, task: int, begin: int) -> None:
 
 def read_output(book: Book, task: int) -> list[tuple[int, bytes]]:
     """What a task printed: (stream, bytes) in order."""
+    if not is_task(task):
+        return []
     return book.run(_OUTPUT, (task,)).fetchall()
 
 

@@ -175,6 +175,7 @@ class SQLiteStore:
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         self._book.reload()
+        self._book.wake_at = progress.next_time(self._book)
 
     def close(self) -> None:
         """Flush and let go of the files."""

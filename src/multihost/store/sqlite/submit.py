@@ -4,11 +4,11 @@ May be repeated: a client that never got its answer sends the same again, and
 what is there already is left as it is.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from multihost.core.digest import digest_of
 from multihost.core.ids import MAX_INDEX, first_task, index_of, task_id
 from multihost.core.state import TaskState
 from multihost.store.base import Added, Refusal
@@ -124,8 +124,8 @@ def _is_same(payload: Payload, size: int | None, kept: bytes) -> bool:
     is_whole = size is None or size == IN_PAYLOADS
     if is_whole and not isinstance(payload, Blob):
         return payload == kept
-    digest = payload.digest if isinstance(payload, Blob) else hashlib.sha256(payload).digest()
-    return digest == (hashlib.sha256(kept).digest() if is_whole else kept)
+    digest = payload.digest if isinstance(payload, Blob) else digest_of(payload)
+    return digest == (digest_of(kept) if is_whole else kept)
 
 
 def _check_new(book: Book, batch: Batch) -> Refusal | None:

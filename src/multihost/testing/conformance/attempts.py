@@ -97,7 +97,7 @@ class AttemptTests:
         fine, failed = settlement.finals
         assert fine == Final(leases[1].task, Ending.OK, b"fine")
         assert failed.ending is Ending.UNRUNNABLE
-        assert "not here" in failure_of(failed).message
+        assert "not in the store" in failure_of(failed).message
 
     def test_outcomes_are_read_in_pages_by_index(self, owner: Owner) -> None:
         job = owner.submit(5)

@@ -3,12 +3,12 @@
 
 from collections.abc import Sequence
 
-from multihost.core.ids import MAX_INDEX
+from multihost.core.ids import MAX_INDEX, MAX_JOB
 from multihost.core.outcome import Ending
 from multihost.core.state import JobState
 from multihost.store.base import Added, OpenedJob, Refusal
 from multihost.testing.owner import Owner, make_spec
-from multihost.wire.message import Blob, Payload, RefusalCode
+from multihost.wire.message import Blob, Held, Payload, RefusalCode
 
 
 def refused(result: object, code: RefusalCode, indices: Sequence[int] = ()) -> bool:
@@ -192,6 +192,41 @@ class SubmitTests:
         for spec in (make_spec(after=(99,)), make_spec(function=missing.digest)):
             assert refused(owner.do("open_job", owner.uid(), spec, None, owner.now), bad)
         assert [row.number for row in owner.store.jobs()] == [job]
+
+    def test_numbers_that_can_not_be_are_refused_or_nothing(self, owner: Owner) -> None:
+        huge = 2**64 - 1
+        blob = Blob(b"b" * 32, 5)
+        owner.do("put_blob", blob, b"bytes", owner.now)
+        job = owner.open().number
+        owner.add(job, 1)
+        bad = RefusalCode.BAD_REQUEST
+        store = owner.store
+        for number in (huge, -1, 0, MAX_JOB + 1):
+            assert refused(owner.add(number, 1), bad)
+            assert store.job(number) is None
+            assert store.tasks(number) == []
+            assert store.outcomes(number, -1, 9) == []
+            assert store.jobs(before=number) == ([] if number < 1 else store.jobs())
+            spec = make_spec(after=(number,))
+            assert refused(owner.do("open_job", owner.uid(), spec, None, owner.now), bad)
+        for number in (huge, -1, 0):
+            assert store.task(number) is None
+            assert store.output(number) == []
+            assert store.attempts(number) == []
+            owner.do("append_output", number, 1, b"x", 9)
+            assert owner.finish(1, [Held(number, huge)]).stale == [Held(number, huge)]
+            assert owner.do("release", 1, [Held(number, huge)], owner.now) == 0
+        for index in (huge, -1):
+            assert refused(owner.add(job, 1, first=index), bad)
+            assert refused(owner.do("seal_job", job, index, owner.now), bad)
+            assert owner.do("retry", job, [index], owner.now) == 0
+            assert owner.do("take", job, index) == 0
+            cancelled = owner.do("cancel", job, [index], only_queued=False, now=owner.now)
+            assert cancelled.finals == []
+        assert store.outcomes(job, huge, 9) == []
+        assert store.tasks(job, after_index=huge) == []
+        for size_bytes in (huge, 6, -1):
+            assert refused(owner.add(job, [Blob(blob.digest, size_bytes)], first=1), bad)
 
     def test_a_full_queue_refuses_all_of_a_batch(self, owner: Owner) -> None:
         owner.do("set_queue", "small", is_paused=None, limit=3)

@@ -76,6 +76,7 @@ class Ground:
         self._data = self._disk.data.copy()
         self._dirty.clear()
         self._touched_keys.clear()
+        self.wake_at = self._next_time()
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -108,6 +109,13 @@ class Ground:
             *counts,  # type: ignore[call-arg]
             job.owner,
         )
+
+    def _is_missing(self, payload: Payload) -> bool:
+        """Whether it is a blob that is not in the store, or has another size there."""
+        if not isinstance(payload, Blob):
+            return False
+        known = self._data.blobs.get(payload.digest)
+        return known is None or known.size_bytes != payload.size_bytes
 
     def _end(self, task: Task, event: Event, ending: Ending, payload: Payload) -> Final:
         task.move(event)

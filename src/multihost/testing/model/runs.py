@@ -84,11 +84,10 @@ class Runs(Ground):
 
     def _with_result(self, attempt: Attempt) -> Attempt:
         """The attempt, or if its result never came the failure that this is."""
-        payload = attempt.payload
-        if not isinstance(payload, Blob) or payload.digest in self._data.blobs:
+        if not self._is_missing(attempt.payload):
             return attempt
         ending = Ending.UNRUNNABLE if attempt.ending is Ending.OK else attempt.ending
-        return Attempt(attempt.task, attempt.token, ending, failures.result_missing(payload))
+        return Attempt(attempt.task, attempt.token, ending, failures.result_missing())
 
     def _finish(self, task: Task, attempt: Attempt, tally: "_Tally") -> None:
         ending, payload = attempt.ending, attempt.payload

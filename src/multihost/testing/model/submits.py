@@ -1,8 +1,8 @@
 """The model's verbs for submitting."""
 
-import hashlib
 from collections.abc import Sequence
 
+from multihost.core.digest import digest_of
 from multihost.core.ids import (
     MAX_INDEX,
     index_of,
@@ -125,7 +125,7 @@ class Submits(Listings):
         row = next(row for row in self.queues() if row.name == job.spec.queue)
         if limit is not None and row.blocked + row.queued + len(new) > limit:
             return _refuse(RefusalCode.QUEUE_FULL)
-        if any(isinstance(p, Blob) and p.digest not in self._data.blobs for p in payloads):
+        if any(self._is_missing(payload) for payload in payloads):
             return _refuse(RefusalCode.BAD_REQUEST)
         return None
 
@@ -155,7 +155,7 @@ class Submits(Listings):
             is_compared = it.spec.name is not None or it.spec.unique_key is not None
             code = RefusalCode.INPUT_CHANGED if is_compared else RefusalCode.BAD_REQUEST
             return _refuse(code)
-        if total < it.next_index:
+        if not it.next_index <= total <= MAX_INDEX + 1:
             return _refuse(RefusalCode.BAD_REQUEST)
         it.total = total
         self._dirty.add(job)
@@ -167,4 +167,4 @@ def _refuse(code: RefusalCode, indices: Sequence[int] = ()) -> Refusal:
 
 
 def _digest(payload: Payload) -> bytes:
-    return payload.digest if isinstance(payload, Blob) else hashlib.sha256(payload).digest()
+    return payload.digest if isinstance(payload, Blob) else digest_of(payload)

@@ -1,0 +1,258 @@
+"""A disk in memory under SQLite, on which the process or the power dies at any write.
+
+It remembers what was written and what was synced. After a *crash* of the
+process every write that was issued is there, except that the last one may be
+torn. After a *power loss* only what was synced is surely there; of the rest
+any part may be. It can also be full, or answer writes and syncs with errors.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+import apsw
+
+SECTOR_BYTES = 512
+
+
+class DiedError(Exception):
+    """The process is dead; nothing it does from now on reaches the disk."""
+
+
+class _Change(NamedTuple):
+    """Something that was done to a file and is not synced yet."""
+
+    path: str
+    offset: int
+    data: bytes | None
+    """None: the file was cut to ``offset`` bytes."""
+
+
+@dataclass
+class Faults:
+    """What is wrong with the disk."""
+
+    writes_left: int | None = None
+    """The process dies at the write after so many; None: it lives."""
+    torn_bytes: int = 0
+    """Of the write at which it dies, so many bytes still arrive."""
+    room_bytes: int | None = None
+    """Bytes by which files may still grow before the disk is full."""
+    fails_sync: bool = False
+    fails_write: bool = False
+
+
+class MemoryDisk:
+    """Files by path; what of them is durable; and what is wrong at present.
+
+    ``vfs`` and ``sync`` are what ``open_store`` takes as ``vfs`` and ``sync_log``.
+    """
+
+    def __init__(self, name: str) -> None:
+        """An empty disk, registered with SQLite under ``name`` until ``close``."""
+        self.vfs = name
+        self.files: dict[str, bytearray] = {}
+        self.faults = Faults()
+        self.writes = 0
+        """Writes, cuts and deletions so far."""
+        self.syncs = 0
+        self._durable: dict[str, bytearray] = {}
+        self._unsynced: list[_Change] = []
+        self._is_dead = False
+        self._registered = _MemoryVFS(self)
+
+    def close(self) -> None:
+        """Take it away from SQLite."""
+        self._registered.unregister()
+
+    # what tests do ---------------------------------------------------------------------
+
+    def revive(self) -> None:
+        """A new process opens the files as the dead one left them; all faults are mended."""
+        self._is_dead = False
+        self.faults = Faults()
+
+    def lose_power(self, keep: Callable[[int], bool]) -> None:
+        """Forget what was not synced, except the changes that ``keep`` (by number) spares.
+
+        A write is kept or lost by sectors: ``keep`` is asked for each.
+        """
+        self.revive()
+        files = {path: bytearray(data) for path, data in self._durable.items()}
+        number = 0
+        for path, offset, data in self._unsynced:
+            for change in _sectors(path, offset, data):
+                if keep(number):
+                    _apply(files, change)
+                number += 1
+        self.files = files
+        self._durable = {path: bytearray(data) for path, data in files.items()}
+        self._unsynced.clear()
+
+    @contextmanager
+    def full(self, room_bytes: int = 0) -> Iterator[None]:
+        """There is no more room than ``room_bytes``, for a while."""
+        self.faults.room_bytes = room_bytes
+        yield
+        self.faults.room_bytes = None
+
+    # what SQLite does ------------------------------------------------------------------
+
+    def check_alive(self) -> None:
+        """Raise if the process is dead."""
+        if self._is_dead:
+            raise DiedError
+
+    def write(self, path: str, offset: int, data: bytes) -> None:
+        """Write, or die instead."""
+        self._spend(path, offset, data)
+        if self.faults.fails_write:
+            raise apsw.IOError("the disk fails")
+        growth = offset + len(data) - len(self.files[path])
+        if self.faults.room_bytes is not None and growth > 0:
+            if growth > self.faults.room_bytes:
+                raise apsw.FullError("the disk is full")
+            self.faults.room_bytes -= growth
+        self._change(_Change(path, offset, data))
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut a file, or die instead."""
+        self._spend(path, size, b"")
+        self._change(_Change(path, size, None))
+
+    def create(self, path: str) -> None:
+        """Make a file; its name is durable at once, its bytes are not."""
+        self.check_alive()
+        self.files.setdefault(path, bytearray())
+        self._durable.setdefault(path, bytearray())
+
+    def delete(self, path: str) -> None:
+        """Delete a file, durably."""
+        self._spend(path, 0, b"")
+        self.files.pop(path, None)
+        self._durable.pop(path, None)
+        self._unsynced = [change for change in self._unsynced if change.path != path]
+
+    def sync(self, path: str) -> None:
+        """Make durable what was written to a file."""
+        self.check_alive()
+        if self.faults.fails_sync:
+            raise OSError(5, "the disk fails")
+        self.syncs += 1
+        for change in self._unsynced:
+            if change.path == path:
+                _apply(self._durable, change)
+        self._unsynced = [change for change in self._unsynced if change.path != path]
+
+    def _spend(self, path: str, offset: int, data: bytes) -> None:
+        self.check_alive()
+        self.writes += 1
+        if self.faults.writes_left is None:
+            return
+        if self.faults.writes_left == 0:
+            self._is_dead = True
+            if data[: self.faults.torn_bytes]:
+                self._change(_Change(path, offset, data[: self.faults.torn_bytes]))
+            raise DiedError
+        self.faults.writes_left -= 1
+
+    def _change(self, change: _Change) -> None:
+        _apply(self.files, change)
+        self._unsynced.append(change)
+
+
+def _apply(files: dict[str, bytearray], change: _Change) -> None:
+    file = files.setdefault(change.path, bytearray())
+    if change.data is None:
+        del file[change.offset :]
+        return
+    if len(file) < change.offset:
+        file.extend(bytes(change.offset - len(file)))
+    file[change.offset : change.offset + len(change.data)] = change.data
+
+
+def _sectors(path: str, offset: int, data: bytes | None) -> Iterator[_Change]:
+    """A change in parts that a disk writes whole or not at all."""
+    if data is None:
+        yield _Change(path, offset, None)
+        return
+    end = offset + len(data)
+    while offset < end:
+        stop = min(end, (offset // SECTOR_BYTES + 1) * SECTOR_BYTES)
+        yield _Change(path, offset, data[len(data) - (end - offset) : len(data) - (end - stop)])
+        offset = stop
+
+
+class _MemoryVFS(apsw.VFS):
+    """SQLite's view of the disk."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        super().__init__(disk.vfs, base="")
+        self._disk = disk
+
+    def xOpen(  # noqa: N802 - SQLite's names
+        self, name: str | apsw.URIFilename | None, flags: list[int]
+    ) -> apsw.VFSFile:
+        path = name.filename() if isinstance(name, apsw.URIFilename) else str(name)
+        self._disk.create(path)
+        flags[1] = flags[0]
+        # Any object with its methods does; only one on top of another VFS has to derive from it.
+        return cast("apsw.VFSFile", _MemoryFile(self._disk, path))
+
+    def xDelete(self, filename: str, syncdir: bool) -> None:  # noqa: FBT001, N802
+        self._disk.delete(filename)
+
+    def xAccess(self, pathname: str, flags: int) -> bool:  # noqa: N802
+        return pathname in self._disk.files
+
+    def xFullPathname(self, name: str) -> str:  # noqa: N802
+        return name
+
+
+class _MemoryFile:
+    """An open file. Locks are not needed: a store's lock file keeps others away."""
+
+    def __init__(self, disk: MemoryDisk, path: str) -> None:
+        self._disk = disk
+        self._path = path
+
+    def xRead(self, amount: int, offset: int) -> bytes:  # noqa: N802
+        self._disk.check_alive()
+        return bytes(self._disk.files[self._path][offset : offset + amount])
+
+    def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
+        self._disk.write(self._path, offset, bytes(data))
+
+    def xTruncate(self, newsize: int) -> None:  # noqa: N802
+        self._disk.truncate(self._path, newsize)
+
+    def xSync(self, flags: int) -> None:  # noqa: N802
+        try:
+            self._disk.sync(self._path)
+        except OSError as error:
+            raise apsw.IOError(str(error)) from error
+
+    def xFileSize(self) -> int:  # noqa: N802
+        return len(self._disk.files[self._path])
+
+    def xLock(self, level: int) -> None:  # noqa: N802
+        pass
+
+    def xUnlock(self, level: int) -> None:  # noqa: N802
+        pass
+
+    def xCheckReservedLock(self) -> bool:  # noqa: N802
+        return False
+
+    def xFileControl(self, op: int, ptr: int) -> bool:  # noqa: N802
+        return False
+
+    def xDeviceCharacteristics(self) -> int:  # noqa: N802
+        return apsw.SQLITE_IOCAP_POWERSAFE_OVERWRITE
+
+    def xSectorSize(self) -> int:  # noqa: N802
+        return SECTOR_BYTES
+
+    def xClose(self) -> None:  # noqa: N802
+        pass

@@ -1,0 +1,539 @@
+"""Random verbs on SQLite and on the model agree, whatever is rolled back, reopened or killed.
+
+The process is killed at any write of a commit or of opening; or the power
+fails, and of what was not synced any part is lost. Afterwards the store must
+be in the state before or after the commit that was cut, never in a third.
+
+``MULTIHOST_PROPERTY_EXAMPLES`` sets how many runs are made (default: a few
+seconds' worth).
+"""
+
+# ruff: noqa: FBT001 - hypothesis calls rules by keyword
+
+import contextlib
+import itertools
+import os
+import random
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from multihost.core.ids import task_id
+from multihost.core.job import Context
+from multihost.core.outcome import Certificate, Ending
+from multihost.core.resources import Requirement
+from multihost.core.retry import Backoff, Limits
+from multihost.errors import StoreError
+from multihost.store.base import (
+    Changes,
+    Lease,
+    OpenedJob,
+    Promotion,
+    Refusal,
+    SessionInfo,
+    Settlement,
+    Store,
+)
+from multihost.store.sqlite import SQLiteStore, open_store
+from multihost.testing.disk import DiedError, MemoryDisk
+from multihost.testing.model import ModelDisk, ModelStore
+from multihost.testing.model.data import Data
+from multihost.testing.owner import START, failure_bytes, make_spec
+from multihost.wire.message import Attempt, Blob, Held, Payload, Role
+
+EXAMPLES = int(os.environ.get("MULTIHOST_PROPERTY_EXAMPLES", "100"))
+STEPS = 60
+
+BLOBS = [Blob(bytes([n]) * 32, size) for n, size in ((1, 4), (2, 3000), (3, 1 << 20))]
+PAYLOADS: list[Payload] = [b"", b"a", b"b" * 40, b"c" * 1500, *BLOBS]
+QUEUES = ["default", "other"]
+REQUIREMENTS = [Requirement(), Requirement(tags=("gpu",))]
+KEYS = ["k", "l"]
+SIZES = st.integers(0, 5)
+BIT = st.booleans()
+names = st.sampled_from([None, None, None, "n", "m"])
+seconds = st.sampled_from([0.0, 0.0, 0.0, 1.0, 5.0])
+specs = st.fixed_dictionaries(
+    {},
+    optional={
+        "name": names,
+        "unique_key": names,
+        "fingerprint": st.sampled_from([None, b"f"]),
+        "queue": st.sampled_from(QUEUES),
+        "requires": st.sampled_from(REQUIREMENTS),
+        "priority": st.integers(-1, 1),
+        "delay_s": seconds,
+        "ttl_s": st.sampled_from([None, None, 1.0, 5.0]),
+        "limits": st.builds(Limits, st.integers(1, 2), st.integers(1, 2), st.integers(1, 2)),
+        "backoff": seconds.map(Backoff),
+        "key_limit": st.sampled_from([None, 1, 2]),
+        "key_delay_s": seconds,
+        "is_transient": BIT,
+        "retention_s": st.sampled_from([0.0, 5.0]),
+        "function": st.sampled_from([None, BLOBS[0].digest, BLOBS[1].digest]),
+        "context": st.sampled_from([None, Context("c", initializer=BLOBS[0].digest)]),
+    },
+)
+five_keys = st.none() | st.lists(st.sampled_from(KEYS), min_size=5, max_size=5)
+fault_numbers = st.integers(0, 40)
+machines = itertools.count()
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """SQLite on a disk in memory, and the model; a transaction is always open."""
+
+    @initialize(cached_jobs=st.sampled_from([0, 2, 4096]))
+    def start(self, cached_jobs: int) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "store"
+        self.cached_jobs = cached_jobs
+        self.disk = MemoryDisk(f"machine-{next(machines)}")
+        self.model_disk = ModelDisk()
+        self.now = START
+        self.uids: list[bytes] = []
+        self.sessions: list[int] = []
+        self.leases: list[Lease] = []
+        self.may_be: list[Data] = []
+        """States that a power loss may bring back, oldest first."""
+        self.open_both()
+
+    def teardown(self) -> None:
+        if hasattr(self, "disk"):
+            self.disk.revive()
+            self.store.close()
+            self.disk.close()
+            self.directory.cleanup()
+
+    # both stores -----------------------------------------------------------------------
+
+    def open_sqlite(self) -> SQLiteStore:
+        return open_store(
+            self.path,
+            cached_jobs=self.cached_jobs,
+            vfs=self.disk.vfs,
+            sync_log=lambda: self.disk.sync(f"{self.path}-wal"),
+        )
+
+    def open_both(self) -> None:
+        self.store = self.open_sqlite()
+        self.model_disk.epoch = self.store.epoch - 1
+        self.model = ModelStore(self.model_disk)
+        # Opening makes everything durable.
+        self.may_be = [self.model_disk.data.copy()]
+        self.begin()
+
+    def begin(self) -> None:
+        self.store.begin()
+        self.model.begin()
+
+    def both(self, verb: str, *args: Any, **kwargs: Any) -> Any:
+        """Run a verb on both; what the model answered."""
+        expected = getattr(self.model, verb)(*args, **kwargs)
+        got = getattr(self.store, verb)(*args, **kwargs)
+        assert comparable(got) == comparable(expected), verb
+        return expected
+
+    def view(self, store: Store) -> dict[str, Any]:
+        """All that can be seen of a store."""
+        jobs = store.jobs(limit=10_000)
+        tasks = [task for job in jobs for task in store.tasks(job.number, limit=10_000)]
+        return {
+            "jobs": jobs,
+            "queues": store.queues(),
+            "paused": store.paused_queues(),
+            "lanes": {(lane.queue, lane.requires) for lane in store.lanes()},
+            "tasks": tasks,
+            "outcomes": [store.outcomes(job.number, -1, 10_000) for job in jobs],
+            "attempts": [store.attempts(task.task) for task in tasks],
+            "output": [joined(store.output(task.task)) for task in tasks],
+            "workers": [store.sessions(Role.WORKER, is_open=is_open) for is_open in (True, False)],
+            "clients": [store.sessions(Role.CLIENT, is_open=is_open) for is_open in (True, False)],
+            "blobs": [store.blob(blob.digest) for blob in BLOBS],
+        }
+
+    def check(self) -> None:
+        """Between transactions: both look the same, and SQLite finds nothing wrong with itself."""
+        assert self.store.verify() == []
+        assert self.view(self.store) == self.view(self.model)
+        self.check_wakes()
+
+    def check_wakes(self) -> None:
+        """SQLite may wake somebody too early or too often, never too late or not at all."""
+        due = self.model._next_time()
+        if due is not None:
+            assert self.store.wake_at is not None
+            assert self.store.wake_at <= due
+        ready = {task.lane for task in self.model._data.tasks.values() if task.is_ready}
+        woken = {self.lane_name(self.model, n) for n in self.model.woken & ready}
+        assert woken <= {self.lane_name(self.store, n) for n in self.store.woken}
+
+    def lane_name(self, store: Store, number: int) -> tuple[str, Requirement] | None:
+        for lane in store.lanes():
+            if lane.number == number:
+                return lane.queue, lane.requires
+        return None
+
+    # transactions ----------------------------------------------------------------------
+
+    @rule(is_durable=BIT)
+    def commit(self, is_durable: bool) -> None:
+        expected = self.model.prepare(self.now)
+        got = self.store.prepare(self.now)
+        assert comparable(got) == comparable(expected)
+        self.store.commit(is_durable=is_durable)
+        self.committed(is_durable=is_durable)
+        self.check()
+        self.begin()
+
+    def committed(self, *, is_durable: bool) -> None:
+        self.model.commit(is_durable=is_durable)
+        if is_durable:
+            self.may_be.clear()
+        self.may_be.append(self.model_disk.data.copy())
+
+    @rule()
+    def roll_back(self) -> None:
+        self.model.rollback()
+        self.store.rollback()
+        self.check()
+        self.begin()
+
+    @rule()
+    def reopen(self) -> None:
+        self.store.close()
+        self.open_both()
+        self.store.rollback()
+        self.check()
+        self.begin()
+
+    @rule()
+    def clear_woken(self) -> None:
+        self.check_wakes()
+        self.store.woken.clear()
+        self.model.woken.clear()
+
+    # death -----------------------------------------------------------------------------
+
+    @rule(writes=fault_numbers, torn=st.sampled_from([0, 24, 700]), is_durable=BIT)
+    def die_in_commit(self, writes: int, torn: int, is_durable: bool) -> None:
+        """The process dies at a write of the commit, or just after it."""
+        before = self.model_disk.data.copy()
+        self.cut_commit(writes, torn, is_durable=is_durable)
+        self.disk.revive()
+        self.resurrect([before, self.model_disk.data])
+
+    @rule(writes=fault_numbers, is_durable=BIT, seed=st.integers(0, 99))
+    def lose_power_in_commit(self, writes: int, is_durable: bool, seed: int) -> None:
+        """The power fails at a write of the commit: what was not synced is lost in part."""
+        self.cut_commit(writes, 0, is_durable=is_durable)
+        self.lose_power(seed)
+
+    @rule(seed=st.integers(0, 99))
+    def lose_power_now(self, seed: int) -> None:
+        self.abandon()
+        self.lose_power(seed)
+
+    @rule(writes=st.integers(0, 12), seed=st.integers(0, 99), power=BIT)
+    def die_while_opening(self, writes: int, seed: int, power: bool) -> None:
+        """Recovery and the next epoch are cut, too."""
+        self.abandon()
+        self.disk.revive()
+        self.disk.faults.writes_left = writes
+        with contextlib.suppress(DiedError, StoreError):
+            self.store = self.open_sqlite()
+            self.abandon()
+        if power:
+            self.lose_power(seed)
+        else:
+            self.disk.revive()
+            self.resurrect([self.model_disk.data])
+
+    def cut_commit(self, writes: int, torn: int, *, is_durable: bool) -> None:
+        """Commit and die within so many writes; the model has both outcomes in ``may_be``."""
+        self.model.prepare(self.now)
+        self.store.prepare(self.now)
+        self.disk.faults.writes_left = writes
+        self.disk.faults.torn_bytes = torn
+        try:
+            self.store.commit(is_durable=is_durable)
+        except (DiedError, StoreError):
+            self.committed(is_durable=False)
+        else:
+            self.committed(is_durable=is_durable)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """The process is gone: nothing it still does reaches the disk."""
+        self.disk.faults.writes_left = 0
+        with contextlib.suppress(DiedError, StoreError):
+            self.store.close()
+
+    def lose_power(self, seed: int) -> None:
+        chance = random.Random(seed)
+        kept = chance.choice([0.0, 0.5, 0.9, 1.0])
+        self.disk.lose_power(lambda _: chance.random() < kept)
+        self.resurrect(self.may_be)
+
+    def resurrect(self, candidates: Sequence[Data]) -> None:
+        """A new process finds one of these states, the newest that fits."""
+        self.store = self.open_sqlite()
+        assert self.store.verify() == []
+        found = self.view(self.store)
+        for data in reversed(candidates):
+            self.model_disk.data = data.copy()
+            self.model_disk.epoch = self.store.epoch - 1
+            self.model = ModelStore(self.model_disk)
+            if self.view(self.model) == found:
+                break
+        else:
+            raise AssertionError(f"{found} is none of {len(candidates)} states")
+        self.may_be = [self.model_disk.data.copy()]
+        self.check_wakes()
+        self.begin()
+
+    # jobs ------------------------------------------------------------------------------
+
+    def job_number(self, choice: int) -> int:
+        jobs = sorted(self.model._data.jobs) or [99]
+        return jobs[choice % len(jobs)]
+
+    @rule(spec=specs, uid=st.integers(0, 30), after=st.lists(SIZES, max_size=2), owner=SIZES)
+    def open_job(self, spec: dict[str, Any], uid: int, after: list[int], owner: int) -> None:
+        after_jobs = tuple(self.job_number(choice) for choice in after)
+        needs = after_jobs if uid % 3 == 0 else ()
+        # A function's blob has to be there, so mostly put it first.
+        if spec.get("function") and uid % 4:
+            blob = next(blob for blob in BLOBS if blob.digest == spec["function"])
+            self.both("put_blob", blob, b"data", self.now)
+        if spec.get("context"):
+            self.both("put_blob", BLOBS[0], b"data", self.now)
+        session = self.session(owner)
+        self.both(
+            "open_job", uid.to_bytes(16, "big"), make_spec(**spec, after=needs), session, self.now
+        )
+
+    @rule(
+        choice=SIZES,
+        first=st.integers(0, 4),
+        payloads=st.lists(st.sampled_from(PAYLOADS), max_size=5),
+        keys=five_keys,
+    )
+    def add_tasks(
+        self, choice: int, first: int, payloads: list[Payload], keys: list[str] | None
+    ) -> None:
+        given = None if keys is None else keys[: len(payloads)]
+        self.both("add_tasks", self.job_number(choice), first, payloads, given, self.now)
+
+    @rule(
+        spec=specs,
+        count=st.integers(1, 5),
+        keys=st.lists(st.sampled_from(KEYS), min_size=5, max_size=5),
+        keyed=BIT,
+    )
+    def submit(self, spec: dict[str, Any], count: int, keys: list[str], keyed: bool) -> None:
+        """A whole job at once, so that there is something to run."""
+        options = {
+            k: v for k, v in spec.items() if k not in ("function", "context", "name", "unique_key")
+        }
+        uid = random.Random(len(self.uids)).randbytes(16)
+        self.uids.append(uid)
+        opened = self.both("open_job", uid, make_spec(**options), self.session(0), self.now)
+        assert isinstance(opened, OpenedJob)
+        given = None if keys is None else keys[:count]
+        payloads = [b"%d" % n for n in range(count)]
+        self.both("add_tasks", opened.number, 0, payloads, given, self.now)
+        self.both("seal_job", opened.number, count, self.now)
+
+    @rule(choice=SIZES, total=st.integers(0, 6))
+    def seal_job(self, choice: int, total: int) -> None:
+        self.both("seal_job", self.job_number(choice), total, self.now)
+
+    # work ------------------------------------------------------------------------------
+
+    def session(self, choice: int) -> int:
+        return self.sessions[choice % len(self.sessions)] if self.sessions else 1
+
+    @rule(limit=st.integers(0, 6), lanes=st.integers(1, 15), session=SIZES)
+    def lease(self, limit: int, lanes: int, session: int) -> None:
+        wanted = {
+            name
+            for bit, name in enumerate(itertools.product(QUEUES, REQUIREMENTS))
+            if lanes >> bit & 1
+        }
+        numbers = [
+            {lane.number for lane in store.lanes() if (lane.queue, lane.requires) in wanted}
+            for store in (self.model, self.store)
+        ]
+        expected = self.model.lease(numbers[0], limit, self.session(session), self.now)
+        assert self.store.lease(numbers[1], limit, self.session(session), self.now) == expected
+        self.leases = (self.leases + expected)[-12:]
+
+    @precondition(lambda self: self.leases)
+    @rule(
+        chosen=st.lists(
+            st.tuples(SIZES, st.sampled_from(list(Ending)), st.sampled_from(PAYLOADS)),
+            min_size=1,
+            max_size=5,
+        ),
+        session=SIZES,
+        chance=st.sampled_from([0.0, 0.5]),
+        future=st.sampled_from([0, 0, 0, 1]),
+    )
+    def finish(
+        self,
+        chosen: list[tuple[int, Ending, Payload]],
+        session: int,
+        chance: float,
+        future: int,
+    ) -> None:
+        attempts = []
+        for choice, ending, payload in chosen:
+            lease = self.leases[choice % len(self.leases)]
+            given = payload
+            if ending is Ending.CRASHED:
+                given = failure_bytes(ending, certificates=(Certificate(pid=choice),))
+            attempts.append(Attempt(lease.task, lease.token + future, ending, given))
+        self.both("finish", self.session(session), attempts, self.now, chance)
+
+    @precondition(lambda self: self.leases)
+    @rule(how_many=st.integers(1, 12), session=SIZES)
+    def finish_well(self, how_many: int, session: int) -> None:
+        attempts = [
+            Attempt(lease.task, lease.token, Ending.OK, b"result")
+            for lease in self.leases[-how_many:]
+        ]
+        self.both("finish", self.session(session), attempts, self.now, 0.5)
+
+    def held(self, choices: list[int]) -> list[Held]:
+        chosen = [self.leases[choice % len(self.leases)] for choice in choices if self.leases]
+        return [Held(lease.task, lease.token) for lease in chosen]
+
+    @rule(choices=st.lists(SIZES, max_size=3), session=SIZES)
+    def release(self, choices: list[int], session: int) -> None:
+        self.both("release", self.session(session), self.held(choices), self.now)
+
+    @rule(choices=st.lists(SIZES, max_size=3), session=SIZES)
+    def reinstate(self, choices: list[int], session: int) -> None:
+        self.both("reinstate", self.session(session), self.held(choices), self.now)
+
+    @rule(session=SIZES)
+    def lose(self, session: int) -> None:
+        self.both("lose", self.session(session), self.now)
+
+    @rule(choice=SIZES, indices=st.none() | st.lists(SIZES, max_size=3), only_queued=BIT)
+    def cancel(self, choice: int, indices: list[int] | None, only_queued: bool) -> None:
+        number = self.job_number(choice)
+        self.both("cancel", number, indices, only_queued=only_queued, now=self.now)
+
+    @rule(choice=SIZES, indices=st.none() | st.lists(SIZES, max_size=3))
+    def retry(self, choice: int, indices: list[int] | None) -> None:
+        self.both("retry", self.job_number(choice), indices, self.now)
+
+    @rule(after_s=st.sampled_from([0.0, 1.0, 4.0, 5.0]), promotes=BIT)
+    def pass_time(self, after_s: float, promotes: bool) -> None:
+        self.now += after_s
+        if promotes:
+            self.both("promote", self.now)
+            assert self.store.wake_at == self.model.wake_at
+
+    @rule(choice=SIZES, upto=st.integers(0, 6))
+    def take(self, choice: int, upto: int) -> None:
+        self.both("take", self.job_number(choice), upto)
+
+    @rule(owner=SIZES)
+    def disown(self, owner: int) -> None:
+        self.both("disown", self.session(owner), self.now)
+
+    @rule(after_s=st.sampled_from([0.0, 0.0, 100_000.0]), limit=st.sampled_from([1, 3, 1000]))
+    def prune(self, after_s: float, limit: int) -> None:
+        self.now += after_s
+        for store in (self.model, self.store):
+            while store.prune(self.now, limit):
+                pass
+
+    # beside ----------------------------------------------------------------------------
+
+    @rule(number=st.integers(0, 3), role=st.sampled_from(list(Role)))
+    def open_session(self, number: int, role: Role) -> None:
+        info = SessionInfo(bytes([number]) * 16, role, name=f"w-{number}")
+        session = self.both("open_session", info, self.now)
+        if session not in self.sessions:
+            self.sessions.append(session)
+
+    @rule(session=SIZES)
+    def close_session(self, session: int) -> None:
+        self.both("close_session", self.session(session), self.now)
+
+    @rule(blob=st.sampled_from(BLOBS), is_inline=BIT)
+    def put_blob(self, blob: Blob, is_inline: bool) -> None:
+        self.both("put_blob", blob, b"data" if is_inline else None, self.now)
+
+    @rule(before_s=st.sampled_from([0.0, 1.0, 5.0]))
+    def drop_unused_blobs(self, before_s: float) -> None:
+        # What the same transaction did to references is decided at its end.
+        self.commit(is_durable=False)
+        self.both("unused_blobs", self.now - before_s, 100)
+
+    @rule(choice=SIZES, index=SIZES, stream=st.integers(1, 2), data=st.binary(max_size=9))
+    def append_output(self, choice: int, index: int, stream: int, data: bytes) -> None:
+        task = task_id(self.job_number(choice), index)
+        self.both("append_output", task, stream, data, 12)
+
+    @rule(
+        name=st.sampled_from([*QUEUES, "empty"]),
+        is_paused=st.none() | BIT,
+        limit=st.sampled_from([None, None, 0, 3]),
+    )
+    def set_queue(self, name: str, is_paused: bool | None, limit: int | None) -> None:
+        self.both("set_queue", name, is_paused=is_paused, limit=limit)
+
+    @invariant()
+    def listings_within_the_transaction_agree(self) -> None:
+        if not hasattr(self, "store"):
+            return
+        # Whether a job has ended is decided at the end of the transaction.
+        for mine, theirs in zip(self.store.jobs(), self.model.jobs(), strict=True):
+            assert mine == theirs
+
+
+def comparable(result: Any) -> Any:
+    """What a verb answered, without words and without the order that does not matter."""
+    if isinstance(result, Refusal):
+        return result.code, result.indices
+    if isinstance(result, (Settlement, Changes, Promotion)):
+        return {
+            field: sorted(value, key=repr) if isinstance(value, list) else value
+            for field, value in result._asdict().items()
+        }
+    if isinstance(result, list) and result and isinstance(result[0], Blob):
+        return sorted(result, key=repr)
+    return result
+
+
+def joined(parts: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
+    """Output by stream, however it was cut into parts."""
+    groups = itertools.groupby(parts, key=lambda part: part[0])
+    return [(stream, b"".join(data for _, data in group)) for stream, group in groups]
+
+
+def test_sqlite_agrees_with_the_model() -> None:
+    run_state_machine_as_test(
+        StoreMachine,
+        settings=settings(
+            max_examples=EXAMPLES,
+            stateful_step_count=STEPS,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
