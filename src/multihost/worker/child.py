@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict, deque
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from multihost.worker import output
@@ -73,8 +74,12 @@ class Inbox:
                     return None
                 self._take(data)
 
-    def give_back(self) -> list[tuple[int, int]]:
-        """Take out all that has not begun."""
+    def give_back(self, tell: Callable[[list[tuple[int, int]]], None]) -> None:
+        """Take out all that has not begun, and ``tell`` which tasks those are.
+
+        What came behind them can't begin before that is told: the agent knows
+        what runs by the order of what it hears.
+        """
         import select
 
         with self._lock:
@@ -86,7 +91,7 @@ class Inbox:
                     self._take(data)
             returned = [(task, token) for task, token, _ in self._tasks]
             self._tasks.clear()
-            return returned
+            tell(returned)
 
     def _take(self, data: bytes) -> None:
         for kind, first, second, payload in self._frames.feed(data):
@@ -218,18 +223,19 @@ class Child:
         while data := os.read(self._control, READ_BYTES):
             for kind, task, _, _ in frames.feed(data):
                 if kind == GIVE_BACK:
-                    returned = self.inbox.give_back()
-                    text = b"".join(
-                        task.to_bytes(8, "little") + token.to_bytes(8, "little")
-                        for task, token in returned
-                    )
-                    self.send(RETURNED, len(returned), 0, text)
+                    self.inbox.give_back(self._tell_returned)
                 elif kind == CANCEL and task == self._current and INTERRUPT is not None:
                     signal.pthread_kill(self._main, INTERRUPT)
         # The agent is gone, and nobody would ever read our outcomes.
         if hasattr(os, "killpg"):
             os.killpg(0, signal.SIGKILL)
         os._exit(1)
+
+    def _tell_returned(self, tasks: list[tuple[int, int]]) -> None:
+        text = b"".join(
+            task.to_bytes(8, "little") + token.to_bytes(8, "little") for task, token in tasks
+        )
+        self.send(RETURNED, len(tasks), 0, text)
 
     def _interrupt(self, *_: object) -> None:
         if self._current:
