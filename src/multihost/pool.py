@@ -31,6 +31,8 @@ ApplyResult = AsyncResult
 IMapUnorderedIterator = IMapIterator
 
 CHUNKS_PER_PROCESS = 4
+NAMED_CHUNKS = 64
+"""Chunks of a named pool's ``map``: the same whatever slots there are when it is run again."""
 
 
 def __getattr__(name: str) -> Any:
@@ -88,6 +90,7 @@ class Pool:
             shows_output=output,
         )
         self._processes = processes if processes is not None else client.slots()
+        self._chunks = NAMED_CHUNKS if name is not None else self._processes * CHUNKS_PER_PROCESS
         self._callbacks = Dispatcher("multihost-pool-callbacks")
         self._feeders: list[Feeder] = []
         self._state = RUN
@@ -173,7 +176,7 @@ class Pool:
         self._check_running()
         items: Sequence[Any] = iterable if hasattr(iterable, "__len__") else list(iterable)  # type: ignore[assignment]
         if chunksize is None:
-            chunksize = -(-len(items) // (self._processes * CHUNKS_PER_PROCESS))
+            chunksize = -(-len(items) // self._chunks)
         chunksize = max(1, chunksize)
         # Iterated before anything is submitted: what the iterable raises is the caller's.
         pieces = list(chunks(items, chunksize))

@@ -129,6 +129,9 @@ def test_a_named_map_outlives_its_client(cluster, tmp_path):
         assert list(second.map(note, [log] * 50, range(50), name="run-7")) == list(range(50))
         with pytest.raises(errors.InputChanged, match="input 3 differs"):
             list(second.map(note, [log] * 50, [0, 1, 2, 33, *range(4, 50)], name="run-7"))
+        for other in (range(40), range(60)):
+            with pytest.raises(errors.InputChanged, match="50"):
+                list(second.map(note, [log] * 60, other, name="run-7"))
         with pytest.raises(errors.InputChanged, match="function differs"):
             list(second.map(triple, range(50), name="run-7"))
     assert sorted(map(int, Path(log).read_text().split())) == list(range(50))

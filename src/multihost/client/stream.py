@@ -419,15 +419,20 @@ class Stream:
 
     def _refusal(self, code: m.RefusalCode, text: str, indices: tuple[int, ...]) -> MultihostError:
         error = refusal(code, text, indices)
-        if isinstance(error, InputChanged) and self.spec.name is not None:
-            what = f"input {indices[0]} differs" if indices else "its function differs"
+        if not isinstance(error, InputChanged) or not self._is_named:
+            return error
+        if not indices:
+            what = "its function differs from what"
+        elif 0 < self.kept_count <= indices[0]:
+            what = f"this run has more inputs than the {self.kept_count} that"
+        else:
             also = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
-            return InputChanged(
-                f"job {self.spec.name!r}: {what}{also} from what an earlier run submitted under "
-                f"this name; use another name to start afresh ({text})",
-                indices,
-            )
-        return error
+            what = f"input {indices[0]}{also} differs from what"
+        return InputChanged(
+            f"job {self.spec.name!r}: {what} an earlier run submitted under this name; "
+            f"use another name to start afresh ({text})",
+            indices,
+        )
 
     # connection ----------------------------------------------------------------------
 

@@ -256,6 +256,12 @@ class _Connection:
             code = server.refuse_adds or m.RefusalCode.BAD_REQUEST
             self.link.send(m.AddRefused(message.job, message.first, count, code, "refused"))
             return
+        if job.total is not None and message.first + count > job.total:
+            code = m.RefusalCode.INPUT_CHANGED
+            late = tuple(range(job.total, message.first + count))
+            refused = m.AddRefused(message.job, message.first, count, code, "sealed", late)
+            self.link.send(refused)
+            return
         added = dict(enumerate(message.payloads, message.first))
         changed = tuple(i for i, p in added.items() if job.payloads.get(i, p) != p)
         if changed:

@@ -421,6 +421,13 @@ def test_a_named_map_with_fewer_inputs_than_before_says_so(server):
             list(client.map(triple, [1, 2], name="run-7"))
 
 
+def test_a_named_map_with_more_inputs_than_before_says_so(server):
+    with Client(server.url, KEY) as client:
+        assert list(client.map(triple, [1, 2, 3], name="run-7")) == [3, 6, 9]
+        with pytest.raises(errors.InputChanged, match="more inputs than the 3"):
+            list(client.map(triple, [1, 2, 3, 4], name="run-7"))
+
+
 # --- speed that must not be lost by accident -------------------------------------------------
 
 
