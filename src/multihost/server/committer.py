@@ -56,8 +56,12 @@ class CommitListener(Protocol):
         """Lease what is ready to who waits, in this transaction."""
         ...
 
+    def grant(self) -> None:
+        """The transaction is kept; send its leases, before anyone is answered."""
+        ...
+
     def committed(self, changes: Changes) -> None:
-        """The transaction is kept; send what it promised."""
+        """Everyone is answered; tell the rest of what has changed."""
         ...
 
     def rolled_back(self) -> None:
@@ -196,10 +200,12 @@ class Committer:
 
     def _committed(self, batch: list[Operation], changes: Changes) -> None:
         self._is_busy = False
+        assert self.listener is not None
+        # A lone task is on its way to its slot while its client hears that it is kept.
+        self.listener.grant()
         for operation in batch:
             if operation.done is not None:
                 operation.done(operation.result)
-        assert self.listener is not None
         self.listener.committed(changes)
         self._go_on()
 

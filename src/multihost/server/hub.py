@@ -71,6 +71,7 @@ class Hub:
         self._jobs: OrderedDict[int, _JobFacts] = OrderedDict()
         self._widths: dict[str, _Width] = {}
         self._grants: list[tuple[Taker, list[Lease], dict[int, _JobFacts]]] = []
+        self._granted: list[tuple[Taker, list[Lease], dict[int, _JobFacts]]] = []
         self._turn = 0
 
     # who takes -------------------------------------------------------------------------
@@ -129,11 +130,18 @@ class Hub:
                 if taker.room > 0 and self._lease(store, taker, min(taker.room, SHARE), now)
             ]
 
+    def grant(self) -> None:
+        """Send the leases of the transaction."""
+        self._granted, self._grants = self._grants, []
+        for taker, leases, facts in self._granted:
+            jobs = [self._info(fact, taker) for fact in facts.values()]
+            taker.grant(m.Grants(jobs, [m.Grant(*lease) for lease in leases]))
+
     def committed(self, changes: Changes) -> None:
-        """Send the grants of the transaction."""
-        grants, self._grants = self._grants, []
-        for taker, leases, facts in grants:
-            taker.grant(self._message(taker, leases, facts))
+        """Tell clients of tasks that start, now that they know their jobs; and of changes."""
+        granted, self._granted = self._granted, []
+        for _, leases, facts in granted:
+            self._tell(leases, facts)
         if self.on_changes is not None:
             self.on_changes(changes)
 
@@ -255,14 +263,12 @@ class Hub:
                 number for number, lane in self._lanes.items() if lane.requires.context == context
             )
 
-    def _message(self, taker: Taker, leases: list[Lease], facts: dict[int, _JobFacts]) -> m.Grants:
+    def _tell(self, leases: list[Lease], facts: dict[int, _JobFacts]) -> None:
         started: dict[int, list[int]] = {job: [] for job in facts}
         for lease in leases:
             started[job_of(lease.task)].append(index_of(lease.task))
         for job, indices in started.items():
             self._tell_started(job, indices)
-        jobs = [self._info(fact, taker) for fact in facts.values()]
-        return m.Grants(jobs, [m.Grant(*lease) for lease in leases])
 
     def _info(self, facts: _JobFacts, taker: Taker) -> m.JobInfo:
         width = self._widths.get(facts.context) if facts.context is not None else None

@@ -139,10 +139,11 @@ class WorkerPeer:
             return settlement
 
         def done(settlement: Settlement) -> None:
+            # First to who waits for it; the worker only tidies up.
+            self.services.watchers.push(settlement.finals)
             self.connection.link.send(
                 m.Settled([m.Held(attempt.task, attempt.token) for attempt in attempts])
             )
-            self.services.watchers.push(settlement.finals)
 
         self.services.committer.submit(Operation(run, done))
 

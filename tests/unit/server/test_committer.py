@@ -32,6 +32,9 @@ class Listener:
     def assign(self, store, now):
         pass
 
+    def grant(self):
+        pass
+
     def committed(self, changes):
         pass
 

@@ -63,6 +63,7 @@ def hub():
 
 def turn(hub, store):
     hub.assign(store, 0.0)
+    hub.grant()
     hub.committed(Changes([], []))
 
 
@@ -134,6 +135,7 @@ def test_a_rolled_back_transaction_grants_nothing_and_leaves_the_room(hub):
     store.put(1, 2)
     hub.assign(store, 0.0)
     hub.rolled_back()
+    hub.grant()
     hub.committed(Changes([], []))
     assert (worker.got, worker.room, worker.held) == ([], 2, 0)
 
