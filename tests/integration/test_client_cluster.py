@@ -105,6 +105,8 @@ def test_a_unique_key_never_makes_a_second(cluster, tmp_path):
             once = client.options(unique_key="invoice 7")
             assert [once.submit(note, log, 7).result(30) for _ in range(2)] == [7, 7]
             with pytest.raises(errors.KeyConflict):
+                once.submit(note, log, 8).result(30)
+            with pytest.raises(errors.KeyConflict):
                 once.submit(triple, 7).result(30)
     assert Path(log).read_text() == "7\n"
 

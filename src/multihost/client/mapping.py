@@ -129,10 +129,11 @@ class MapRun:
         stream = self.stream
 
         def seal() -> None:
-            if stream.kept_count > total:
+            kept = stream.earlier.count if stream.earlier is not None else 0
+            if kept > total:
                 error = InputChanged(
-                    f"job {stream.spec.name!r}: an earlier run had {stream.kept_count} inputs or "
-                    f"more, this one has {total}; use another name to start afresh",
+                    f"job {stream.spec.name!r}: an earlier run had {kept} inputs or more, "
+                    f"this one has {total}; use another name to start afresh",
                     (total,),
                 )
                 self.arrivals.length = total + 1

@@ -11,16 +11,17 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from multihost.client.earlier import EarlierRun
 from multihost.client.outcomes import refusal
 from multihost.client.packing import Bulk
+from multihost.client.receiver import Receiver
 from multihost.core.ids import make_uid
 from multihost.core.job import JobSpec
 from multihost.core.outcome import Ending
 from multihost.errors import (
     ConnectionLost,
-    InputChanged,
     MultihostError,
     SubmitUnknown,
     TaskCancelled,
@@ -39,30 +40,6 @@ TURN_BYTES = 4 << 20
 """What is sent in one turn of the loop; then the connection is asked whether it takes more."""
 TAKEN_EVERY = 1_000
 """Outcomes after which the server is told that it may drop them."""
-
-
-class Receiver(Protocol):
-    """Who waits for a task. Calls come on the event-loop thread, once for each position."""
-
-    def settle(self, position: int, ending: Ending, payload: bytes) -> None:
-        """The task has its outcome, still packed."""
-        ...
-
-    def refuse(self, position: int, error: MultihostError) -> None:
-        """The task was not stored, or nobody knows, or its outcome can't be fetched."""
-        ...
-
-
-class Watcher(Receiver, Protocol):
-    """A receiver that follows its task more closely; see ``Stream.is_watched``."""
-
-    def stored(self, position: int) -> None:
-        """The server keeps the task."""
-        ...
-
-    def started(self, position: int) -> None:
-        """The task was given to a worker."""
-        ...
 
 
 class Stream:
@@ -91,8 +68,8 @@ class Stream:
         self.uid = make_uid(time.time_ns() // 1_000_000, os.urandom(10))
         self.number: int | None = None
         """The server's number of the job, once it is open."""
-        self.kept_count = 0
-        """Tasks that the job already held when it was opened: those of an earlier run."""
+        self.earlier = None if spec.is_transient else EarlierRun(spec)
+        """What a lasting job held already when it was opened."""
         self.waiting = ""
         """Why its tasks are not being run, as far as the server told."""
         self.total: int | None = None
@@ -100,16 +77,11 @@ class Stream:
         self.alias = 0
         self._blobs = tuple(blobs)
         self._is_watched = is_watched
-        self._is_named = spec.name is not None
         self._inbox: deque[tuple[bytes | Bulk, Any, int]] = deque()
         self._is_due = False
         self._count = 0
         self._pending: dict[int, tuple[Any, int]] = {}
         self._unstored: dict[int, m.Add] = {}
-        self._early: dict[int, m.Outcome] = {}
-        """Outcomes of a named job's earlier run whose input was not compared yet."""
-        self._unconfirmed: set[int] = set()
-        """Indices of a named job whose input the server has not compared yet."""
         self._fetching: set[int] = set()
         self._cancelled: set[int] = set()
         self._untaken = 0
@@ -172,8 +144,8 @@ class Stream:
             if type(payload) is Bulk:
                 self._add_bulk(index - 1, payload)
             first, payloads, turn_bytes, size_bytes = index, [], turn_bytes + size_bytes, 0
-        if self._is_named:
-            self._unconfirmed.update(range(self._count, index))
+        if self.earlier is not None:
+            self.earlier.submitted(range(self._count, index))
         self._count = index
         self._add(first, payloads)
         if inbox and not self._is_due:
@@ -311,7 +283,9 @@ class Stream:
     def on_outcomes(self, message: m.Outcomes) -> None:
         """Give outcomes to their receivers; repeated ones are dropped."""
         pending = self._pending
-        outcomes = self._compared(message.outcomes) if self._is_named else message.outcomes
+        outcomes = message.outcomes
+        if self.earlier is not None:
+            outcomes = self.earlier.sift(outcomes)
         for outcome in outcomes:
             payload = outcome.payload
             if type(payload) is not bytes:
@@ -331,16 +305,6 @@ class Stream:
             waiting, self._when_idle = self._when_idle, []
             for then in waiting:
                 then()
-
-    def _compared(self, outcomes: list[m.Outcome]) -> list[m.Outcome]:
-        """Outcomes whose input is known to be the one kept; the others wait for that."""
-        ready = []
-        for outcome in outcomes:
-            if outcome.index >= self._count or outcome.index in self._unconfirmed:
-                self._early[outcome.index] = outcome
-            else:
-                ready.append(outcome)
-        return ready
 
     def _fetch(self, outcome: m.Outcome) -> None:
         """Bring a large result here before its receiver is told, while the server keeps it."""
@@ -371,10 +335,8 @@ class Stream:
                 entry = self._pending.get(index)
                 if entry is not None:
                     entry[0].stored(entry[1])
-        if self._is_named:
-            indices = range(message.first, message.first + message.count)
-            self._unconfirmed.difference_update(indices)
-            held = [self._early.pop(index) for index in indices if index in self._early]
+        if self.earlier is not None:
+            held = self.earlier.compared(range(message.first, message.first + message.count))
             if held:
                 self.on_outcomes(m.Outcomes(self.alias, held))
 
@@ -398,7 +360,8 @@ class Stream:
         """The job is kept; its blobs need not be sent again."""
         self._is_opened = True
         self.number = message.number
-        self.kept_count = max(self.kept_count, message.count)
+        if self.earlier is not None:
+            self.earlier.count = max(self.earlier.count, message.count)
         self._tell_opened()
 
     def _tell_opened(self) -> None:
@@ -418,21 +381,9 @@ class Stream:
         self._after_outcomes()
 
     def _refusal(self, code: m.RefusalCode, text: str, indices: tuple[int, ...]) -> MultihostError:
-        error = refusal(code, text, indices)
-        if not isinstance(error, InputChanged) or not self._is_named:
-            return error
-        if not indices:
-            what = "its function differs from what"
-        elif 0 < self.kept_count <= indices[0]:
-            what = f"this run has more inputs than the {self.kept_count} that"
-        else:
-            also = f" (and {len(indices) - 1} more)" if len(indices) > 1 else ""
-            what = f"input {indices[0]}{also} differs from what"
-        return InputChanged(
-            f"job {self.spec.name!r}: {what} an earlier run submitted under this name; "
-            f"use another name to start afresh ({text})",
-            indices,
-        )
+        if self.earlier is not None:
+            return self.earlier.refusal(code, text, indices)
+        return refusal(code, text, indices)
 
     # connection ----------------------------------------------------------------------
 
