@@ -174,6 +174,9 @@ class Session:
                     handler(stream, message)
             elif kind in _FOR_BLOBS:
                 self.blobs.received(message)
+                if kind is m.BlobRefused:
+                    for stream in list(streams.values()):
+                        stream.on_blob_refused(message)
             elif kind is m.Printed:
                 self.printer.put(message)
             elif kind is m.Waiting:

@@ -23,6 +23,7 @@ from multihost.core.outcome import Ending
 from multihost.errors import (
     ConnectionLost,
     MultihostError,
+    StoreFull,
     SubmitUnknown,
     TaskCancelled,
 )
@@ -90,7 +91,8 @@ class Stream:
         self._is_closed = False
         self._is_cut = False
         """Closed with tasks unfinished."""
-        self._failure: MultihostError | None = None
+        self.failure: MultihostError | None = None
+        """Why nothing of it will ever run; another stream has to be made."""
         self._when_opened: list[Callable[[], None]] = []
         self._when_idle: list[Callable[[], None]] = []
 
@@ -118,7 +120,7 @@ class Stream:
     def _flush(self) -> None:
         """Send what was appended, if the connection takes it."""
         self._is_due = False
-        failure = self._failure or self.session.failure
+        failure = self.failure or self.session.failure
         if failure is not None:
             self._refuse_inbox(failure)
             self._after_outcomes()
@@ -189,6 +191,11 @@ class Stream:
             self.resume()
             self._flush()
 
+    def on_blob_refused(self, message: m.BlobRefused) -> None:
+        """If it is the function's or the initializer's, no task of the job can run."""
+        if any(blob.digest == message.digest for blob, _ in self._blobs):
+            self.fail(StoreFull(f"the job's function was not stored: {message.message}"))
+
     def _add(self, first: int, payloads: list[Any]) -> None:
         if payloads:
             add = m.Add(self.alias, first, payloads)
@@ -208,7 +215,7 @@ class Stream:
 
     def seal(self) -> None:
         """State that no more tasks come."""
-        if self.total is None and self._failure is None:
+        if self.total is None and self.failure is None:
             self.total = self._count + len(self._inbox)
             if self._is_sent:
                 self.session.send(m.Seal(self.alias, self.total))
@@ -265,7 +272,7 @@ class Stream:
 
     def when_opened(self, then: Callable[[], None]) -> None:
         """Call ``then`` as soon as the server keeps the job, or never will."""
-        if self._is_opened or self._failure is not None:
+        if self._is_opened or self.failure is not None:
             then()
         else:
             self._when_opened.append(then)
@@ -405,7 +412,7 @@ class Stream:
 
     def fail(self, error: MultihostError) -> None:
         """Nothing more will come: tell everyone who waits, now and later."""
-        self._failure = error
+        self.failure = error
         unstored = {
             index
             for add in self._unstored.values()

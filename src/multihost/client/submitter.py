@@ -68,13 +68,16 @@ class Submitter:
         """
         if not is_bound and is_reusable(function):
             stream = self._quick.get((function, style))
-            if stream is not None:
+            if stream is not None and stream.failure is None:
                 return stream
         packed = self.pack(function)
         python = PYTHON if is_bound else packed.python
         with self._lock:
             key = _Key(packed.digest, style, python)
             stream = self._streams.get(key)
+            if stream is not None and stream.failure is not None:
+                self.session.post(stream.close)
+                stream = None
             if stream is None:
                 name = self._job_name(packed.label, style)
                 stream = self._new(

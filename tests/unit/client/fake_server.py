@@ -45,6 +45,7 @@ class FakeServer:
         self.store = b"store of a fake!"
         self.refuse_adds = None
         self.drop_adds = False
+        self.refuse_blobs = False
         self.slots = 0
         self._runner = ThreadPoolExecutor(2)
         self._loop = asyncio.new_event_loop()
@@ -214,6 +215,9 @@ class _Connection:
         self.link.send(m.BlobFound(message.digest, have))
 
     def on_putblob(self, message):
+        if self.server.refuse_blobs:
+            self.link.send(m.BlobRefused(message.digest, "the disk is full"))
+            return
         data = self.parts.setdefault(message.digest, b"")
         assert message.offset == len(data)
         self.parts[message.digest] = data + message.data
@@ -238,7 +242,6 @@ class _Connection:
             code = m.RefusalCode.INPUT_CHANGED
             self.link.send(m.OpenRefused(message.job, code, "another function"))
             return
-        assert job.spec.function is None or job.spec.function in self.server.blobs
         self.aliases[message.job] = job
         job.watchers[self] = message.job
         self.link.send(m.Opened(message.job, job.number, is_new, len(job.payloads)))

@@ -177,6 +177,18 @@ def test_a_large_function_is_stored_before_its_job_is_opened(client, server):
     assert client.submit(lambda: len(ballast)).result(20) == 200_000
 
 
+def test_a_function_that_was_not_stored_fails_its_calls(client, server):
+    server.refuse_blobs = True
+    server.gate.clear()
+    with pytest.raises(errors.StoreFull, match="disk is full"):
+        client.submit(triple, 1).result(20)
+    with pytest.raises(errors.StoreFull, match="disk is full"):
+        client.submit(len, bytes(200_000)).result(20)
+    server.refuse_blobs = False
+    server.gate.set()
+    assert client.submit(triple, 1).result(20) == 3
+
+
 def test_a_result_that_is_gone_from_the_server_is_an_error(client, server):
     server.gate.clear()
     future = client.submit(triple, 1)
