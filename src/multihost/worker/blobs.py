@@ -108,5 +108,6 @@ class WorkerBlobs:
         self._tell(digest, data)
 
     def _tell(self, digest: bytes, data: bytes | None) -> None:
+        self._parts.pop(digest, None)
         for then in self._waiting.pop(digest, ()):
             then(data)
