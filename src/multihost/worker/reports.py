@@ -60,7 +60,7 @@ def describe(certificate: Certificate) -> str:
     if certificate.is_out_of_memory:
         cause = "was killed because memory ran out"
     elif code is not None and code < 0:
-        cause = f"was killed by {signal.Signals(-code).name}"
+        cause = f"was killed by {_signal_name(-code)}"
     else:
         cause = f"ended by itself with exit code {code}"
     megabytes = certificate.peak_memory_bytes / 1e6
@@ -68,3 +68,10 @@ def describe(certificate: Certificate) -> str:
         f"its process {certificate.pid} on {certificate.host} {cause} after "
         f"{certificate.run_s:.1f} s, with {megabytes:.0f} MB of memory at most"
     )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have none
+        return f"signal {number}"
