@@ -25,7 +25,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -35,6 +34,7 @@ from multihost.core.job import Context
 from multihost.core.outcome import Certificate, Ending
 from multihost.core.resources import Requirement
 from multihost.core.retry import Backoff, Limits
+from multihost.core.state import TaskState
 from multihost.errors import StoreError
 from multihost.store.base import (
     Changes,
@@ -54,7 +54,7 @@ from multihost.testing.owner import START, failure_bytes, make_spec
 from multihost.wire.message import Attempt, Blob, Held, Payload, Role
 
 EXAMPLES = int(os.environ.get("MULTIHOST_PROPERTY_EXAMPLES", "100"))
-STEPS = 60
+STEPS = 100
 
 BLOBS = [Blob(bytes([n]) * 32, size) for n, size in ((1, 4), (2, 3000), (3, 1 << 20))]
 PAYLOADS: list[Payload] = [b"", b"a", b"b" * 40, b"c" * 1500, *BLOBS]
@@ -81,11 +81,12 @@ specs = st.fixed_dictionaries(
         "key_limit": st.sampled_from([None, 1, 2]),
         "key_delay_s": seconds,
         "is_transient": BIT,
-        "retention_s": st.sampled_from([0.0, 5.0]),
+        "retention_s": st.sampled_from([0.0, 5.0, 5.0]),
         "function": st.sampled_from([None, BLOBS[0].digest, BLOBS[1].digest]),
         "context": st.sampled_from([None, Context("c", initializer=BLOBS[0].digest)]),
     },
 )
+endings = st.sampled_from([*Ending, Ending.OK, Ending.RAISED, Ending.CRASHED])
 five_keys = st.none() | st.lists(st.sampled_from(KEYS), min_size=5, max_size=5)
 fault_numbers = st.integers(0, 40)
 machines = itertools.count()
@@ -107,7 +108,10 @@ class StoreMachine(RuleBasedStateMachine):
         self.leases: list[Lease] = []
         self.may_be: list[Data] = []
         """States that a power loss may bring back, oldest first."""
+        self.highest_token = 0
         self.open_both()
+        for blob in BLOBS:
+            self.both("put_blob", blob, b"data", self.now)
 
     def teardown(self) -> None:
         if hasattr(self, "disk"):
@@ -210,7 +214,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.check()
         self.begin()
 
-    @rule()
     def reopen(self) -> None:
         self.store.close()
         self.open_both()
@@ -218,47 +221,36 @@ class StoreMachine(RuleBasedStateMachine):
         self.check()
         self.begin()
 
-    @rule()
-    def clear_woken(self) -> None:
-        self.check_wakes()
-        self.store.woken.clear()
-        self.model.woken.clear()
-
     # death -----------------------------------------------------------------------------
 
-    @rule(writes=fault_numbers, torn=st.sampled_from([0, 24, 700]), is_durable=BIT)
-    def die_in_commit(self, writes: int, torn: int, is_durable: bool) -> None:
-        """The process dies at a write of the commit, or just after it."""
+    @rule(
+        what=st.sampled_from(
+            ["kill in commit"] * 3
+            + ["power cut in commit"] * 2
+            + ["power cut", "kill while opening", "power cut while opening", "restart"]
+        ),
+        writes=fault_numbers,
+        torn=st.sampled_from([0, 24, 700]),
+        is_durable=BIT,
+        seed=st.integers(0, 99),
+    )
+    def disaster(self, what: str, writes: int, torn: int, is_durable: bool, seed: int) -> None:
+        """The process dies, or the power fails: now, at a write of a commit, or of opening."""
+        if what == "restart":
+            self.reopen()
+            return
         before = self.model_disk.data.copy()
-        self.cut_commit(writes, torn, is_durable=is_durable)
-        self.disk.revive()
-        self.resurrect([before, self.model_disk.data])
-
-    @rule(writes=fault_numbers, is_durable=BIT, seed=st.integers(0, 99))
-    def lose_power_in_commit(self, writes: int, is_durable: bool, seed: int) -> None:
-        """The power fails at a write of the commit: what was not synced is lost in part."""
-        self.cut_commit(writes, 0, is_durable=is_durable)
-        self.lose_power(seed)
-
-    @rule(seed=st.integers(0, 99))
-    def lose_power_now(self, seed: int) -> None:
-        self.abandon()
-        self.lose_power(seed)
-
-    @rule(writes=st.integers(0, 12), seed=st.integers(0, 99), power=BIT)
-    def die_while_opening(self, writes: int, seed: int, power: bool) -> None:
-        """Recovery and the next epoch are cut, too."""
-        self.abandon()
-        self.disk.revive()
-        self.disk.faults.writes_left = writes
-        with contextlib.suppress(DiedError, StoreError):
-            self.store = self.open_sqlite()
+        if what.endswith("in commit"):
+            self.cut_commit(writes, torn, is_durable=is_durable)
+        else:
             self.abandon()
-        if power:
+        if what.endswith("while opening"):
+            self.cut_opening(writes // 2)
+        if what.startswith("power cut"):
             self.lose_power(seed)
         else:
             self.disk.revive()
-            self.resurrect([self.model_disk.data])
+            self.resurrect([before, self.model_disk.data])
 
     def cut_commit(self, writes: int, torn: int, *, is_durable: bool) -> None:
         """Commit and die within so many writes; the model has both outcomes in ``may_be``."""
@@ -274,9 +266,17 @@ class StoreMachine(RuleBasedStateMachine):
             self.committed(is_durable=is_durable)
         self.abandon()
 
+    def cut_opening(self, writes: int) -> None:
+        """Open and die within so many writes: recovery and the next epoch are cut, too."""
+        self.disk.revive()
+        self.disk.faults.writes_left = writes
+        with contextlib.suppress(DiedError, StoreError):
+            self.store = self.open_sqlite()
+        self.abandon()
+
     def abandon(self) -> None:
         """The process is gone: nothing it still does reaches the disk."""
-        self.disk.faults.writes_left = 0
+        self.disk.kill()
         with contextlib.suppress(DiedError, StoreError):
             self.store.close()
 
@@ -336,25 +336,26 @@ class StoreMachine(RuleBasedStateMachine):
         given = None if keys is None else keys[: len(payloads)]
         self.both("add_tasks", self.job_number(choice), first, payloads, given, self.now)
 
-    @rule(
-        spec=specs,
-        count=st.integers(1, 5),
-        keys=st.lists(st.sampled_from(KEYS), min_size=5, max_size=5),
-        keyed=BIT,
-    )
-    def submit(self, spec: dict[str, Any], count: int, keys: list[str], keyed: bool) -> None:
+    @rule(spec=specs, count=st.integers(1, 5), keys=five_keys)
+    def submit(self, spec: dict[str, Any], count: int, keys: list[str] | None) -> None:
         """A whole job at once, so that there is something to run."""
-        options = {
-            k: v for k, v in spec.items() if k not in ("function", "context", "name", "unique_key")
-        }
+        options = {"limits": Limits(2, 2, 2), **spec}
         uid = random.Random(len(self.uids)).randbytes(16)
         self.uids.append(uid)
         opened = self.both("open_job", uid, make_spec(**options), self.session(0), self.now)
-        assert isinstance(opened, OpenedJob)
+        if not isinstance(opened, OpenedJob):
+            return
         given = None if keys is None else keys[:count]
-        payloads = [b"%d" % n for n in range(count)]
+        payloads = PAYLOADS[count % 3 :][:count]
         self.both("add_tasks", opened.number, 0, payloads, given, self.now)
         self.both("seal_job", opened.number, count, self.now)
+
+    @rule(spec=specs, count=st.integers(1, 5), keys=five_keys, session=SIZES)
+    def submit_and_lease(
+        self, spec: dict[str, Any], count: int, keys: list[str] | None, session: int
+    ) -> None:
+        self.submit(spec, count, keys)
+        self.lease_all(session)
 
     @rule(choice=SIZES, total=st.integers(0, 6))
     def seal_job(self, choice: int, total: int) -> None:
@@ -378,12 +379,28 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         expected = self.model.lease(numbers[0], limit, self.session(session), self.now)
         assert self.store.lease(numbers[1], limit, self.session(session), self.now) == expected
+        for lease in expected:
+            assert lease.token > self.highest_token
+            self.highest_token = lease.token
         self.leases = (self.leases + expected)[-12:]
+        if limit == 0:
+            # The hub has looked everywhere.
+            self.check_wakes()
+            self.store.woken.clear()
+            self.model.woken.clear()
 
-    @precondition(lambda self: self.leases)
+    @rule(session=SIZES)
+    def lease_all(self, session: int) -> None:
+        self.lease(10, 15, session)
+
+    @rule(session=SIZES, how_many=st.integers(1, 12))
+    def lease_and_finish(self, session: int, how_many: int) -> None:
+        self.lease(10, 15, session)
+        self.finish_well(how_many, session)
+
     @rule(
         chosen=st.lists(
-            st.tuples(SIZES, st.sampled_from(list(Ending)), st.sampled_from(PAYLOADS)),
+            st.tuples(SIZES, endings, st.sampled_from(PAYLOADS)),
             min_size=1,
             max_size=5,
         ),
@@ -400,46 +417,54 @@ class StoreMachine(RuleBasedStateMachine):
     ) -> None:
         attempts = []
         for choice, ending, payload in chosen:
-            lease = self.leases[choice % len(self.leases)]
+            if not (held := self.held([choice])):
+                break
+            lease = held[0]
             given = payload
             if ending is Ending.CRASHED:
                 given = failure_bytes(ending, certificates=(Certificate(pid=choice),))
             attempts.append(Attempt(lease.task, lease.token + future, ending, given))
         self.both("finish", self.session(session), attempts, self.now, chance)
 
-    @precondition(lambda self: self.leases)
     @rule(how_many=st.integers(1, 12), session=SIZES)
     def finish_well(self, how_many: int, session: int) -> None:
         attempts = [
             Attempt(lease.task, lease.token, Ending.OK, b"result")
-            for lease in self.leases[-how_many:]
+            for lease in self.held(list(range(how_many)))
         ]
         self.both("finish", self.session(session), attempts, self.now, 0.5)
 
+    def running(self) -> list[tuple[int, int]]:
+        tasks = self.model._data.in_order()
+        return [(task.id, task.token) for task in tasks if task.state is TaskState.RUNNING]
+
     def held(self, choices: list[int]) -> list[Held]:
-        chosen = [self.leases[choice % len(self.leases)] for choice in choices if self.leases]
-        return [Held(lease.task, lease.token) for lease in chosen]
+        """Leases, most of which still stand."""
+        running = [Held(task, token) for task, token in self.running()]
+        pool = running + [Held(lease.task, lease.token) for lease in self.leases[-2:]]
+        return [pool[choice % len(pool)] for choice in choices if pool]
 
-    @rule(choices=st.lists(SIZES, max_size=3), session=SIZES)
-    def release(self, choices: list[int], session: int) -> None:
-        self.both("release", self.session(session), self.held(choices), self.now)
+    @rule(
+        verb=st.sampled_from(["release", "reinstate"]),
+        choices=st.lists(st.integers(0, 12), max_size=5),
+        session=SIZES,
+    )
+    def give_back(self, verb: str, choices: list[int], session: int) -> None:
+        self.both(verb, self.session(session), self.held(choices), self.now)
 
-    @rule(choices=st.lists(SIZES, max_size=3), session=SIZES)
-    def reinstate(self, choices: list[int], session: int) -> None:
-        self.both("reinstate", self.session(session), self.held(choices), self.now)
-
-    @rule(session=SIZES)
-    def lose(self, session: int) -> None:
-        self.both("lose", self.session(session), self.now)
+    @rule(verb=st.sampled_from(["lose", "lose", "disown"]), session=SIZES)
+    def vanish(self, verb: str, session: int) -> None:
+        self.both(verb, self.session(session), self.now)
 
     @rule(choice=SIZES, indices=st.none() | st.lists(SIZES, max_size=3), only_queued=BIT)
     def cancel(self, choice: int, indices: list[int] | None, only_queued: bool) -> None:
         number = self.job_number(choice)
         self.both("cancel", number, indices, only_queued=only_queued, now=self.now)
 
-    @rule(choice=SIZES, indices=st.none() | st.lists(SIZES, max_size=3))
-    def retry(self, choice: int, indices: list[int] | None) -> None:
-        self.both("retry", self.job_number(choice), indices, self.now)
+    @rule(indices=st.none() | st.lists(SIZES, max_size=3))
+    def retry(self, indices: list[int] | None) -> None:
+        for number in sorted(self.model._data.jobs):
+            self.both("retry", number, indices, self.now)
 
     @rule(after_s=st.sampled_from([0.0, 1.0, 4.0, 5.0]), promotes=BIT)
     def pass_time(self, after_s: float, promotes: bool) -> None:
@@ -448,13 +473,10 @@ class StoreMachine(RuleBasedStateMachine):
             self.both("promote", self.now)
             assert self.store.wake_at == self.model.wake_at
 
-    @rule(choice=SIZES, upto=st.integers(0, 6))
-    def take(self, choice: int, upto: int) -> None:
-        self.both("take", self.job_number(choice), upto)
-
-    @rule(owner=SIZES)
-    def disown(self, owner: int) -> None:
-        self.both("disown", self.session(owner), self.now)
+    @rule(upto=st.integers(1, 6))
+    def take(self, upto: int) -> None:
+        for number in sorted(self.model._data.jobs):
+            self.both("take", number, upto)
 
     @rule(after_s=st.sampled_from([0.0, 0.0, 100_000.0]), limit=st.sampled_from([1, 3, 1000]))
     def prune(self, after_s: float, limit: int) -> None:
@@ -465,23 +487,21 @@ class StoreMachine(RuleBasedStateMachine):
 
     # beside ----------------------------------------------------------------------------
 
-    @rule(number=st.integers(0, 3), role=st.sampled_from(list(Role)))
-    def open_session(self, number: int, role: Role) -> None:
+    @rule(number=st.integers(0, 3), role=st.sampled_from(list(Role)), closes=BIT)
+    def open_or_close_session(self, number: int, role: Role, closes: bool) -> None:
+        if closes:
+            self.both("close_session", self.session(number), self.now)
+            return
         info = SessionInfo(bytes([number]) * 16, role, name=f"w-{number}")
         session = self.both("open_session", info, self.now)
         if session not in self.sessions:
             self.sessions.append(session)
 
-    @rule(session=SIZES)
-    def close_session(self, session: int) -> None:
-        self.both("close_session", self.session(session), self.now)
-
-    @rule(blob=st.sampled_from(BLOBS), is_inline=BIT)
-    def put_blob(self, blob: Blob, is_inline: bool) -> None:
-        self.both("put_blob", blob, b"data" if is_inline else None, self.now)
-
-    @rule(before_s=st.sampled_from([0.0, 1.0, 5.0]))
-    def drop_unused_blobs(self, before_s: float) -> None:
+    @rule(blob=st.sampled_from(BLOBS), is_inline=BIT, before_s=st.none() | seconds)
+    def put_or_drop_blobs(self, blob: Blob, is_inline: bool, before_s: float | None) -> None:
+        if before_s is None:
+            self.both("put_blob", blob, b"data" if is_inline else None, self.now)
+            return
         # What the same transaction did to references is decided at its end.
         self.commit(is_durable=False)
         self.both("unused_blobs", self.now - before_s, 100)
@@ -493,7 +513,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(
         name=st.sampled_from([*QUEUES, "empty"]),
-        is_paused=st.none() | BIT,
+        is_paused=st.sampled_from([None, None, True, False, False]),
         limit=st.sampled_from([None, None, 0, 3]),
     )
     def set_queue(self, name: str, is_paused: bool | None, limit: int | None) -> None:

@@ -57,6 +57,8 @@ class MemoryDisk:
         self.writes = 0
         """Writes, cuts and deletions so far."""
         self.syncs = 0
+        self.journal: list[Callable[[MemoryDisk], None]] = []
+        """What was done, in order; applied to another disk, it does the same there."""
         self._durable: dict[str, bytearray] = {}
         self._unsynced: list[_Change] = []
         self._is_dead = False
@@ -67,6 +69,10 @@ class MemoryDisk:
         self._registered.unregister()
 
     # what tests do ---------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """The process is dead from now on."""
+        self._is_dead = True
 
     def revive(self) -> None:
         """A new process opens the files as the dead one left them; all faults are mended."""
@@ -89,6 +95,13 @@ class MemoryDisk:
         self.files = files
         self._durable = {path: bytearray(data) for path, data in files.items()}
         self._unsynced.clear()
+
+    def copy_to(self, other: "MemoryDisk") -> None:
+        """Make ``other`` the same disk, as it is now."""
+        other.revive()
+        other.files = {path: bytearray(data) for path, data in self.files.items()}
+        other._durable = {path: bytearray(data) for path, data in self._durable.items()}
+        other._unsynced = list(self._unsynced)
 
     @contextmanager
     def full(self, room_bytes: int = 0) -> Iterator[None]:
@@ -124,12 +137,14 @@ class MemoryDisk:
     def create(self, path: str) -> None:
         """Make a file; its name is durable at once, its bytes are not."""
         self.check_alive()
+        self.journal.append(lambda disk: disk.create(path))
         self.files.setdefault(path, bytearray())
         self._durable.setdefault(path, bytearray())
 
     def delete(self, path: str) -> None:
         """Delete a file, durably."""
         self._spend(path, 0, b"")
+        self.journal.append(lambda disk: disk.delete(path))
         self.files.pop(path, None)
         self._durable.pop(path, None)
         self._unsynced = [change for change in self._unsynced if change.path != path]
@@ -140,6 +155,7 @@ class MemoryDisk:
         if self.faults.fails_sync:
             raise OSError(5, "the disk fails")
         self.syncs += 1
+        self.journal.append(lambda disk: disk.sync(path))
         for change in self._unsynced:
             if change.path == path:
                 _apply(self._durable, change)
@@ -158,6 +174,7 @@ class MemoryDisk:
         self.faults.writes_left -= 1
 
     def _change(self, change: _Change) -> None:
+        self.journal.append(lambda disk: disk._change(change))
         _apply(self.files, change)
         self._unsynced.append(change)
 

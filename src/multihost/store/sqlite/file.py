@@ -82,7 +82,6 @@ class DatabaseFile:
         """Open or create ``path``; see ``open_store`` for the rest."""
         self.path = path
         self.log_pages = 0
-        self.is_new = False
         self._log_fd = -1
         self._sync_log = sync_log or self._sync_descriptor
         self._lock = LockFile(path)
@@ -140,7 +139,6 @@ class DatabaseFile:
                 str(self.path),
                 version,
             )
-        self.is_new = version == 0
         for number in range(version + 1, SCHEMA_VERSION + 1):
             self._migrate(number)
 

@@ -78,11 +78,10 @@ def finish(
 ) -> Settlement:
     """Record how attempts ended."""
     tally = _Tally(now, chance)
+    if any(attempt.payload.__class__ is not bytes for attempt in attempts):
+        attempts = [_with_payload(book, attempt) for attempt in attempts]
     good = [attempt for attempt in attempts if attempt.ending is Ending.OK]
     bad = [attempt for attempt in attempts if attempt.ending is not Ending.OK]
-    if any(attempt.payload.__class__ is not bytes for attempt in good):
-        good, lacking = _check_results(book, good)
-        bad += lacking
     if good:
         _succeed(book, good, tally)
     for attempt in bad:
@@ -118,23 +117,15 @@ def _matched(book: Book, attempt: Attempt, tally: _Tally) -> Run | None:
     return run
 
 
+def _with_payload(book: Book, attempt: Attempt) -> Attempt:
+    """The attempt, or if its blob never came the failure that this is."""
+    if book.missing_blob([attempt.payload]) is None:
+        return attempt
+    ending = Ending.UNRUNNABLE if attempt.ending is Ending.OK else attempt.ending
+    return msgspec.structs.replace(attempt, ending=ending, payload=failures.result_missing())
+
+
 # --- success ----------------------------------------------------------------------------
-
-
-def _check_results(book: Book, good: list[Attempt]) -> tuple[list[Attempt], list[Attempt]]:
-    """Those whose results are there, and the others as failures that say so."""
-    kept, lacking = [], []
-    for attempt in good:
-        payload = attempt.payload
-        if book.missing_blob([payload]) is not None:
-            lacking.append(
-                msgspec.structs.replace(
-                    attempt, ending=Ending.UNRUNNABLE, payload=failures.result_missing()
-                )
-            )
-        else:
-            kept.append(attempt)
-    return kept, lacking
 
 
 def _succeed(book: Book, good: list[Attempt], tally: _Tally) -> None:
@@ -186,8 +177,6 @@ def _drop_big_payload(book: Book, task: int) -> None:
 
 def _finish_badly(book: Book, run: Run, session: int, attempt: Attempt, tally: _Tally) -> None:
     task, ending, payload = attempt.task, attempt.ending, attempt.payload
-    if book.missing_blob([payload]) is not None:
-        payload = failures.result_missing()
     if ending in _NOT_A_WORKERS:
         ending = Ending.RAISED
     fault = _Fault(task, run, session, ending, payload)

@@ -126,11 +126,9 @@ class SQLiteStore:
     def _begin_epoch(self) -> None:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
-        if self._file.is_new:
-            db.execute(
-                "INSERT INTO meta VALUES ('uid', ?), ('epoch', 0)",
-                (secrets.token_bytes(UID_BYTES),),
-            )
+        # Here and not in the migration: a process may have died between the two.
+        uid = secrets.token_bytes(UID_BYTES)
+        db.execute("INSERT OR IGNORE INTO meta VALUES ('uid', ?), ('epoch', 0)", (uid,))
         self.uid = db.execute("SELECT value FROM meta WHERE name = 'uid'").get
         self.epoch = db.execute(
             "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value"

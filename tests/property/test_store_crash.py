@@ -1,0 +1,204 @@
+"""Killed between any two writes, or without power there, the store is in a state it committed.
+
+One workload is recorded on a disk in memory: creation, commits durable and
+not, checkpoints, closing, opening again. Then it is cut after every single
+write. ``MULTIHOST_PROPERTY_EXAMPLES`` adds random losses at each cut.
+"""
+
+import os
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+import pytest
+
+from multihost.core.outcome import Ending
+from multihost.core.retry import Backoff, Limits
+from multihost.store.base import Store
+from multihost.store.sqlite import SQLiteStore, open_store
+from multihost.store.sqlite import file as store_file
+from multihost.testing.disk import MemoryDisk
+from multihost.testing.owner import Owner
+from multihost.wire.message import Blob
+
+LOSSES = max(1, int(os.environ.get("MULTIHOST_PROPERTY_EXAMPLES", "100")) // 50)
+TABLES = (
+    *("lanes", "queues", "jobs", "dependencies", "graves", "keys", "tasks", "payloads"),
+    *("results", "attempts", "output", "sessions", "blobs", "blob_data"),
+)
+
+
+class Mark(NamedTuple):
+    """A commit that has returned."""
+
+    position: int
+    """Entries in the disk's journal when it did."""
+    is_durable: bool
+    state: dict[str, list[Any]]
+
+
+class Recorder(Owner):
+    """An owner whose commits leave marks; every third is durable."""
+
+    def __init__(self, path: Path) -> None:
+        self.disk = MemoryDisk(f"recording-{path.name}")
+        self.marks: list[Mark] = []
+        super().__init__(lambda: open_on(self.disk, path))
+        self.mark(is_durable=True)
+
+    def mark(self, *, is_durable: bool) -> None:
+        state = state_of(cast("SQLiteStore", self.store))
+        self.marks.append(Mark(len(self.disk.journal), is_durable, state))
+
+    @contextmanager
+    def transaction(self, *, is_durable: bool = False) -> Iterator[Store]:
+        is_durable = len(self.marks) % 3 == 0
+        with super().transaction(is_durable=is_durable) as store:
+            yield store
+        self.mark(is_durable=is_durable)
+
+    def reopen(self) -> None:
+        super().reopen()
+        self.mark(is_durable=True)
+
+
+class Recording:
+    """A workload, what it did to the disk, and the states that it committed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = 0
+        owner = Recorder(path)
+        run(owner)
+        owner.close()
+        self.disk, self.marks = owner.disk, owner.marks
+
+
+def run(owner: Owner) -> None:
+    """Something of everything that writes."""
+    worker = owner.worker()
+    blob = Blob(b"b" * 32, 9000)
+    owner.do("put_blob", blob, b"x" * 9000, owner.now)
+    limits = Limits(max_attempts=2)
+    first = owner.submit([b"a", b"b" * 5000, blob], limits=limits, backoff=Backoff(0.0))
+    owner.submit(3, keys=["a", "a", "b"], key_limit=1, after=(first,))
+    leases = owner.lease(worker)
+    owner.finish(worker, leases[:1])
+    owner.finish(worker, leases[1:], Ending.RAISED)
+    owner.do("append_output", leases[0].task, 1, b"printed", 100)
+    owner.reopen()
+    owner.finish(worker, owner.lease(worker))
+    owner.finish(worker, owner.lease(worker))
+    owner.do("lose", worker, owner.now)
+    big = owner.submit([b"c" * 20_000] * 8, retention_s=0.0)
+    owner.do("cancel", big, None, only_queued=False, now=owner.now)
+    while owner.do("prune", owner.now, 3):
+        pass
+    owner.reopen()
+    transient = owner.submit(4, owner=owner.client(), is_transient=True)
+    owner.finish(worker, owner.lease(worker))
+    owner.do("take", transient, 4)
+
+
+def open_on(disk: MemoryDisk, path: Path) -> SQLiteStore:
+    return open_store(path, vfs=disk.vfs, sync_log=lambda: disk.sync(f"{path}-wal"))
+
+
+def state_of(store: SQLiteStore) -> dict[str, list[Any]]:
+    """Every row, but for the epoch."""
+    return {name: store._db.execute(f"SELECT * FROM {name}").fetchall() for name in TABLES}
+
+
+def count_checkpoints(patch: pytest.MonkeyPatch) -> list[int]:
+    """A list that gets an entry whenever the log was copied while the store was in use."""
+    seen: list[int] = []
+    plain = store_file.DatabaseFile.checkpoint
+
+    def checkpoint(file: store_file.DatabaseFile) -> None:
+        before = file.log_pages
+        plain(file)
+        if file.log_pages < before:
+            seen.append(before)
+
+    patch.setattr(store_file.DatabaseFile, "checkpoint", checkpoint)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
+    with pytest.MonkeyPatch.context() as patch:
+        # So that checkpoints happen in the middle of it, not only at its end.
+        patch.setattr(store_file, "CHECKPOINT_PAGES", 40)
+        checkpoints = count_checkpoints(patch)
+        recording = Recording(tmp_path_factory.mktemp("crash") / "store")
+        recording.checkpoints = len(checkpoints)
+    yield recording
+    recording.disk.close()
+
+
+def cuts(recording: Recording) -> Iterator[tuple[int, MemoryDisk]]:
+    """The disk after each entry of the journal."""
+    disk = MemoryDisk(f"replay-{id(recording)}")
+    try:
+        for position, entry in enumerate(recording.disk.journal, 1):
+            entry(disk)
+            yield position, disk
+    finally:
+        disk.close()
+
+
+def check(recording: Recording, disk: MemoryDisk, oldest: int, newest: int, cut: int) -> None:
+    """Open the store and find one of the states ``oldest`` to ``newest``."""
+    store = open_on(disk, recording.path)
+    try:
+        assert store.verify() == [], cut
+        found = state_of(store)
+        wanted = [recording.marks[number].state for number in range(oldest, newest + 1)]
+        assert found in wanted, f"cut after write {cut}: none of the states {oldest} to {newest}"
+    finally:
+        store.close()
+
+
+def last_mark(recording: Recording, position: int, *, is_durable: bool = False) -> int:
+    """The last commit that had returned by then; before the first, creation."""
+    found = [
+        number
+        for number, mark in enumerate(recording.marks)
+        if mark.position <= position and mark.is_durable >= is_durable
+    ]
+    return max(found, default=0)
+
+
+def test_the_workload_has_all_that_can_be_cut(recording: Recording) -> None:
+    assert len(recording.marks) > 30
+    assert 10 < sum(mark.is_durable for mark in recording.marks) < 20
+    assert recording.checkpoints >= 4
+
+
+def test_a_process_killed_between_any_two_writes_loses_nothing_it_committed(
+    recording: Recording,
+) -> None:
+    image = MemoryDisk(f"image-{id(recording)}")
+    for position, disk in cuts(recording):
+        disk.copy_to(image)
+        last = last_mark(recording, position)
+        check(recording, image, last, min(last + 1, len(recording.marks) - 1), position)
+    image.close()
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.95])
+def test_a_power_cut_between_any_two_writes_loses_nothing_durable(
+    recording: Recording, kept: float
+) -> None:
+    image = MemoryDisk(f"image-{id(recording)}")
+    chance = random.Random(1)
+    for position, disk in cuts(recording):
+        oldest = last_mark(recording, position, is_durable=True)
+        newest = min(last_mark(recording, position) + 1, len(recording.marks) - 1)
+        for _ in range(LOSSES if kept else 1):
+            disk.copy_to(image)
+            image.lose_power(lambda _: chance.random() < kept)
+            check(recording, image, oldest, newest, position)
+    image.close()
