@@ -16,7 +16,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
 
-from multihost.errors import StoreLocked
+from multihost.errors import StoreError, StoreLocked
 
 _PID_BYTES = 32
 _held: "weakref.WeakSet[LockFile]" = weakref.WeakSet()
@@ -30,7 +30,13 @@ class LockFile:
 
     def __init__(self, path: Path) -> None:
         """Take the lock for the store at ``path``; the file is ``path`` + ``.lock``."""
-        self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._fd = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StoreError(
+                f"the store {path} can't be opened ({error.strerror}); its directory has to "
+                "exist and to belong to the user that runs the server"
+            ) from error
         try:
             _lock(self._fd)
         except OSError:

@@ -84,53 +84,51 @@ class DatabaseFile:
         self.log_pages = 0
         self._log_fd = -1
         self._sync_log = sync_log or self._sync_descriptor
+        self._synced_changes = 0
         self._lock = LockFile(path)
         try:
-            if vfs is None:
-                # SQLite would make it readable to all; the log takes the mode after it.
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             with store_errors(str(path)):
-                self.db = self._connect(cache_bytes, vfs)
+                if vfs is None:
+                    # SQLite would make it readable to all; the log takes the mode after it.
+                    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+                self.db = apsw.Connection(str(path), vfs=vfs, statementcachesize=STATEMENTS)
         except BaseException:
             self._lock.close()
             raise
-        self._synced_changes = 0
         try:
             with store_errors(str(path)):
-                self._set_up()
+                self._set_up(cache_bytes)
         except BaseException:
             self.close()
             raise
 
     # opening -------------------------------------------------------------------------
 
-    def _connect(self, cache_bytes: int, vfs: str | None) -> apsw.Connection:
-        db = apsw.Connection(str(self.path), vfs=vfs, statementcachesize=STATEMENTS)
-        try:
-            db.setbusytimeout(0)
-            # Before anything reads the file, lest an index of the log is made for sharing it.
-            db.pragma("locking_mode", "EXCLUSIVE")
+    def _set_up(self, cache_bytes: int) -> None:
+        """Look whose file it is, and only then change it: to this version's schema."""
+        db = self.db
+        db.setbusytimeout(0)
+        # Before anything reads the file, lest an index of the log is made for sharing it.
+        db.pragma("locking_mode", "EXCLUSIVE")
+        version = self._known_version()
+        if version == 0:
             # These two only take effect before the first page is written.
             db.pragma("page_size", 4096)
             db.pragma("auto_vacuum", 2)
-            db.pragma("journal_mode", "WAL")
-            db.pragma("synchronous", "NORMAL")
-            db.pragma("cache_size", -(cache_bytes >> 10))
-            db.pragma("temp_store", "MEMORY")
-            db.pragma("journal_size_limit", LOG_LIMIT_BYTES)
-            db.pragma("cell_size_check", 1)
-            db.pragma("trusted_schema", 0)
-            # Else a statement is prepared anew whenever another value is bound to it.
-            db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-            db.set_wal_hook(self._note_log)
-        except BaseException:
-            db.close()
-            raise
-        return db
+        db.pragma("journal_mode", "WAL")
+        db.pragma("synchronous", "NORMAL")
+        db.pragma("cache_size", -(cache_bytes >> 10))
+        db.pragma("temp_store", "MEMORY")
+        db.pragma("journal_size_limit", LOG_LIMIT_BYTES)
+        db.pragma("cell_size_check", 1)
+        db.pragma("trusted_schema", 0)
+        db.set_wal_hook(self._note_log)
+        for number in range(version + 1, SCHEMA_VERSION + 1):
+            self._migrate(number)
 
-    def _set_up(self) -> None:
-        """Migrate, and make sure that all of it is on the disk."""
-        version = self.db.pragma("user_version")
+    def _known_version(self) -> int:
+        """Version of the schema in the file, 0 if it is empty; raises for what is not ours."""
+        version: int = self.db.pragma("user_version")
         self._check_whose(version)
         if version > SCHEMA_VERSION:
             raise StoreTooNew(
@@ -139,8 +137,7 @@ class DatabaseFile:
                 str(self.path),
                 version,
             )
-        for number in range(version + 1, SCHEMA_VERSION + 1):
-            self._migrate(number)
+        return version
 
     def _check_whose(self, version: int) -> None:
         has_tables = self.db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").get is not None
