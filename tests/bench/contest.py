@@ -68,12 +68,8 @@ class Contest:
                         self.failures.append(str(error))
                         return
                     self._note(measurement.name, entrant, sample)
-
-    def probe_disk(self) -> None:
-        """One fsync, as often as there are rounds."""
-        with tempfile.TemporaryDirectory(prefix="multihost-bench-") as home:
-            for _ in range(self._rounds):
-                self._note("fsync", OURS, {"p50": meter.fsync_ms(Path(home))})
+                if measurement.probes_disk:
+                    self._note("fsync", OURS, {"p50": meter.fsync_ms(home.home)})
 
     def rest(self) -> None:
         """The idle cluster."""

@@ -3,6 +3,7 @@
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import psutil
 from figures import FIGURES, MANAGERS, OURS, POOL, Bound, Figure, Rounds, ratio, short
@@ -119,7 +120,7 @@ def markdown(table: list[list[str]]) -> str:
     return "\n".join(lines)
 
 
-def as_json(rounds: Rounds, kills: Kills) -> dict[str, object]:
+def as_json(about: Mapping[str, object], rounds: Rounds, kills: Kills) -> dict[str, object]:
     """Every round's values, and the verdicts."""
     figures: dict[str, dict[str, object]] = {}
     for (name, entrant), values in rounds.items():
@@ -138,15 +139,16 @@ def as_json(rounds: Rounds, kills: Kills) -> dict[str, object]:
     scenarios: dict[str, dict[str, object]] = {}
     for (scenario, entrant), result in kills.items():
         scenarios.setdefault(scenario, {})[entrant] = dict(result)
-    return {"machine": machine(), "figures": figures, "kills": scenarios}
+    return {"machine": about, "figures": figures, "kills": scenarios}
 
 
-def machine() -> dict[str, object]:
-    """What it was measured on."""
+def machine() -> dict[str, Any]:
+    """What it is measured on, and how busy that is already."""
     return {
         "system": platform.platform(),
         "python": platform.python_version(),
         "cores": psutil.cpu_count(),
+        "load": psutil.getloadavg()[0],
         "multihost": multihost.__version__,
     }
 

@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import report
 from contest import Contest
@@ -19,20 +20,21 @@ from outside import what_is_missing
 ROUNDS = 5
 QUICK_ROUNDS = 1
 QUICK_SHARE = 0.1
+QUIET_LOAD = 0.5
 JSON_FILE = "bench.json"
-OTHERS = ("fsync", "idle", "kills")
+OTHERS = ("idle", "kills")
 """What is measured besides the measurements that drivers make."""
 
 
 def main() -> int:
     """Measure what was asked for; 1 if ``--check`` and something is below what it must be."""
     arguments = parse()
-    began = time.monotonic()
+    began, about = time.monotonic(), report.machine()
+    if about["load"] > QUIET_LOAD:
+        say(f"others are busy here (load {about['load']:.1f}): look at the ratios only")
     names = arguments.only or [*(measurement.name for measurement in MEASUREMENTS), *OTHERS]
     peers = usable_peers() if arguments.peers else []
     contest = Contest(arguments.rounds, arguments.share, peers, say)
-    if not {"fsync", "latency-power"}.isdisjoint(names):
-        contest.probe_disk()
     for measurement in MEASUREMENTS:
         if measurement.name in names:
             contest.measure(measurement)
@@ -40,8 +42,9 @@ def main() -> int:
         contest.rest()
     if "kills" in names:
         contest.kill()
-    show(contest, peers, is_markdown=arguments.markdown)
-    arguments.json.write_text(json.dumps(report.as_json(contest.values, contest.kills), indent=1))
+    show(contest, peers, about, is_markdown=arguments.markdown)
+    everything = report.as_json(about, contest.values, contest.kills)
+    arguments.json.write_text(json.dumps(everything, indent=1))
     say(f"{time.monotonic() - began:.0f} s; every value is in {arguments.json}")
     return 1 if arguments.check and has_failed(contest) else 0
 
@@ -76,11 +79,13 @@ def usable_peers() -> list[str]:
     return usable
 
 
-def show(contest: Contest, peers: list[str], *, is_markdown: bool) -> None:
+def show(contest: Contest, peers: list[str], about: dict[str, Any], *, is_markdown: bool) -> None:
     """Print the tables."""
     write = report.markdown if is_markdown else report.aligned
-    about = report.machine()
-    print(f"{about['cores']} cores, Python {about['python']}, {about['system']}\n")
+    print(
+        f"{about['cores']} cores, load {about['load']:.1f} before, Python {about['python']}, "
+        f"{about['system']}\n"
+    )
     if contest.values:
         print(write(report.figure_table(contest.values, peers)))
     if contest.kills:
