@@ -7,6 +7,7 @@ process and all that it started. Started in a hurry and imported by nobody
 else, so whatever is not needed at once is imported late.
 """
 
+import contextlib
 import os
 import pickle
 import signal
@@ -114,6 +115,8 @@ class Child:
         self._token = 0
         self._main = threading.get_ident()
         self._initializer_failure: bytes | None = None
+        self.is_forked = False
+        """Whether this is a process that a task forked: the pipes are not its own."""
 
     @property
     def current(self) -> tuple[int, int]:
@@ -123,6 +126,8 @@ class Child:
     def run(self) -> None:
         """Run tasks until the agent closes the pipe."""
         output.install(self)
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._forked)
         if INTERRUPT is not None:
             signal.signal(INTERRUPT, self._interrupt)
         threading.Thread(target=self._obey, name="multihost-control", daemon=True).start()
@@ -135,6 +140,8 @@ class Child:
             began = time.perf_counter()
             ending, data = self._run(task, token, payload)
             output.flush()
+            if self.is_forked:
+                os._exit(0)  # a task forgot to; its result is the other process's
             run_s = time.perf_counter() - began
             send(DONE, task, token, DONE_HEAD.pack(ending, run_s) + data)
 
@@ -236,6 +243,13 @@ class Child:
             task.to_bytes(8, "little") + token.to_bytes(8, "little") for task, token in tasks
         )
         self.send(RETURNED, len(tasks), 0, text)
+
+    def _forked(self) -> None:
+        """Let go of the pipes: the agent knows by their end that the slot's process is gone."""
+        self.is_forked = True
+        for descriptor in (self.inbox._descriptor, self._outcomes, self._control):
+            with contextlib.suppress(OSError):
+                os.close(descriptor)
 
     def _interrupt(self, *_: object) -> None:
         if self._current:

@@ -1,6 +1,7 @@
 """What a task prints goes to the agent as frames, in order with its outcome."""
 
 import io
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ class _Stream(io.RawIOBase):
         return self._number
 
     def write(self, data) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        if self._child.is_forked:
+            return os.write(self._number, data)
         task, token = self._child.current
         self._child.send(OUTPUT, task, token, bytes((self._number,)) + bytes(data))
         return len(data)

@@ -94,6 +94,8 @@ class Slot:
         self._known: OrderedDict[bytes, None] = OrderedDict()
         """Functions that the child surely has, least recently used first."""
         self._loop = asyncio.get_running_loop()
+        self._pidfd = -1
+        self._is_ending = False
         self._buffer = frames.FrameBuffer()
         self._unwritten = bytearray()
         self._start(setup)
@@ -188,6 +190,9 @@ class Slot:
             os.set_blocking(descriptor, False)
         self._loop.add_reader(self._outcomes, self._readable)
         self._loop.add_reader(self._prints, self._printed)
+        if hasattr(os, "pidfd_open"):
+            self._pidfd = os.pidfd_open(self.pid)
+            self._loop.add_reader(self._pidfd, self._exited)
 
     def _write(self, data: bytes) -> None:
         if self._unwritten:
@@ -221,15 +226,30 @@ class Slot:
         with contextlib.suppress(OSError):
             os.write(self._control, data)
 
-    def _readable(self) -> None:
+    def _exited(self) -> None:
+        """The process has ended; others that a task left behind may still have its pipes."""
+        self._close_pidfd()
+        while self._readable():
+            continue
+        self._end()
+
+    def _end(self) -> None:
+        if not self._is_ending:
+            self._is_ending = True
+            self._loop.remove_reader(self._outcomes)
+            self._reap()
+
+    def _readable(self) -> bool:
+        """Read what the child says; whether there was anything."""
+        if self._is_ending:
+            return False
         try:
             data = os.read(self._outcomes, READ_BYTES)
         except BlockingIOError:
-            return
+            return False
         if not data:
-            self._loop.remove_reader(self._outcomes)
-            self._reap()
-            return
+            self._end()
+            return False
         for kind, first, _, payload in self._buffer.feed(data):
             if kind == frames.DONE:
                 self._done(first, payload)
@@ -237,6 +257,7 @@ class Slot:
                 self._output(first, payload[0], payload[1:])
             elif kind == frames.RETURNED:
                 self._returned(payload)
+        return True
 
     def _done(self, task: int, payload: bytes) -> None:
         if not self.fed or self.fed[0].grant.task != task:
@@ -250,6 +271,7 @@ class Slot:
 
     def _began(self) -> None:
         self.began_at = clock.mono()
+        self.tail.clear()
         self.owner.slot_began(self, self.fed[0])
 
     def _returned(self, payload: bytes) -> None:
@@ -296,6 +318,7 @@ class Slot:
         if self._unwritten:
             self._loop.remove_writer(self._tasks)
         self._close_tasks()
+        self._close_pidfd()
         for descriptor in (self._outcomes, self._prints, self._control):
             os.close(descriptor)
         # Whatever it had started and left behind goes with it.
@@ -305,6 +328,12 @@ class Slot:
         fed = list(self.fed)
         self.fed.clear()
         self.owner.slot_died(self, fed, death)
+
+    def _close_pidfd(self) -> None:
+        if self._pidfd >= 0:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = -1
 
     def _close_tasks(self) -> None:
         if self._tasks >= 0:
