@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-PATIENCE_S = 60
+PATIENCE_S = 20
 
 
 def append(path, line):
