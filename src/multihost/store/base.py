@@ -296,8 +296,10 @@ class Store(Protocol):
         """Create a job, or find the one with this uid, name or unique key.
 
         KEY_CONFLICT when a unique key, INPUT_CHANGED when a name is in use for
-        another function (fingerprints differ). BAD_REQUEST when ``after`` names
-        a job that does not exist. A found transient job passes to ``owner``.
+        another function (fingerprints differ); KEY_CONFLICT also when only one
+        of name and key is that of the job found. BAD_REQUEST when ``after``
+        names a job that does not exist, or the function's blob or the
+        context's is not in the store. A found transient job passes to ``owner``.
         """
         ...
 
@@ -311,14 +313,25 @@ class Store(Protocol):
     ) -> Added | Refusal:
         """Insert tasks at ``first``, ``first + 1`` …; those that exist are left alone.
 
-        INPUT_CHANGED, with indices, when one exists with another payload;
-        QUEUE_FULL when the queue's limit would be passed; BAD_REQUEST when the
-        job does not exist, is sealed below these indices, or a blob is missing.
+        Of a job with a name or a unique key the payloads are compared:
+        INPUT_CHANGED (without a name: KEY_CONFLICT), with indices, when one
+        exists with another payload; INPUT_CHANGED too when the job is sealed
+        below these indices, which for other jobs is a BAD_REQUEST, as is a job
+        that does not exist or a blob that is not in the store in that size.
+        QUEUE_FULL when the queue's limit would be passed. What was taken of a
+        transient job counts as existing.
+
+        Of a key's queued tasks those that may be leased are the best by
+        priority and arrival, as many as its limits leave room for; the limits
+        are those of the latest submit for that key in that queue.
         """
         ...
 
     def seal_job(self, job: int, total: int, now: float) -> Refusal | None:
-        """State that the job has exactly ``total`` tasks. Idempotent."""
+        """State that the job has exactly ``total`` tasks. Idempotent.
+
+        Refused when it was sealed with another total or holds a task beyond it.
+        """
         ...
 
     def lease(self, lanes: Collection[int], limit: int, session: int, now: float) -> list[Lease]:
@@ -333,7 +346,9 @@ class Store(Protocol):
     ) -> Settlement:
         """Record how attempts ended; ``chance`` in [0, 1) spreads retries.
 
-        An attempt whose token is not the running one is stale and changes nothing.
+        An attempt whose token is not the running one is stale and changes
+        nothing; of two for the same lease one counts, the successful one if
+        they differ. A blob that is not in the store makes the attempt a failure.
         """
         ...
 
@@ -368,7 +383,10 @@ class Store(Protocol):
         ...
 
     def take(self, job: int, upto: int) -> int:
-        """Drop ended tasks of a transient job below index ``upto``. How many."""
+        """Drop ended tasks of a transient job below index ``upto``. How many.
+
+        The job's counters go on counting them.
+        """
         ...
 
     def disown(self, owner: int, now: float) -> Cancelled:
@@ -376,10 +394,11 @@ class Store(Protocol):
         ...
 
     def prune(self, now: float, limit: int) -> int:
-        """Delete ended jobs past their retention, unused lanes, keys, sessions and blobs.
+        """Delete ended jobs past their retention, unused lanes, queues, keys and old sessions.
 
         Deletes at most about ``limit`` rows, so that nobody waits long; 0 when
-        nothing is left to do.
+        nothing is left to do. A pruned job is gone at once, its tasks follow.
+        Blobs go with ``unused_blobs``, since their files have to follow.
         """
         ...
 
@@ -406,7 +425,8 @@ class Store(Protocol):
     def unused_blobs(self, before: float, limit: int) -> list[Blob]:
         """Delete and return blobs that nothing refers to and that are older than ``before``.
 
-        The caller deletes their files after the commit.
+        A blob's age begins anew when it is put again, and when something begins
+        or ceases to refer to it. The caller deletes their files after the commit.
         """
         ...
 
@@ -478,5 +498,8 @@ class Store(Protocol):
         ...
 
     def verify(self) -> list[str]:
-        """Every broken invariant, in words; empty when all is well. Slow: reads all rows."""
+        """Every broken invariant, in words; empty when all is well. Slow: reads all rows.
+
+        To be called between transactions.
+        """
         ...

@@ -338,3 +338,10 @@ def test_space_is_given_back_when_much_is_free(path: Path, monkeypatch: pytest.M
     owner.close()
     assert full > 3_000_000
     assert path.stat().st_size < 300_000
+
+
+def test_statements_are_prepared_once_whatever_is_bound_to_them(path: Path) -> None:
+    store = open_store(path)
+    # Asking with -1 changes nothing.
+    assert store._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
+    store.close()

@@ -122,6 +122,8 @@ class DatabaseFile:
         db.pragma("journal_size_limit", LOG_LIMIT_BYTES)
         db.pragma("cell_size_check", 1)
         db.pragma("trusted_schema", 0)
+        # Else a statement is prepared anew whenever another value is bound to it.
+        db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         db.set_wal_hook(self._note_log)
         for number in range(version + 1, SCHEMA_VERSION + 1):
             self._migrate(number)
