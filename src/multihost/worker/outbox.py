@@ -6,6 +6,8 @@ from multihost.wire import message as m
 
 BLOB_BYTES = 100
 """What an outcome counts whose payload is a blob on the server."""
+MESSAGE_BYTES = 1 << 20
+"""Outcomes beyond this size go into another message: a frame has a limit."""
 
 
 class Outbox:
@@ -21,6 +23,7 @@ class Outbox:
         self._send = send
         self._unsettled: dict[m.Held, m.Attempt] = {}
         self._unsent: list[m.Attempt] = []
+        self._unsent_bytes = 0
 
     def __len__(self) -> int:
         """Outcomes not settled."""
@@ -35,17 +38,33 @@ class Outbox:
         """Take an outcome; it leaves with the next ``flush``."""
         self._unsettled[m.Held(attempt.task, attempt.token)] = attempt
         self._unsent.append(attempt)
-        self.size_bytes += _size(attempt)
+        size = _size(attempt)
+        self.size_bytes += size
+        self._unsent_bytes += size
 
     def flush(self) -> None:
-        """Send what came since the last time, in one message."""
-        if self._unsent:
-            attempts, self._unsent = self._unsent, []
+        """Send what came since the last time, in one message unless it is large."""
+        if not self._unsent:
+            return
+        attempts, self._unsent = self._unsent, []
+        size, self._unsent_bytes = self._unsent_bytes, 0
+        if size <= MESSAGE_BYTES:
             self._send(m.Finished(attempts))
+            return
+        batch: list[m.Attempt] = []
+        size = 0
+        for attempt in attempts:
+            size += _size(attempt)
+            if batch and size > MESSAGE_BYTES:
+                self._send(m.Finished(batch))
+                batch, size = [], _size(attempt)
+            batch.append(attempt)
+        self._send(m.Finished(batch))
 
     def send_again(self) -> None:
         """Send all that is not settled, over a new connection."""
         self._unsent = list(self._unsettled.values())
+        self._unsent_bytes = self.size_bytes
         self.flush()
 
     def settle(self, leases: Iterable[m.Held]) -> None:

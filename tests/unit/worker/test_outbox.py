@@ -2,7 +2,7 @@
 
 from multihost.core.outcome import Ending
 from multihost.wire import message as m
-from multihost.worker.outbox import BLOB_BYTES, Outbox
+from multihost.worker.outbox import BLOB_BYTES, MESSAGE_BYTES, Outbox
 
 
 def attempt(task, payload=b"result", token=1):
@@ -66,3 +66,15 @@ def test_its_size_counts_inline_results_and_hardly_those_that_the_server_has():
     assert outbox.size_bytes == 1000 + BLOB_BYTES
     outbox.settle([m.Held(1, 1), m.Held(1, 1), m.Held(2, 1)])
     assert outbox.size_bytes == 0
+
+
+def test_a_large_batch_leaves_in_several_messages_in_order():
+    outbox, sent = make_outbox()
+    attempts = [attempt(number, b"x" * (MESSAGE_BYTES // 3)) for number in range(7)]
+    for one in attempts:
+        outbox.add(one)
+    outbox.flush()
+    assert [len(message.attempts) for message in sent] == [3, 3, 1]
+    assert [one for message in sent for one in message.attempts] == attempts
+    outbox.send_again()
+    assert len(sent) == 6
