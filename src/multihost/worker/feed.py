@@ -47,7 +47,11 @@ def room(slots: int, ahead: int, in_hand: int) -> int:
 
 
 def is_worth_saying(room: int, told: int, slots: int, ahead: int) -> bool:
-    """Whether the server should hear of new room: not once a task, but before it runs dry."""
+    """Whether the server should hear of new room: not once a task, but before it runs dry.
+
+    Nor may it believe in much more room than there is, or it hands out here, over
+    and over, what other workers could run.
+    """
     if room <= told:
-        return False
+        return 2 * room < told
     return told == 0 or room - told >= max(1, slots * (1 + ahead) // 2)

@@ -8,6 +8,8 @@ INTERRUPT_S = 1.0
 """Time between raising in a task's code and SIGTERM to its process."""
 TERMINATE_S = 2.0
 """Time between SIGTERM and SIGKILL."""
+CLOSE_S = 5.0
+"""How long a worker that leaves waits for its killed children to be gone."""
 TASK_OUTPUT_BYTES = 1 << 20
 """What is sent of one task's output; the rest is dropped, with a notice."""
 UNSETTLED_BYTES = 64 << 20

@@ -6,6 +6,7 @@ back. A child that has served one pool is never used for another.
 """
 
 import asyncio
+import contextlib
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable
 from multihost.runtime import clock
 from multihost.worker import feed
 from multihost.worker.options import (
+    CLOSE_S,
     INTERRUPT_S,
     MAX_RESPAWN_S,
     QUICK_RESPAWNS,
@@ -46,6 +48,7 @@ class Roster:
         self._deaths_in_a_row = 0
         self._is_closed = False
         self._loop = asyncio.get_running_loop()
+        self._emptied: asyncio.Future[None] = self._loop.create_future()
         self.fill()
 
     # feeding ---------------------------------------------------------------------------
@@ -69,14 +72,16 @@ class Roster:
     def _slot_for(self, work: Work, ahead: int) -> Slot | None:
         if work.job.context is not None or work.job.width is not None:
             return self._pool_slot_for(work, ahead)
+        may_begin = self._may_begin()
         best: Slot | None = None
         for slot in self.children:
             if slot.context is None and not slot.is_asked_back:
                 if not slot.fed:
-                    return slot
-                if best is None or len(slot.fed) < len(best.fed):
+                    if may_begin:
+                        return slot
+                elif best is None or len(slot.fed) < len(best.fed):
                     best = slot
-        other = self._make_way()
+        other = self._make_way() if may_begin else None
         if other is not None:
             return other
         if best is not None and len(best.fed) <= ahead and work.job.timeout_s is None:
@@ -89,10 +94,12 @@ class Roster:
         own = [slot for slot in self.children if slot.context == context]
         busy = [
             slot
-            for slot in own
-            if slot.fed and (context is not None or slot.fed[0].job.number == work.job.number)
+            for slot in (*own, *self._retired)
+            if slot.fed
+            and slot.context == context
+            and (context is not None or slot.fed[0].job.number == work.job.number)
         ]
-        if width is None or len(busy) < width:
+        if self._may_begin() and (width is None or len(busy) < width):
             for slot in own:
                 if not slot.fed:
                     return slot
@@ -104,9 +111,15 @@ class Roster:
                 return other
         if ahead and context is None and work.job.timeout_s is None and busy:
             best = min(busy, key=lambda slot: len(slot.fed))
-            if len(best.fed) <= ahead and not best.is_asked_back:
+            if len(best.fed) <= ahead and not best.is_asked_back and not best.is_retiring:
                 return best
         return None
+
+    def _may_begin(self) -> bool:
+        """Whether an idle child may be fed: one that retires holds its slot to the end."""
+        if not self._retired:
+            return True
+        return sum(1 for slot in self._everyone() if slot.fed) < self.slots
 
     def _make_way(self) -> Slot | None:
         """A fresh child in place of an idle one that has served another pool."""
@@ -137,19 +150,21 @@ class Roster:
     def look(self) -> list[Work]:
         """Take back what sits behind long tasks; return what nobody here gets to soon.
 
-        Called every ``feed.STUCK_S`` while something waits.
+        Called every ``feed.STUCK_S`` while something waits, or may be sent here to wait.
         """
         now = clock.mono()
-        for slot in self.children:
-            if len(slot.fed) > 1 and slot.runs_s(now) > feed.STUCK_S:
-                self.pace.slow_down(slot.runs_s(now))
+        for slot in self._everyone():
+            runs_s = slot.runs_s(now)
+            if runs_s > feed.STUCK_S and slot.served > 1:  # the first has waited for its process
+                self.pace.slow_down(runs_s)
+            if len(slot.fed) > 1 and runs_s > feed.STUCK_S:
                 slot.ask_back()
-        if not self.backlog or any(not slot.fed for slot in self.children):
+        busy = [slot.runs_s(now) for slot in self._everyone() if slot.fed]
+        if not self.backlog or len(busy) < self.slots:
             return []
-        shortest_s = min((slot.runs_s(now) for slot in self.children), default=0.0)
-        if shortest_s <= feed.HOARD_S:
+        if min(busy) <= feed.HOARD_S:
             return []
-        self.pace.slow_down(shortest_s)
+        self.pace.slow_down(min(busy))
         return list(self.backlog)
 
     @property
@@ -201,9 +216,13 @@ class Roster:
     def died(self, slot: Slot) -> None:
         """A child is gone: start another, after a pause if they die as soon as they start."""
         self._retired.discard(slot)
-        if slot not in self.children:
-            return
-        self.children.remove(slot)
+        if slot in self.children:
+            self.children.remove(slot)
+            self._replace_dead(slot)
+        if self._is_closed and not self._everyone() and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _replace_dead(self, slot: Slot) -> None:
         self._deaths_in_a_row = 0 if slot.served else self._deaths_in_a_row + 1
         if self._deaths_in_a_row > QUICK_RESPAWNS:
             pause_s = min(MAX_RESPAWN_S, RESPAWN_S * self._deaths_in_a_row)
@@ -212,14 +231,20 @@ class Roster:
             self.fill()
 
     def resize(self, slots: int) -> None:
-        """Have so many slots; of too many, the idle ones go."""
+        """Have so many slots; of too many, idle ones go now and busy ones once they are idle."""
         self.slots = slots
-        for slot in self.children[slots:]:
+        self.trim()
+        self.fill()
+
+    def trim(self) -> None:
+        """Let idle children go that are too many."""
+        for slot in list(self.children):
+            if len(self.children) <= self.slots:
+                break
             if not slot.fed:
                 slot.retire()
                 self.children.remove(slot)
                 self._retired.add(slot)
-        self.fill()
 
     def fill(self) -> None:
         """Start the children that are missing."""
@@ -231,6 +256,13 @@ class Roster:
         self._is_closed = True
         for slot in self._everyone():
             slot.signal(signal.SIGKILL)
+        if not self._everyone() and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    async def wait_until_empty(self) -> None:
+        """Wait, after ``close``, until no child is left."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(self._emptied), CLOSE_S)
 
     def _everyone(self) -> list[Slot]:
         return [*self.children, *self._retired]

@@ -58,6 +58,8 @@ class Worker:
         self._works: dict[int, Work] = {}
         self._told = 0
         """Room that the server believes we have."""
+        self._store = b""
+        """Which store our leases are in."""
         self._is_due = False
         self._is_leaving = False
         self._watch: asyncio.TimerHandle | None = None
@@ -82,7 +84,11 @@ class Worker:
         finally:
             self._is_leaving = True
             self.roster.close()
+            for handle in (self._fence, self._watch):
+                if handle is not None:
+                    handle.cancel()
             self.peer.close("the worker leaves")
+            await self.roster.wait_until_empty()
             if keeping is not None:
                 with contextlib.suppress(asyncio.CancelledError, TimeoutError):
                     await asyncio.wait_for(asyncio.shield(keeping), 1.0)
@@ -104,6 +110,8 @@ class Worker:
         if self._is_leaving:
             return
         self._is_leaving = self.is_draining = True
+        # First they end, then others may begin them.
+        self.roster.close()
         self._outbox.flush()
         self._give_back([work for work in self._works.values() if not work.is_revoked])
         if not self._stopped.done():
@@ -134,13 +142,16 @@ class Worker:
     def connected(self, welcome: m.Welcome) -> None:
         """Send again what was not settled, and ask for work."""
         self._told = 0
+        if self._store not in {b"", welcome.server}:
+            # Another store knows nothing of them, and its numbers may be the same.
+            self._lose_leases()
+            self._outbox.settle(self._outbox.held)
+        self._store = welcome.server
         self.blobs.connected()
         self._outbox.send_again()
         if self.is_draining:
             self.peer.send(m.Drain(DRAINING))
-        if self._fence is not None:
-            self._fence.cancel()
-            self._fence = None
+        self._check_lease()
         self._schedule()
 
     def received(self, messages: Sequence[Any]) -> None:
@@ -167,15 +178,28 @@ class Worker:
     def disconnected(self, reason: str) -> None:
         """Go on with what runs, but not beyond its lease."""
         self._told = 0
+        self._check_lease()
+
+    def _check_lease(self) -> None:
+        """Stop in time when the lease was not renewed: a dead line looks like a quiet one."""
+        if self._fence is not None:
+            self._fence.cancel()
+            self._fence = None
+        if self._is_leaving or all(work.is_revoked for work in self._works.values()):
+            return
         welcome = self.peer.welcome
         lease_s = welcome.lease_s if welcome is not None else lease.LEASE_S
-        wait_s = lease.must_stop_at(self.peer.renewed_at, lease_s) - clock.mono()
-        self._fence = self._loop.call_later(max(0.0, wait_s), self._lose_leases)
+        left_s = lease.must_stop_at(self.peer.renewed_at, lease_s) - clock.mono()
+        if left_s > 0:
+            self._fence = self._loop.call_later(left_s, self._check_lease)
+            return
+        self._lose_leases()
+        self.peer.drop("the lease could not be renewed")
 
     def _lose_leases(self) -> None:
         """The server may soon hand our tasks to others: stop them, forget them."""
-        if not self.peer.is_connected:
-            for work in list(self._works.values()):
+        for work in list(self._works.values()):
+            if not work.is_revoked:
                 self._revoke(work.held)
 
     # leases ----------------------------------------------------------------------------
@@ -194,6 +218,8 @@ class Worker:
                 self.blobs.get(payload.digest, partial(self._payload_came, work))
             else:
                 self.roster.backlog.append(work)
+        if self._fence is None:
+            self._check_lease()
 
     def _payload_came(self, work: Work, data: bytes | None) -> None:
         if self._works.get(work.grant.task) is not work:
@@ -266,11 +292,18 @@ class Worker:
             if not self._works and not self._outbox:
                 self.leave()
             return
+        if len(self.roster.children) > self.roster.slots:
+            self.roster.trim()
         if self.roster.backlog:
             self.roster.feed()
         self._want()
-        if self._watch is None and self.roster.has_waiting:
+        if self._watch is None and self._is_to_watch():
             self._watch = self._loop.call_later(feed.STUCK_S, self._look)
+
+    def _is_to_watch(self) -> bool:
+        """Whether a long task would keep others waiting, here or soon to be sent here."""
+        is_inviting = bool(self._works) and self._told > self.roster.slots
+        return is_inviting or self.roster.has_waiting
 
     def _want(self) -> None:
         if self._outbox.size_bytes > UNSETTLED_BYTES or not self.peer.is_connected:
