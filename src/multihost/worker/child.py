@@ -113,6 +113,8 @@ class Child:
         self._functions: OrderedDict[bytes, Any] = OrderedDict()
         self._current = 0
         self._token = 0
+        self._unwanted = 0
+        """The task that the agent wants to end."""
         self._main = threading.get_ident()
         self._initializer_failure: bytes | None = None
         self.is_forked = False
@@ -232,6 +234,7 @@ class Child:
                 if kind == GIVE_BACK:
                     self.inbox.give_back(self._tell_returned)
                 elif kind == CANCEL and task == self._current and INTERRUPT is not None:
+                    self._unwanted = task
                     signal.pthread_kill(self._main, INTERRUPT)
         # The agent is gone, and nobody would ever read our outcomes.
         if hasattr(os, "killpg"):
@@ -252,7 +255,9 @@ class Child:
                 os.close(descriptor)
 
     def _interrupt(self, *_: object) -> None:
-        if self._current:
+        # The signal may come late, in the next task, or from users' code.
+        if self._current and self._current == self._unwanted:
+            self._unwanted = 0
             raise TaskInterrupted
 
 
