@@ -147,6 +147,7 @@ def hold_the_gil(_=None):
 
 
 def block_all_signals(_=None):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.Signals))
     deadline = time.monotonic() + PATIENCE_S
     while time.monotonic() < deadline:
