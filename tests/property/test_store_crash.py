@@ -25,7 +25,7 @@ from multihost.wire.message import Blob
 
 LOSSES = max(1, int(os.environ.get("MULTIHOST_PROPERTY_EXAMPLES", "100")) // 50)
 TABLES = (
-    *("lanes", "queues", "jobs", "dependencies", "graves", "keys", "tasks", "payloads"),
+    *("lanes", "queues", "jobs", "dependencies", "graves", "settling", "keys", "tasks", "payloads"),
     *("results", "attempts", "output", "sessions", "blobs", "blob_data"),
 )
 

@@ -37,6 +37,7 @@ from multihost.core.retry import Backoff, Limits
 from multihost.core.state import TaskState
 from multihost.errors import StoreError
 from multihost.store.base import (
+    Cancelled,
     Changes,
     Lease,
     OpenedJob,
@@ -532,7 +533,7 @@ def comparable(result: Any) -> Any:
     """What a verb answered, without words and without the order that does not matter."""
     if isinstance(result, Refusal):
         return result.code, result.indices
-    if isinstance(result, (Settlement, Changes, Promotion)):
+    if isinstance(result, (Settlement, Cancelled, Changes, Promotion)):
         return {
             field: sorted(value, key=repr) if isinstance(value, list) else value
             for field, value in result._asdict().items()

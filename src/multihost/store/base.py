@@ -118,7 +118,7 @@ class Promotion(NamedTuple):
     """What the passing of time did."""
 
     finals: list[Final]
-    """Expired before they started."""
+    """Expired before they started, or the rest of a big job that was cancelled."""
 
 
 class Lane(NamedTuple):
@@ -367,7 +367,11 @@ class Store(Protocol):
     def cancel(
         self, job: int, indices: Sequence[int] | None, *, only_queued: bool, now: float
     ) -> Cancelled:
-        """Cancel tasks of a job (all of it for None, which also seals it)."""
+        """Cancel tasks of a job (all of it for None, which also seals it).
+
+        Of a job with very many waiting tasks the first end here and the rest in
+        ``promote``, whose time is then at once; none of them is leased any more.
+        """
         ...
 
     def retry(self, job: int, indices: Sequence[int] | None, now: float) -> int:
@@ -375,7 +379,10 @@ class Store(Protocol):
         ...
 
     def promote(self, now: float) -> Promotion:
-        """Make ready what was due by ``now``, expire what waited too long, set ``wake_at``."""
+        """Make ready what was due by ``now``, expire what waited too long, set ``wake_at``.
+
+        Does as much as one transaction should; ``wake_at`` says when to go on.
+        """
         ...
 
     def outcomes(self, job: int, after_index: int, limit: int) -> list[Final]:
@@ -385,7 +392,7 @@ class Store(Protocol):
     def take(self, job: int, upto: int) -> int:
         """Drop ended tasks of a transient job below index ``upto``. How many.
 
-        The job's counters go on counting them.
+        As many as one transaction should; the job's counters go on counting them.
         """
         ...
 

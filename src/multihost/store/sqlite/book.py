@@ -22,6 +22,7 @@ from multihost.store.sqlite.entries import (
     LaneBook,
     QueueBook,
     Run,
+    Settling,
     Traits,
     decode_session,
     decode_spec,
@@ -64,6 +65,7 @@ _WRITE_LANE = (
     " cancelled = ? WHERE number = ?"
 )
 _RUNNING = "SELECT id, token, -place, key, size FROM tasks INDEXED BY tasks_place WHERE place < 0"
+_SETTLING = "SELECT job, what, cursor FROM settling ORDER BY job"
 _WRITE_REFS = "UPDATE blobs SET refs = refs + ?, touched_at = ? WHERE digest = ?"
 
 
@@ -96,6 +98,7 @@ class Book:
         self._jobs: OrderedDict[int, Job] = OrderedDict()
         self.dirty_jobs: dict[int, Job] = {}
         self.running: dict[int, Run] = {}
+        self.settling: dict[int, Settling] = {}
         self._new_jobs: dict[tuple[str, bytes | str], int] = {}
         self._dirty_lanes: dict[int, LaneBook] = {}
         self._refs: dict[bytes, int] = {}
@@ -126,6 +129,7 @@ class Book:
         pruned = self.run("SELECT value FROM meta WHERE name = 'last_job'").get or 0
         self._next_job = max(last, pruned) + 1
         self.running = {task: tuple(run) for task, *run in self.run(_RUNNING)}
+        self.settling = {job: Settling(*rest) for job, *rest in self.run(_SETTLING)}
 
     def forget_old_jobs(self) -> None:
         """Keep the memory of jobs within its bound; between transactions only."""

@@ -1,17 +1,18 @@
 """What people decide: tasks are cancelled, ended ones run again, clients' work goes with them."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from multihost.core.ids import first_task, last_task, task_id
+from multihost.core.ids import INDEX_BITS, first_task, last_task, task_id
 from multihost.core.outcome import Ending
 from multihost.core.state import Event, JobState, TaskState
 from multihost.store.base import Cancelled, Running
 from multihost.store.base import Final as FinalTask
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import Job, Traits
-from multihost.store.sqlite.keys import count_key, settle_keys
+from multihost.store.sqlite.keys import settle_keys
+from multihost.store.sqlite.settling import What, cancel_rows, settle, stop_cancelling
 
 
 class _Choice(NamedTuple):
@@ -22,11 +23,10 @@ class _Choice(NamedTuple):
 
 
 _UNFINISHED = _Choice(
-    "SELECT id, state, place, key, token FROM tasks"
+    "SELECT id, state, place, due, key FROM tasks"
     " WHERE id BETWEEN ? AND ? AND state <= ? ORDER BY id",
-    "SELECT id, state, place, key, token FROM tasks WHERE id = ? AND state <= ?",
+    "SELECT id, state, place, due, key FROM tasks WHERE id = ? AND state <= ?",
 )
-_CANCEL = "UPDATE tasks SET state = 5, place = NULL, due = NULL WHERE id = ?"
 _UNSUCCESSFUL = _Choice(
     "SELECT id, state, key FROM tasks INDEXED BY tasks_unsuccessful"
     " WHERE state >= 4 AND state IN (4, 5) AND id BETWEEN ? AND ? ORDER BY id",
@@ -47,15 +47,20 @@ def cancel(
     job = book.job(number)
     if job is None:
         return Cancelled([], [])
-    last_state = TaskState.QUEUED if only_queued else TaskState.RUNNING
-    rows = _chosen(book, job, indices, _UNFINISHED, last_state)
     if indices is None:
         # Fewer than it was sealed with, if not all of them had come.
         job.total = job.count
         book.touch(job)
-    cancelled = _cancel_rows(book, job, rows)
+        rows = [] if only_queued else _running(book, number)
+    else:
+        last_state = TaskState.QUEUED if only_queued else TaskState.RUNNING
+        rows = _chosen(book, job, indices, _UNFINISHED, last_state)
+    finals, stopped = _cancel_rows(book, job, rows)
+    if indices is None:
+        finals += settle(book, job, What.CANCEL, now)
+        finals.sort()
     settle_keys(book, now)
-    return cancelled
+    return Cancelled(finals, stopped)
 
 
 def disown(book: Book, owner: int, now: float) -> Cancelled:
@@ -85,30 +90,24 @@ def _chosen(
     return book.many(choice.one, wanted).fetchall()
 
 
-def _cancel_rows(book: Book, job: Job, rows: Iterable[tuple[Any, ...]]) -> Cancelled:
-    finals = []
+def _running(book: Book, number: int) -> list[tuple[Any, ...]]:
+    """Rows, as ``cancel_rows`` takes them, of what runs of a job."""
+    return [
+        (task, TaskState.RUNNING, -session, None, key)
+        for task, (_, session, key, _) in book.running.items()
+        if task >> INDEX_BITS == number
+    ]
+
+
+def _cancel_rows(book: Book, job: Job, rows: list[tuple[Any, ...]]) -> Cancelled:
+    """Cancel tasks; those that ran are to be stopped."""
     stopped = []
-    before: Counter[int] = Counter()
-    for task, state, place, key, token in rows:
-        before[state] += 1
-        finals.append(FinalTask(task, Ending.CANCELLED, b""))
+    for task, state, _, _, _ in rows:
         if state == TaskState.RUNNING:
-            stopped.append(Running(-place, task, token))
-            del book.running[task]
-        if key is not None:
-            leave_key(book, key, place)
-    book.change(_CANCEL, [(final.task,) for final in finals])
-    book.record(finals)
-    for state, count in before.items():
-        book.move(job, TaskState(state), Event.CANCELLED, count)
-    return Cancelled(finals, stopped)
-
-
-def leave_key(book: Book, key: int, place: int | None) -> None:
-    """A task with a key, in this place, ends."""
-    is_ready = place is not None and place > 0
-    is_running = place is not None and place < 0
-    count_key(book, key, ready=-is_ready, running=-is_running)
+            token, session, _, _ = book.running.pop(task)
+            stopped.append(Running(session, task, token))
+    reason = (Event.CANCELLED, Ending.CANCELLED, b"")
+    return Cancelled(cancel_rows(book, job, rows, reason), sorted(stopped))
 
 
 def retry(book: Book, number: int, indices: Sequence[int] | None, now: float) -> int:
@@ -116,6 +115,8 @@ def retry(book: Book, number: int, indices: Sequence[int] | None, now: float) ->
     job = book.job(number)
     if job is None:
         return 0
+    if indices is None:
+        stop_cancelling(book, job)
     rows = _chosen(book, job, indices, _UNSUCCESSFUL)
     before: Counter[int] = Counter()
     updates = []

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -144,6 +144,16 @@ class QueueBook:
         return sum(
             lane.counts[TaskState.BLOCKED] + lane.counts[TaskState.QUEUED] for lane in self.lanes
         )
+
+
+class Settling(NamedTuple):
+    """What is still to be done to the waiting tasks of a job; see ``settling``."""
+
+    what: int
+    cursor: int
+    """Task from which on it is to be done."""
+    is_saved: bool = True
+    """It has a row."""
 
 
 @dataclass(slots=True)

@@ -101,6 +101,13 @@ def count_key(
     change.has_started |= has_started
 
 
+def leave_key(book: Book, key: int, place: int | None) -> None:
+    """A task with a key, in this place, ends."""
+    is_ready = place is not None and place > 0
+    is_running = place is not None and place < 0
+    count_key(book, key, ready=-is_ready, running=-is_running)
+
+
 def settle_keys(book: Book, now: float) -> None:
     """Park and unpark until the limits of every key that was changed are kept."""
     if not book.key_changes:

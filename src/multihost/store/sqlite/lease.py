@@ -10,14 +10,17 @@ from multihost.store.base import Lease, Reinstated
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import IN_PAYLOADS
 from multihost.store.sqlite.keys import count_key, settle_keys
+from multihost.store.sqlite.settling import to_be_cancelled
 from multihost.wire.message import Blob, Held, Payload
 
 # The index is named, lest a planner that has seen few rows walks the whole table.
 _READY = (
     "SELECT rank, seq, id, args, size, key, errors + crashes + losses"
     " FROM tasks INDEXED BY tasks_place"
-    " WHERE place = ? AND (expires IS NULL OR expires > ?) ORDER BY rank, seq LIMIT ?"
+    " WHERE place = ? AND (expires IS NULL OR expires > ?)"
 )
+_BUT = " AND id NOT BETWEEN ? AND ?"
+_BEST_FIRST = " ORDER BY rank, seq LIMIT ?"
 _LEASE = "UPDATE tasks SET state = 2, place = ?, token = ? WHERE id = ? AND state = 1"
 _PAYLOAD = "SELECT data FROM payloads WHERE id = ?"
 _RELEASE = "UPDATE tasks SET state = 1, place = ? WHERE id = ? AND token = ? AND state = 2"
@@ -62,9 +65,11 @@ def _best(book: Book, lanes: Collection[int], limit: int, now: float) -> list[tu
     ]
     if not places or limit < 1:
         return []
+    not_these = to_be_cancelled(book) if book.settling else []
+    sql = _READY + _BUT * (len(not_these) // 2) + _BEST_FIRST
     if len(places) == 1:
-        return book.run(_READY, (places[0], now, limit)).fetchall()
-    cursors = [book.run(_READY, (place, now, limit)) for place in places]
+        return book.run(sql, (places[0], now, *not_these, limit)).fetchall()
+    cursors = [book.run(sql, (place, now, *not_these, limit)) for place in places]
     rows = []
     # Arrival numbers are unique, so a comparison never gets beyond them.
     for row in heapq.merge(*cursors):

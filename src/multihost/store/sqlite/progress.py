@@ -1,17 +1,16 @@
 """What follows by itself: time passes, jobs end, jobs that waited for them begin or don't."""
 
-from typing import Any, Final
+from typing import Final
 
-from multihost.core.ids import first_task, last_task
 from multihost.core.outcome import Ending
 from multihost.core.state import Event, JobState, TaskState, job_state
 from multihost.store import failures
 from multihost.store.base import Changes, Promotion
 from multihost.store.base import Final as FinalTask
 from multihost.store.sqlite.book import Book
-from multihost.store.sqlite.cancel import leave_key
 from multihost.store.sqlite.entries import DOOMED, Job
-from multihost.store.sqlite.keys import next_wake, settle_keys, wake_keys
+from multihost.store.sqlite.keys import leave_key, next_wake, settle_keys, wake_keys
+from multihost.store.sqlite.settling import What, go_on, settle
 
 PROMOTED_ROWS: Final = 10_000
 """Tasks that one ``promote`` wakes and expires at most; with more it asks to be called again."""
@@ -31,9 +30,6 @@ _NEXT_EXPIRY = (
     "SELECT min(expires) FROM tasks INDEXED BY tasks_expires"
     " WHERE expires IS NOT NULL AND state <= 1"
 )
-_BLOCKED = "SELECT id, due, key FROM tasks WHERE id BETWEEN ? AND ? AND state = 0"
-_UNBLOCK = "UPDATE tasks SET state = 1, place = ?, due = ? WHERE id = ?"
-_CANCEL_BLOCKED = "UPDATE tasks SET state = 5, due = NULL WHERE id BETWEEN ? AND ? AND state = 0"
 _DEPENDENTS = "SELECT job FROM dependencies WHERE needs = ?"
 _MET = "DELETE FROM dependencies WHERE needs = ?"
 
@@ -43,7 +39,8 @@ _MET = "DELETE FROM dependencies WHERE needs = ?"
 
 def promote(book: Book, now: float) -> Promotion:
     """Make ready what was due by ``now``, expire what waited too long, set ``wake_at``."""
-    finals = _expire(book, now)
+    finals = go_on(book, now)
+    finals += _expire(book, now)
     _wake(book, now)
     wake_keys(book, now)
     book.wake_at = next_time(book)
@@ -51,7 +48,9 @@ def promote(book: Book, now: float) -> Promotion:
 
 
 def next_time(book: Book) -> float | None:
-    """When ``promote`` has work to do."""
+    """When ``promote`` has work to do; 0: at once."""
+    if book.settling:
+        return 0.0
     times = (book.run(_NEXT_DUE).get, book.run(_NEXT_EXPIRY).get, next_wake(book))
     return min((at for at in times if at is not None), default=None)
 
@@ -90,8 +89,9 @@ def prepare(book: Book, now: float) -> Changes:
         jobs, book.dirty_jobs = book.dirty_jobs, {}
         looked_at |= jobs
         for job in jobs.values():
-            if job.needs == DOOMED and job.counts[TaskState.BLOCKED]:
-                finals += _cancel_blocked(book, job)
+            is_doomed = job.needs == DOOMED and job.counts[TaskState.BLOCKED] > 0
+            if is_doomed and job.number not in book.settling:
+                finals += settle(book, job, What.GIVE_UP, now)
             if _look(book, job, now):
                 ended[job.number] = job
     book.dirty_jobs = looked_at
@@ -136,30 +136,4 @@ def _tell_dependents(book: Book, needed: Job, now: float) -> None:
             continue
         job.needs -= 1
         if not job.needs:
-            _unblock(book, job, now)
-
-
-def _unblock(book: Book, job: Job, now: float) -> None:
-    rows = book.run(_BLOCKED, (first_task(job.number), last_task(job.number))).fetchall()
-    updates: list[tuple[Any, ...]] = []
-    for task, due, key in rows:
-        if due is not None and due > now:
-            updates.append((None, due, task))
-            book.wake_by(due)
-        else:
-            updates.append((book.ready_place(task, key), None, task))
-    if updates:
-        book.change(_UNBLOCK, updates)
-        book.move(job, TaskState.BLOCKED, Event.DEPENDENCIES_MET, len(updates))
-        settle_keys(book, now)
-
-
-def _cancel_blocked(book: Book, job: Job) -> list[FinalTask]:
-    span = (first_task(job.number), last_task(job.number))
-    payload = failures.blocked(job.spec)
-    rows = book.run(_BLOCKED, span).fetchall()
-    finals = [FinalTask(task, Ending.BLOCKED, payload) for task, _, _ in rows]
-    book.run(_CANCEL_BLOCKED, span)
-    book.record(finals)
-    book.move(job, TaskState.BLOCKED, Event.DEPENDENCY_FAILED, len(finals))
-    return finals
+            settle(book, job, What.LET_GO, now)

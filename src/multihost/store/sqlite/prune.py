@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from multihost.core.ids import first_task, last_task, task_id
+from multihost.core.ids import first_task, index_of, last_task, task_id
 from multihost.core.job import DAY_S
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import Job, Traits
@@ -10,6 +10,8 @@ from multihost.store.sqlite.jobs import blobs_of
 
 SESSION_RETENTION_S: Final = DAY_S
 """How long a closed session stays in listings."""
+TAKEN_ROWS: Final = 5000
+"""Tasks that one ``take`` drops at most, so that nobody waits long."""
 SPARE_PAGES: Final = 4096
 """Free pages (16 MiB) that the file keeps for what comes next."""
 
@@ -57,7 +59,12 @@ def take(book: Book, number: int, upto: int) -> int:
     if job is None or not job.spec.is_transient or upto < 1:
         return 0
     upto = min(upto, job.next_index)
-    dropped = _delete(book, first_task(number), task_id(number, upto) - 1, job.traits)
+    first, last = first_task(number), task_id(number, upto) - 1
+    # The rest goes with the next call, or with the job.
+    nth: int | None = book.run(_NTH_TASK, (first, last, TAKEN_ROWS - 1)).get
+    if nth is not None:
+        last, upto = nth, index_of(nth) + 1
+    dropped = _delete(book, first, last, job.traits)
     job.taken = max(job.taken, upto)
     job.dropped += dropped
     book.touch(job)

@@ -39,9 +39,13 @@ _TASKS: Final[dict[TaskState | None, str]] = {
         " AND id BETWEEN ? AND ? ORDER BY id LIMIT ?"
         for state in (TaskState.FAILED, TaskState.CANCELLED)
     },
+    # Results hold only what has ended, so nothing is skipped that still waits.
+    TaskState.SUCCEEDED: "SELECT tasks.id, state, errors, crashes, losses, place, due"
+    " FROM results CROSS JOIN tasks ON tasks.id = results.id"
+    " WHERE ending = 0 AND results.id BETWEEN ? AND ? ORDER BY results.id LIMIT ?",
     **{
         state: f"{_TASK} WHERE state = {state:d} AND id BETWEEN ? AND ? ORDER BY id LIMIT ?"
-        for state in (TaskState.BLOCKED, TaskState.QUEUED, TaskState.SUCCEEDED)
+        for state in (TaskState.BLOCKED, TaskState.QUEUED)
     },
 }
 _OUTCOMES = (
@@ -117,7 +121,8 @@ def tasks(
 ) -> list[TaskRow]:
     """Tasks of a job, by index."""
     span = _span(job, after_index)
-    if span is None:
+    known = book.job(job)
+    if span is None or known is None or (state is not None and not known.counts[state]):
         return []
     return [_task_row(row) for row in book.run(_TASKS[state], (*span, limit))]
 

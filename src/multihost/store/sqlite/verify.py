@@ -183,7 +183,14 @@ _CHECKS: Final[tuple[tuple[str, str], ...]] = (
     ),
     (
         "job {} has tasks that wait for other jobs, but there are none",
-        "SELECT number FROM jobs WHERE blocked > 0 AND needs <= 0",
+        """
+        SELECT number FROM jobs
+        WHERE blocked > 0 AND needs <= 0 AND number NOT IN (SELECT job FROM settling)
+        """,
+    ),
+    (
+        "something is to be done to job {}, which is gone",
+        "SELECT job FROM settling WHERE job NOT IN (SELECT number FROM jobs)",
     ),
 )
 

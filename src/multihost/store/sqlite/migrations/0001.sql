@@ -71,6 +71,13 @@ CREATE TABLE graves (
     traits INTEGER NOT NULL
 ) STRICT;
 
+-- Jobs whose waiting tasks, from the cursor on, are still to be cancelled or let go.
+CREATE TABLE settling (
+    job INTEGER PRIMARY KEY,
+    what INTEGER NOT NULL,
+    cursor INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE keys (
     number INTEGER PRIMARY KEY,
     queue TEXT NOT NULL,
