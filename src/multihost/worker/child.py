@@ -180,7 +180,7 @@ class Child:
         try:
             function = self._function(digest, payload[TASK_HEAD.size : at])
             arguments = pickle.loads(data)
-        except Exception as error:  # whatever users' reducers raise
+        except (Exception, SystemExit) as error:  # whatever users' reducers raise
             return UNRUNNABLE, _failure(error, UNRUNNABLE)
         try:
             if style == "call":
@@ -196,7 +196,7 @@ class Child:
         del arguments
         try:
             return OK, dumps(result)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 
             return RAISED, _failure(MaybeEncodingError(error, result), RAISED)
@@ -268,7 +268,7 @@ def dumps(value: Any) -> bytes:
     """
     try:
         data = pickle.dumps(value, 5)
-    except Exception as error:  # whatever users' reducers raise
+    except (Exception, SystemExit) as error:  # whatever users' reducers raise
         import cloudpickle
 
         data = cloudpickle.dumps(value, 5)
@@ -295,7 +295,7 @@ def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") 
     try:
         exception = dumps(error)
         pickle.loads(exception)
-    except Exception:  # the text has to do
+    except (Exception, SystemExit):  # the text has to do
         exception = None
     kind = type(error)
     try:

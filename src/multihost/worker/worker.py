@@ -364,7 +364,7 @@ class Worker:
     def slot_output(self, slot: Slot, work: Work, stream: int, data: bytes) -> None:
         """Pass on what a task printed, up to a limit."""
         left = TASK_OUTPUT_BYTES - work.output_bytes
-        if work.is_revoked or left <= 0:
+        if work.is_revoked or left < 0:
             return
         work.output_bytes += len(data)
         if len(data) > left:
