@@ -177,17 +177,16 @@ def print_much(megabytes):
 
 
 def print_from_forks(count):
-    """Forked processes print long lines while this one does."""
+    """Forked processes print while this one does."""
     pids = []
     for number in range(count):
         if (pid := os.fork()) == 0:
-            for _ in range(20):
-                print(f"fork {number} " + "." * 6000)
-            sys.stdout.flush()
+            for line in range(10):
+                print(f"fork {number} line {line} ".ljust(2999, "."))
             os._exit(0)
         pids.append(pid)
-    for _ in range(20):
-        print("parent " + "." * 6000)
+    for line in range(10):
+        print(f"parent line {line} ".ljust(9_999, "."))
     for pid in pids:
         os.waitpid(pid, 0)
     return count
