@@ -26,6 +26,7 @@ from multihost.worker.frames import (
     DONE_HEAD,
     FUNCTIONS,
     GIVE_BACK,
+    READY,
     RETURNED,
     STYLES,
     TASK,
@@ -36,6 +37,11 @@ from multihost.worker.frames import (
 )
 
 READ_BYTES = 1 << 18
+MESSAGE_CHARS = 10_000
+TRACEBACK_CHARS = 50_000
+"""Of a longer one, beginning and end are kept."""
+EXCEPTION_BYTES = 1 << 20
+"""A larger exception does not travel; its type, message and traceback do."""
 OK, RAISED, CANCELLED, UNRUNNABLE = 0, 1, 5, 7  # core.outcome.Ending, without its imports
 MAIN = b"__main__"
 INTERRUPT = getattr(signal, "SIGUSR1", None)
@@ -134,6 +140,7 @@ class Child:
             signal.signal(INTERRUPT, self._interrupt)
         threading.Thread(target=self._obey, name="multihost-control", daemon=True).start()
         inbox, send = self.inbox, self.send
+        send(READY, 0, 0, b"")
         while (entry := inbox.next()) is not None:
             task, token, payload = entry
             if inbox.context is not None:
@@ -180,7 +187,7 @@ class Child:
         try:
             function = self._function(digest, payload[TASK_HEAD.size : at])
             arguments = pickle.loads(data)
-        except (Exception, SystemExit) as error:  # whatever users' reducers raise
+        except Exception as error:  # whatever users' reducers raise
             return UNRUNNABLE, _failure(error, UNRUNNABLE)
         try:
             if style == "call":
@@ -196,21 +203,22 @@ class Child:
         del arguments
         try:
             return OK, dumps(result)
-        except (Exception, SystemExit) as error:
-            from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
-
-            return RAISED, _failure(MaybeEncodingError(error, result), RAISED)
+        except Exception as error:
+            return RAISED, _failure(_encoding_error(error, result), RAISED)
 
     def _function(self, digest: bytes, data: bytes) -> Any:
         """The function, unpickled once; least recently used ones are forgotten as by the agent."""
         functions = self._functions
         function = functions.get(digest)
         if function is None:
-            function = functions[digest] = pickle.loads(data)
+            functions[digest] = function = data
             if len(functions) > FUNCTIONS:
                 functions.popitem(last=False)
         else:
             functions.move_to_end(digest)
+        if type(function) is bytes:
+            # Kept as it came until it can be read: the agent sends it only once.
+            function = functions[digest] = pickle.loads(function)
         return function
 
     def _initialize(self, context: bytes) -> None:
@@ -224,6 +232,7 @@ class Child:
         except BaseException as error:  # told to whoever wanted a task run here
             what = "the initializer failed: "
             self._initializer_failure = _failure(error, UNRUNNABLE, depth=1, what=what)
+        self.send(READY, 0, 0, b"")
 
     # the control thread ------------------------------------------------------------------
 
@@ -268,7 +277,7 @@ def dumps(value: Any) -> bytes:
     """
     try:
         data = pickle.dumps(value, 5)
-    except (Exception, SystemExit) as error:  # whatever users' reducers raise
+    except Exception as error:  # whatever users' reducers raise
         import cloudpickle
 
         data = cloudpickle.dumps(value, 5)
@@ -292,10 +301,13 @@ def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") 
     for _ in range(depth):
         trace = trace.tb_next if trace is not None else None
     text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    exception: bytes | None
     try:
         exception = dumps(error)
         pickle.loads(exception)
-    except (Exception, SystemExit):  # the text has to do
+    except Exception:  # the text has to do
+        exception = None
+    if exception is not None and len(exception) > EXCEPTION_BYTES:
         exception = None
     kind = type(error)
     try:
@@ -307,7 +319,29 @@ def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") 
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    return encode_failure(Failure(Ending(ending), name, what + message, text, exception))
+    message, text = _cut(what + message, MESSAGE_CHARS), _cut(text, TRACEBACK_CHARS)
+    return encode_failure(Failure(Ending(ending), name, message, text, exception))
+
+
+def _encoding_error(error: Exception, result: Any) -> Any:
+    """What multiprocessing raises for a result that can't be pickled, of bounded size."""
+    from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
+
+    try:
+        told = MaybeEncodingError(error, result)
+    except Exception:  # users' __repr__
+        told = MaybeEncodingError(error, f"<{type(result).__qualname__}, which can't be shown>")
+    told.exc, told.value = _cut(told.exc, MESSAGE_CHARS), _cut(told.value, MESSAGE_CHARS)
+    told.args = (told.exc, told.value)
+    return told
+
+
+def _cut(text: str, limit: int) -> str:
+    """Beginning and end of a text that is too long."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
 
 
 def _name_process(name: str) -> None:

@@ -31,6 +31,8 @@ OUTPUT = 21
 """Stream, and what was written to it."""
 RETURNED = 22
 """Numbers of tasks that will not be begun."""
+READY = 23
+"""The process has started, or its initializer has ended: now tasks begin."""
 
 DIGEST_BYTES = 32
 NO_FUNCTION = bytes(DIGEST_BYTES)

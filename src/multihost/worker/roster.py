@@ -155,7 +155,7 @@ class Roster:
         now = clock.mono()
         for slot in self._everyone():
             runs_s = slot.runs_s(now)
-            if runs_s > feed.STUCK_S and slot.served > 1:  # the first has waited for its process
+            if runs_s > feed.STUCK_S and slot.is_ready:
                 self.pace.slow_down(runs_s)
             if len(slot.fed) > 1 and runs_s > feed.STUCK_S:
                 slot.ask_back()

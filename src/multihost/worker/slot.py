@@ -91,6 +91,8 @@ class Slot:
         """Killed by us, so its death is no mystery."""
         self.is_asked_back = False
         self.tail = bytearray()
+        self._unready = 1
+        """What has to end before tasks begin: the start of the process, an initializer."""
         self._known: OrderedDict[bytes, None] = OrderedDict()
         """Functions that the child surely has, least recently used first."""
         self._loop = asyncio.get_running_loop()
@@ -99,6 +101,11 @@ class Slot:
         self._buffer = frames.FrameBuffer()
         self._unwritten = bytearray()
         self._start(setup)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the first of ``fed`` runs; else its process or initializer still does."""
+        return not self._unready
 
     def runs_s(self, now: float) -> float:
         """For how long the current work has been running."""
@@ -130,6 +137,8 @@ class Slot:
     def serve_context(self, context: Context, initializer: bytes) -> None:
         """Make it a child of a pool, before its first task."""
         self.context = context.uid
+        if initializer:
+            self._unready += 1
         name = (context.name or "Worker").encode()
         payload = name + b"-%d" % self.pid + b"\0" + initializer
         self._write(frames.pack(frames.CONTEXT, 0, 0, payload))
@@ -257,6 +266,10 @@ class Slot:
                 self._output(first, payload[0], payload[1:])
             elif kind == frames.RETURNED:
                 self._returned(payload)
+            elif kind == frames.READY:
+                self._unready -= 1
+                if self.fed:
+                    self._began()
         return True
 
     def _done(self, task: int, payload: bytes) -> None:
@@ -272,7 +285,8 @@ class Slot:
     def _began(self) -> None:
         self.began_at = clock.mono()
         self.tail.clear()
-        self.owner.slot_began(self, self.fed[0])
+        if self.is_ready:
+            self.owner.slot_began(self, self.fed[0])
 
     def _returned(self, payload: bytes) -> None:
         self.is_asked_back = False

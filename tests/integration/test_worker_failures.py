@@ -1,0 +1,137 @@
+"""What is told of tasks that can't be begun or whose outcome is no ordinary one."""
+
+import pickle
+import time
+from multiprocessing.pool import MaybeEncodingError
+from pathlib import Path
+
+import pytest
+from lone_worker import lone_worker, run, turns
+
+from multihost.core.job import Style
+from multihost.core.outcome import Ending
+from multihost.wire import message as m
+from multihost.worker.child import EXCEPTION_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS
+
+pytestmark = pytest.mark.timeout(60)
+
+
+class NeedsModule:
+    """A function that can't be unpickled where a module is missing."""
+
+    def __call__(self):
+        return 1
+
+    def __reduce__(self):
+        return __import__, ("a_module_that_nobody_has",)
+
+
+class Unpicklable:
+    def __init__(self, text):
+        self.text = text
+
+    def __repr__(self):
+        return self.text
+
+    def __reduce__(self):
+        raise RuntimeError(self.text)
+
+
+class Unshowable(Unpicklable):
+    def __repr__(self):
+        raise ValueError("no repr either")
+
+
+def is_small(attempt):
+    return len(attempt.payload) < EXCEPTION_BYTES + 4 * (MESSAGE_CHARS + TRACEBACK_CHARS)
+
+
+def test_every_task_of_a_function_that_cannot_be_read_names_what_is_missing():
+    async def main():
+        async with lone_worker() as lone:
+            job = lone.job(NeedsModule())
+            for held in lone.grant(job, *(((), {}),) * 3):
+                failure = await lone.failure(held)
+                assert failure.ending == Ending.UNRUNNABLE
+                assert failure.message == "No module named 'a_module_that_nobody_has'"
+                assert failure.worker == lone.worker.name
+
+    run(main())
+
+
+def test_a_function_can_be_read_once_its_module_is_there(tmp_path):
+    async def main():
+        async with lone_worker(sys_path=(str(tmp_path),)) as lone:
+            job = lone.job(None)
+            # The pickle of comes_late.answer, which is not to be found here either.
+            digest = lone.blob(b"\x80\x04\x8c\ncomes_late\x8c\x06answer\x93.")
+            lone._jobs[job] = m.JobInfo(job, Style.CALL, digest)
+            (held,) = lone.grant(job, ((), {}))
+            assert (await lone.failure(held)).ending == Ending.UNRUNNABLE
+            (tmp_path / "comes_late.py").write_text("def answer():\n    return 42\n")
+            (held,) = lone.grant(job, ((), {}), first=1)
+            assert await lone.result(held) == 42
+
+    run(main())
+
+
+def test_a_huge_exception_is_told_in_words_that_fit_a_frame():
+    def fail():
+        raise ValueError("x" * 20_000_000)
+
+    async def main():
+        async with lone_worker() as lone:
+            held = lone.call(fail)
+            failure = await lone.failure(held)
+            assert is_small(lone.attempts[held.task])
+            assert failure.type_name == "ValueError"
+            assert "characters ...]" in failure.message
+            assert "Traceback (most recent call last)" in failure.traceback
+            assert failure.exception is None
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", [Unpicklable, Unshowable])
+def test_a_result_that_cannot_be_pickled_is_told_though_it_is_huge(kind):
+    async def main():
+        async with lone_worker() as lone:
+            held = lone.call(lambda: kind("y" * 5_000_000))
+            failure = await lone.failure(held)
+            assert is_small(lone.attempts[held.task])
+            assert failure.type_name == "multiprocessing.pool.MaybeEncodingError"
+            assert isinstance(pickle.loads(failure.exception), MaybeEncodingError)
+
+    run(main())
+
+
+def test_a_large_result_travels_as_a_blob_and_counts_once_it_is_stored():
+    async def main():
+        async with lone_worker() as lone:
+            held = lone.call(lambda: b"z" * 3_000_000)
+            assert await lone.result(held) == b"z" * 3_000_000
+            assert isinstance(lone.attempts[held.task].payload, m.Blob)
+
+    run(main())
+
+
+def test_the_time_of_an_initializer_is_not_the_tasks(tmp_path):
+    path = tmp_path / "go"
+
+    def wait(path):
+        Path(f"{path}.begun").touch()
+        while not Path(path).exists():
+            time.sleep(0.005)
+
+    async def main():
+        async with lone_worker() as lone:
+            job = lone.job(abs, pool="p", initializer=(wait, (str(path),)), timeout_s=30.0)
+            (held,) = lone.grant(job, ((-1,), {}))
+            await turns(lambda: Path(f"{path}.begun").exists())
+            (work,) = lone.worker._works.values()
+            assert work.slot is not None
+            assert work.timer is None
+            path.touch()
+            assert await lone.result(held) == 1
+
+    run(main())
