@@ -187,7 +187,7 @@ class Child:
         try:
             function = self._function(digest, payload[TASK_HEAD.size : at])
             arguments = pickle.loads(data)
-        except Exception as error:  # whatever users' reducers raise
+        except (Exception, SystemExit) as error:  # whatever users' reducers raise
             return UNRUNNABLE, _failure(error, UNRUNNABLE)
         try:
             if style == "call":
@@ -203,7 +203,7 @@ class Child:
         del arguments
         try:
             return OK, dumps(result)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             return RAISED, _failure(_encoding_error(error, result), RAISED)
 
     def _function(self, digest: bytes, data: bytes) -> Any:
@@ -277,7 +277,7 @@ def dumps(value: Any) -> bytes:
     """
     try:
         data = pickle.dumps(value, 5)
-    except Exception as error:  # whatever users' reducers raise
+    except (Exception, SystemExit) as error:  # whatever users' reducers raise
         import cloudpickle
 
         data = cloudpickle.dumps(value, 5)
@@ -305,7 +305,7 @@ def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") 
     try:
         exception = dumps(error)
         pickle.loads(exception)
-    except Exception:  # the text has to do
+    except (Exception, SystemExit):  # the text has to do
         exception = None
     if exception is not None and len(exception) > EXCEPTION_BYTES:
         exception = None
@@ -329,7 +329,7 @@ def _encoding_error(error: Exception, result: Any) -> Any:
 
     try:
         told = MaybeEncodingError(error, result)
-    except Exception:  # users' __repr__
+    except (Exception, SystemExit):  # users' __repr__
         told = MaybeEncodingError(error, f"<{type(result).__qualname__}, which can't be shown>")
     told.exc, told.value = _cut(told.exc, MESSAGE_CHARS), _cut(told.value, MESSAGE_CHARS)
     told.args = (told.exc, told.value)
