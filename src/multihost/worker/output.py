@@ -1,8 +1,11 @@
 """What a task prints goes to the agent as frames, in order with its outcome."""
 
+import fcntl
 import io
 import os
 import sys
+import termios
+import time
 from typing import TYPE_CHECKING
 
 from multihost.worker.frames import OUTPUT
@@ -11,6 +14,8 @@ if TYPE_CHECKING:
     from multihost.worker.child import Child
 
 LINE_BYTES = 8192
+READ_TRIES, READ_STEP_S = 500, 0.0002
+_NOTHING = bytes(4)
 
 
 class _Stream(io.RawIOBase):
@@ -48,6 +53,17 @@ def flush() -> None:
             stream.flush()
         except (AttributeError, ValueError):  # a task put something else there, or closed it
             continue
+
+
+def wait_until_read(descriptor: int) -> None:
+    """Wait, if not for long, until the agent has read what went to the descriptors themselves.
+
+    It can't tell whose that was once the next task has begun.
+    """
+    for _ in range(READ_TRIES):
+        if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) == _NOTHING:
+            return
+        time.sleep(READ_STEP_S)
 
 
 def _text(child: "Child", number: int) -> io.TextIOWrapper:

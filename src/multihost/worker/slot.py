@@ -98,6 +98,7 @@ class Slot:
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
         self._is_ending = False
+        self._is_gone = False
         self._buffer = frames.FrameBuffer()
         self._unwritten = bytearray()
         self._start(setup)
@@ -275,7 +276,6 @@ class Slot:
     def _done(self, task: int, payload: bytes) -> None:
         if not self.fed or self.fed[0].grant.task != task:
             return
-        self._printed()
         work = self.fed.popleft()
         if self.fed:
             self._began()
@@ -309,7 +309,16 @@ class Slot:
             self.owner.slot_output(self, self.fed[0], stream, data)
 
     def _printed(self) -> None:
-        """Read what went to the descriptors themselves: C code, programs that the task ran."""
+        """Something went to the descriptors themselves: from C code, or programs of the task.
+
+        What has ended did not print it: a child waits until that is read.
+        """
+        while self._readable():
+            continue
+        if not self._is_gone:
+            self._read_prints()
+
+    def _read_prints(self) -> None:
         try:
             data = os.read(self._prints, READ_BYTES)
         except OSError:
@@ -327,7 +336,8 @@ class Slot:
                 self.signal(signal.SIGKILL)
             self._loop.call_later(REAP_S, self._reap, tries + 1)
             return
-        self._printed()
+        self._is_gone = True
+        self._read_prints()
         self._loop.remove_reader(self._prints)
         if self._unwritten:
             self._loop.remove_writer(self._tasks)
