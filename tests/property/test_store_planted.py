@@ -1,0 +1,205 @@
+"""The checker is checked: with a bug planted in the store, comparing it with the model fails.
+
+Takes about a minute, so it runs only where ``MULTIHOST_PROPERTY_EXAMPLES`` asks for more than
+the everyday checks.
+"""
+
+import os
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from multihost.store.sqlite import (
+    SQLiteStore,
+    book,
+    cancel,
+    file,
+    finish,
+    keys,
+    lease,
+    progress,
+    prune,
+    settling,
+    submit,
+)
+
+from test_store_model import StoreMachine  # isort: skip - beside this file
+
+pytestmark = [
+    pytest.mark.skipif(
+        "MULTIHOST_PROPERTY_EXAMPLES" not in os.environ, reason="for campaigns; see above"
+    ),
+    pytest.mark.timeout(300),
+]
+
+Patch = pytest.MonkeyPatch
+
+
+def durable_commits_are_not_flushed(patch: Patch) -> None:
+    patch.setattr(file.DatabaseFile, "sync", lambda self: None)
+
+
+def any_token_will_do(patch: Patch) -> None:
+    patch.setattr(
+        finish, "_matched", lambda book, attempt, tally: book.running.pop(attempt.task, None)
+    )
+
+
+def tokens_begin_anew_at_each_opening(patch: Patch) -> None:
+    plain = SQLiteStore._begin_epoch
+
+    def begin_epoch(self: SQLiteStore) -> None:
+        plain(self)
+        self.epoch = 1
+
+    patch.setattr(SQLiteStore, "_begin_epoch", begin_epoch)
+
+
+def a_rollback_keeps_leases(patch: Patch) -> None:
+    plain = book.Book.reload
+
+    def reload(self: book.Book) -> None:
+        kept = self.running
+        plain(self)
+        self.running = kept or self.running
+
+    patch.setattr(book.Book, "reload", reload)
+
+
+def a_rollback_keeps_jobs(patch: Patch) -> None:
+    plain = book.Book.reload
+
+    def reload(self: book.Book) -> None:
+        kept = dict(self._jobs)
+        plain(self)
+        self._jobs.update(kept)
+
+    patch.setattr(book.Book, "reload", reload)
+
+
+def released_tasks_keep_their_keys_place(patch: Patch) -> None:
+    patch.setattr(lease, "settle_keys", lambda book, now: book.key_changes.clear())
+
+
+def expired_tasks_are_leased(patch: Patch) -> None:
+    patch.setattr(lease, "_READY", lease._READY.replace("expires > ?", "expires > ? - 1e9"))
+
+
+def priorities_are_upside_down(patch: Patch) -> None:
+    patch.setattr(lease, "_BEST_FIRST", " ORDER BY rank DESC, seq LIMIT ?")
+
+
+def payloads_of_named_jobs_are_forgotten(patch: Patch) -> None:
+    patch.setattr(finish, "_SUCCEED", finish._SUCCEED_AND_DROP)
+
+
+def references_only_grow(patch: Patch) -> None:
+    plain = book.Book.refer
+    patch.setattr(
+        book.Book, "refer", lambda self, digest, count=1: plain(self, digest, max(count, 0))
+    )
+
+
+def the_last_index_is_forgotten(patch: Patch) -> None:
+    plain = submit._insert
+
+    def insert(book: book.Book, batch: submit.Batch, now: float) -> None:
+        before = batch.job.next_index
+        plain(book, batch, now)
+        batch.job.next_index = before
+
+    patch.setattr(submit, "_insert", insert)
+
+
+def nobody_is_woken_at_a_time(patch: Patch) -> None:
+    patch.setattr(book.Book, "wake_by", lambda self, at: None)
+
+
+def nobody_is_woken_by_a_key(patch: Patch) -> None:
+    plain = keys._unpark
+
+    def unpark(book: book.Book, key: object, count: int) -> None:
+        before = set(book.woken)
+        plain(book, key, count)
+        book.woken.intersection_update(before)
+
+    patch.setattr(keys, "_unpark", unpark)
+
+
+def a_rolled_back_alarm_is_lost(patch: Patch) -> None:
+    patch.setattr(progress, "next_time", lambda book: book.wake_at)
+
+
+def a_cancelled_task_goes_on_running(patch: Patch) -> None:
+    patch.setattr(cancel, "_running", lambda book, number: [])
+
+
+def dependents_of_failures_are_let_go(patch: Patch) -> None:
+    plain = progress.settle
+
+    def settle(book: book.Book, job: object, what: settling.What, now: float) -> object:
+        return plain(book, job, settling.What.CANCEL, now)
+
+    patch.setattr(progress, "settle", settle)
+
+
+def counters_forget_what_was_taken(patch: Patch) -> None:
+    plain = prune.take
+
+    def take(book: book.Book, number: int, upto: int) -> int:
+        dropped = plain(book, number, upto)
+        job = book.job(number)
+        if job is not None:
+            job.dropped -= dropped
+        return dropped
+
+    patch.setattr(prune, "take", take)
+
+
+def a_retry_keeps_its_old_faults(patch: Patch) -> None:
+    patch.setattr(
+        cancel,
+        "_RETRY",
+        "UPDATE tasks SET state = 1, place = ?, due = NULL, expires = NULL WHERE id = ?",
+    )
+
+
+PLANTED = (
+    durable_commits_are_not_flushed,
+    any_token_will_do,
+    tokens_begin_anew_at_each_opening,
+    a_rollback_keeps_leases,
+    a_rollback_keeps_jobs,
+    released_tasks_keep_their_keys_place,
+    expired_tasks_are_leased,
+    priorities_are_upside_down,
+    payloads_of_named_jobs_are_forgotten,
+    references_only_grow,
+    the_last_index_is_forgotten,
+    nobody_is_woken_at_a_time,
+    nobody_is_woken_by_a_key,
+    a_rolled_back_alarm_is_lost,
+    a_cancelled_task_goes_on_running,
+    dependents_of_failures_are_let_go,
+    counters_forget_what_was_taken,
+    a_retry_keeps_its_old_faults,
+)
+
+
+@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
+def test_a_planted_bug_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+    plant(monkeypatch)
+    with pytest.raises(AssertionError):
+        run_state_machine_as_test(
+            StoreMachine,
+            settings=settings(
+                max_examples=1000,
+                stateful_step_count=100,
+                database=None,
+                phases=[Phase.generate],
+                report_multiple_bugs=False,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
