@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 from multihost.runtime import loop
+from multihost.runtime.memory import keep_freed_memory
 from multihost.server.app import Server, ServerOptions
 from multihost.worker.options import WorkerOptions
 from multihost.worker.worker import Worker
@@ -34,6 +35,7 @@ def main() -> None:
     options = json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}"))
     # Ctrl-C reaches the whole foreground group; what happens then is the program's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_freed_memory()
     directory = Path(tempfile.mkdtemp(prefix="multihost-"))
     try:
         loop.run(_serve(directory, arguments.ready_fd, arguments.parent_fd, options))

@@ -18,6 +18,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from multihost.wire.codec import (
+    Buffer,
     WireError,
     decode_from_peer,
     decode_from_server,
@@ -193,7 +194,7 @@ class Link(asyncio.Protocol):
     def _frame_received(self, frame: Frame) -> None:
         if frame.opcode is Opcode.BINARY or frame.opcode is Opcode.CONT:
             if frame.fin and not self._parts:
-                self._messages_received(bytes(frame.data))
+                self._messages_received(frame.data)
                 return
             self._parts.append(bytes(frame.data))
             if frame.fin:
@@ -202,7 +203,7 @@ class Link(asyncio.Protocol):
         elif frame.opcode is Opcode.TEXT:
             self._fail("a text frame; the protocol is binary")
 
-    def _messages_received(self, data: bytes) -> None:
+    def _messages_received(self, data: Buffer) -> None:
         received = self.session.received
         try:
             messages = self._decode(data, self._max_frame_bytes)

@@ -1,20 +1,26 @@
-"""Blobs too large for the database: one file each, named by its SHA-256.
+"""Blobs too large for the database: one file each, named by its digest.
 
 A file appears under its name only whole, verified and synced; until then its
-parts are in a temporary file. All disk work is in a thread of its own, so that
-a slow disk does not hold up the event loop.
+parts are in a temporary file. All disk work is in threads of its own, so that
+a slow disk does not hold up the event loop. Blobs that have just come are
+kept in memory for a moment, since somebody is about to ask for them.
 """
 
 import asyncio
-import hashlib
 import os
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from multihost.core.digest import Digester
 from multihost.runtime.config import sync_directory
 from multihost.wire.message import Blob
+
+RECENT_BYTES = 32 << 20
+"""Blobs kept in memory after they came."""
+THREADS = 2
 
 T = TypeVar("T")
 
@@ -36,8 +42,10 @@ class BlobFiles:
         directory.mkdir(parents=True, exist_ok=True)
         for leftover in directory.glob("*.part"):
             leftover.unlink()
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="multihost-blobs")
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="multihost-blobs")
         self._uploads: dict[tuple[object, bytes], _Upload] = {}
+        self._recent: OrderedDict[bytes, bytes] = OrderedDict()
+        self._recent_bytes = 0
 
     async def put_part(self, owner: object, blob: Blob, offset: int, data: bytes) -> bool:
         """Take a part; whether the blob is now whole and stored. Raises BlobError.
@@ -49,31 +57,36 @@ class BlobFiles:
         if upload is None:
             path = self.directory / f"{blob.digest.hex()}.{id(owner):x}.part"
             upload = self._uploads[name] = _Upload(path, blob)
-        is_last = offset + len(data) >= blob.size_bytes
         try:
-            await self._run(upload.append, offset, data)
-            if is_last:
-                await self._run(self._complete, upload)
+            is_whole = await self._run(self._take, upload, offset, data)
         except (BlobError, OSError) as error:
             self._uploads.pop(name, None)
             upload.discard()
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise BlobError(f"blob {blob.digest.hex()[:12]} not stored: {reason}") from None
-        if is_last:
-            del self._uploads[name]
-        return is_last
+        if is_whole:
+            self._uploads.pop(name, None)
+            if len(data) == blob.size_bytes:
+                self._remember(blob.digest, data)
+        return is_whole
 
     def forget(self, owner: object) -> None:
-        """A connection is gone: drop what it had begun to send."""
+        """Drop what a connection had begun to send; it is gone."""
         for name in [name for name in self._uploads if name[0] is owner]:
             self._uploads.pop(name).discard()
 
     async def read(self, digest: bytes, offset: int, size_bytes: int) -> bytes:
         """Part of a stored blob; raises OSError when there is none."""
+        recent = self._recent.get(digest)
+        if recent is not None:
+            is_all = offset == 0 and len(recent) <= size_bytes
+            return recent if is_all else recent[offset : offset + size_bytes]
         return await self._run(_read, self._path(digest), offset, size_bytes)
 
     async def delete(self, digests: list[bytes]) -> None:
         """Remove files that nothing refers to."""
+        for digest in digests:
+            self._recent_bytes -= len(self._recent.pop(digest, b""))
         await self._run(self._unlink, digests)
 
     def close(self) -> None:
@@ -82,20 +95,34 @@ class BlobFiles:
         for upload in self._uploads.values():
             upload.discard()
 
+    def _remember(self, digest: bytes, data: bytes) -> None:
+        if digest not in self._recent:
+            self._recent[digest] = data
+            self._recent_bytes += len(data)
+        while self._recent_bytes > RECENT_BYTES:
+            _, oldest = self._recent.popitem(last=False)
+            self._recent_bytes -= len(oldest)
+
     async def _run(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
-    def _path(self, digest: bytes) -> Path:
-        text = digest.hex()
-        return self.directory / text[:2] / text
+    # in a thread ---------------------------------------------------------------------
 
-    def _complete(self, upload: "_Upload") -> None:
+    def _take(self, upload: "_Upload", offset: int, data: bytes) -> bool:
+        upload.append(offset, data)
+        if not upload.is_whole:
+            return False
         upload.close(is_durable=self.is_durable)
         path = self._path(upload.blob.digest)
         path.parent.mkdir(exist_ok=True)
         upload.path.replace(path)
         if self.is_durable:
             sync_directory(path.parent)
+        return True
+
+    def _path(self, digest: bytes) -> Path:
+        text = digest.hex()
+        return self.directory / text[:2] / text
 
     def _unlink(self, digests: list[bytes]) -> None:
         for digest in digests:
@@ -103,33 +130,45 @@ class BlobFiles:
 
 
 class _Upload:
-    """A blob of which parts have come."""
+    """A blob of which parts have come. Used in one thread at a time."""
 
     def __init__(self, path: Path, blob: Blob) -> None:
         self.path = path
         self.blob = blob
-        self._file = path.open("wb", buffering=0)
-        self._hash = hashlib.sha256()
+        self._descriptor = -1
+        self._digester = Digester()
         self._size_bytes = 0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all bytes have come."""
+        return self._size_bytes == self.blob.size_bytes
 
     def append(self, offset: int, data: bytes) -> None:
         if offset != self._size_bytes or offset + len(data) > self.blob.size_bytes:
             message = f"part at {offset} does not continue the {self._size_bytes} bytes that came"
             raise BlobError(message)
-        self._file.write(data)
-        self._hash.update(data)
+        if self._descriptor < 0:
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._descriptor, view) :]
+        self._digester.update(data)
         self._size_bytes += len(data)
 
     def close(self, *, is_durable: bool) -> None:
-        if self._hash.digest() != self.blob.digest:
+        if self._digester.digest() != self.blob.digest:
             message = "its bytes don't have the digest it was announced with; send it again"
             raise BlobError(message)
         if is_durable:
-            os.fsync(self._file.fileno())
-        self._file.close()
+            os.fsync(self._descriptor)
+        os.close(self._descriptor)
+        self._descriptor = -1
 
     def discard(self) -> None:
-        self._file.close()
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
         self.path.unlink(missing_ok=True)
 
 

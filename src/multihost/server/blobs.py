@@ -1,12 +1,12 @@
 """Blobs on a connection: taken in order, given in parts, small ones in the database."""
 
 import asyncio
-import hashlib
 from collections import deque
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
+from multihost.core.digest import digest_of
 from multihost.runtime.link import Link
 from multihost.server.blobfiles import BlobError, BlobFiles
 from multihost.server.committer import Committer, Operation
@@ -85,7 +85,7 @@ class BlobTraffic:
     def _put_row(self, part: m.PutBlob) -> None:
         """Keep a small blob in the database, in order with the messages around it."""
         blob = m.Blob(part.digest, part.size_bytes)
-        if hashlib.sha256(part.data).digest() != part.digest:
+        if digest_of(part.data) != part.digest:
             text = "its bytes don't have the digest it was announced with; send it again"
             self._link.send(m.BlobRefused(part.digest, text))
             return

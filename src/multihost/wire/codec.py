@@ -11,6 +11,8 @@ import msgspec
 
 from multihost.wire.message import MAX_FRAME_BYTES, FromPeer, FromServer, Message
 
+Buffer = bytes | bytearray | memoryview
+
 
 class WireError(Exception):
     """A frame is not what the protocol allows; the message says in what way."""
@@ -26,7 +28,7 @@ def encode(messages: Sequence[Message]) -> bytes:
     return _encoder.encode(messages)
 
 
-def decode_from_peer(frame: bytes, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromPeer]:
+def decode_from_peer(frame: Buffer, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromPeer]:
     """Messages of a frame that a client or worker sent; raises WireError."""
     _check_size(frame, limit_bytes)
     try:
@@ -35,7 +37,7 @@ def decode_from_peer(frame: bytes, limit_bytes: int = MAX_FRAME_BYTES) -> list[F
         raise WireError(_explain(frame, error)) from None
 
 
-def decode_from_server(frame: bytes, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromServer]:
+def decode_from_server(frame: Buffer, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromServer]:
     """Messages of a frame that a server sent; raises WireError."""
     _check_size(frame, limit_bytes)
     try:
@@ -44,11 +46,11 @@ def decode_from_server(frame: bytes, limit_bytes: int = MAX_FRAME_BYTES) -> list
         raise WireError(_explain(frame, error)) from None
 
 
-def _check_size(frame: bytes, limit_bytes: int) -> None:
+def _check_size(frame: Buffer, limit_bytes: int) -> None:
     if len(frame) > limit_bytes:
         message = f"frame of {len(frame)} bytes; the limit (max_frame_bytes) is {limit_bytes}"
         raise WireError(message)
 
 
-def _explain(frame: bytes, error: Exception) -> str:
+def _explain(frame: Buffer, error: Exception) -> str:
     return f"frame of {len(frame)} bytes can't be read: {error}"

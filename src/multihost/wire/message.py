@@ -26,8 +26,8 @@ PROTOCOL = 1
 MAX_FRAME_BYTES = 16 << 20
 INLINE_BYTES = 64 << 10
 """Payloads above this size travel and are stored as blobs."""
-BLOB_PART_BYTES = 1 << 20
-"""Size of the parts in which a larger blob is sent."""
+BLOB_PART_BYTES = (1 << 20) + (64 << 10)
+"""Size of the parts in which a larger blob is sent; a pickled MiB is one part."""
 ASK_FIRST_BYTES = 4 << 20
 """Before a blob of this size is sent the server is asked whether it has it."""
 NONCE_BYTES = 32
@@ -41,7 +41,7 @@ class Role(StrEnum):
 
 
 class Blob(msgspec.Struct, frozen=True, array_like=True):
-    """Reference to a byte string stored once under its SHA-256."""
+    """Reference to a byte string stored once under its digest (BLAKE3)."""
 
     digest: bytes
     size_bytes: int

@@ -1,9 +1,9 @@
 """Blobs at a worker: functions and big arguments fetched once, big results sent once."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 
+from multihost.core.digest import digest_of
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
 
@@ -45,7 +45,7 @@ class WorkerBlobs:
 
     def put(self, data: bytes, then: Callable[[m.Blob, str | None], None]) -> None:
         """Send a blob; ``then`` is told when it is stored, or why it is not."""
-        blob = m.Blob(hashlib.sha256(data).digest(), len(data))
+        blob = m.Blob(digest_of(data), len(data))
 
         def done(error: str | None) -> None:
             then(blob, error)
@@ -97,7 +97,7 @@ class WorkerBlobs:
             self._whole(digest, bytes(self._parts.pop(digest)))
 
     def _whole(self, digest: bytes, data: bytes) -> None:
-        if hashlib.sha256(data).digest() != digest:
+        if digest_of(data) != digest:
             self._tell(digest, None)
             return
         self._cache[digest] = data

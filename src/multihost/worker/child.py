@@ -23,16 +23,15 @@ from multihost.worker.frames import (
     CANCEL,
     CONTEXT,
     DONE,
-    DONE_HEAD,
     FUNCTIONS,
     GIVE_BACK,
+    HEADER,
     READY,
     RETURNED,
     STYLES,
     TASK,
     TASK_HEAD,
     FrameBuffer,
-    pack,
     write_all,
 )
 
@@ -51,6 +50,10 @@ class TaskInterrupted(BaseException):
     """The task was cancelled, or ran into its timeout. Not for ``except Exception``."""
 
 
+Entry = tuple[int, int, str, bytes]
+"""Task, token, style, and the payload of its frame."""
+
+
 class Inbox:
     """Tasks that have come and not begun.
 
@@ -62,12 +65,12 @@ class Inbox:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._frames = FrameBuffer()
-        self._tasks: deque[tuple[int, int, bytes]] = deque()
+        self._tasks: deque[Entry] = deque()
         self._lock = threading.Lock()
         self._is_reading = False
         self.context: bytes | None = None
 
-    def next(self) -> tuple[int, int, bytes] | None:
+    def next(self) -> "Entry | None":
         """The next task, waiting for it; None when no more will come."""
         while True:
             with self._lock:
@@ -96,14 +99,14 @@ class Inbox:
                     if not data:
                         break
                     self._take(data)
-            returned = [(task, token) for task, token, _ in self._tasks]
+            returned = [(task, token) for task, token, _, _ in self._tasks]
             self._tasks.clear()
             tell(returned)
 
     def _take(self, data: bytes) -> None:
-        for kind, first, second, payload in self._frames.feed(data):
+        for kind, detail, first, second, _, payload in self._frames.feed(data):
             if kind == TASK:
-                self._tasks.append((first, second, payload))
+                self._tasks.append((first, second, STYLES[detail], payload))
             elif kind == CONTEXT:
                 self.context = payload
 
@@ -119,6 +122,8 @@ class Child:
         self._functions: OrderedDict[bytes, Any] = OrderedDict()
         self._current = 0
         self._token = 0
+        self._prints = os.dup(2)
+        """Like stderr's descriptor, which a task may lead elsewhere."""
         self._unwanted = 0
         """The task that the agent wants to end."""
         self._main = threading.get_ident()
@@ -142,48 +147,58 @@ class Child:
         inbox, send = self.inbox, self.send
         send(READY, 0, 0, b"")
         while (entry := inbox.next()) is not None:
-            task, token, payload = entry
+            task, token, style, payload = entry
             if inbox.context is not None:
                 context, inbox.context = inbox.context, None
                 self._initialize(context)
             began = time.perf_counter()
-            ending, data = self._run(task, token, payload)
+            ending, data = self._run(task, token, style, payload)
             output.flush()
             if self.is_forked:
                 os._exit(0)  # a task forgot to; its result is the other process's
+            output.wait_until_read(self._prints)
             run_s = time.perf_counter() - began
-            send(DONE, task, token, DONE_HEAD.pack(ending, run_s) + data)
+            send(DONE, task, token, data, detail=ending, seconds=run_s)
 
-    def send(self, kind: int, first: int, second: int, payload: bytes) -> None:
+    def send(
+        self,
+        kind: int,
+        first: int,
+        second: int,
+        payload: bytes,
+        *,
+        detail: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
         """Write a frame to the agent; from any thread."""
+        head = HEADER.pack(len(payload), kind, detail, first, second, seconds)
         with self._write_lock:
-            write_all(self._outcomes, pack(kind, first, second, payload))
+            write_all(self._outcomes, [head, payload])
 
     # running -------------------------------------------------------------------------
 
-    def _run(self, task: int, token: int, payload: bytes) -> tuple[int, bytes]:
+    def _run(self, task: int, token: int, style: str, payload: bytes) -> tuple[int, bytes]:
         """Ending and payload of a task, even if it is interrupted at the last moment."""
         try:
             try:
                 self._current, self._token = task, token
-                return self._attempt(payload)
+                return self._attempt(style, payload)
             finally:
                 self._current = 0
         except TaskInterrupted:
             self._current = 0
             return CANCELLED, b""
 
-    def _attempt(self, payload: bytes) -> tuple[int, bytes]:
+    def _attempt(self, style: str, payload: bytes) -> tuple[int, bytes]:
         if self._initializer_failure is not None:
             return UNRUNNABLE, self._initializer_failure
-        number, digest, size = TASK_HEAD.unpack_from(payload)
-        style = STYLES[number]
+        digest, size = TASK_HEAD.unpack_from(payload)
         at = TASK_HEAD.size + size
-        data = payload[at:]
+        data = memoryview(payload)[at:]
         if style == "command":
             from multihost.worker.command import run_command
 
-            return run_command(data)
+            return run_command(bytes(data))
         try:
             function = self._function(digest, payload[TASK_HEAD.size : at])
             arguments = pickle.loads(data)
@@ -239,7 +254,7 @@ class Child:
     def _obey(self) -> NoReturn:
         frames = FrameBuffer()
         while data := os.read(self._control, READ_BYTES):
-            for kind, task, _, _ in frames.feed(data):
+            for kind, _, task, _, _, _ in frames.feed(data):
                 if kind == GIVE_BACK:
                     self.inbox.give_back(self._tell_returned)
                 elif kind == CANCEL and task == self._current and INTERRUPT is not None:
@@ -323,7 +338,7 @@ def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") 
     return encode_failure(Failure(Ending(ending), name, message, text, exception))
 
 
-def _encoding_error(error: Exception, result: Any) -> Any:
+def _encoding_error(error: BaseException, result: Any) -> Any:
     """What multiprocessing raises for a result that can't be pickled, of bounded size."""
     from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
 

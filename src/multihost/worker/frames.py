@@ -9,14 +9,14 @@ import os
 import struct
 from collections.abc import Iterator
 
-HEADER = struct.Struct("<IBQQ")
-"""Payload size in bytes, kind, and two numbers, most often task and token."""
+HEADER = struct.Struct("<IBBQQd")
+"""Payload size in bytes, kind, detail, two numbers (most often task and token), seconds."""
 
 # agent to child
 CONTEXT = 2
 """The name of the pool that the child serves, NUL, the pickled initializer call."""
 TASK = 3
-"""Style, digest and perhaps pickle of the function, and the payload."""
+"""Detail: the style. Digest and perhaps pickle of the function, and the payload."""
 
 # agent to child, on the control pipe
 GIVE_BACK = 10
@@ -26,9 +26,9 @@ CANCEL = 11
 
 # child to agent
 DONE = 20
-"""Ending, run time, and result or failure."""
+"""Detail: the ending. Seconds: the run time. Result or failure."""
 OUTPUT = 21
-"""Stream, and what was written to it."""
+"""Detail: the stream. What was written to it."""
 RETURNED = 22
 """Numbers of tasks that will not be begun."""
 READY = 23
@@ -39,54 +39,73 @@ NO_FUNCTION = bytes(DIGEST_BYTES)
 """In place of a digest: a command has no function."""
 FUNCTIONS = 256
 """Functions that a child keeps; both ends forget the least recently used one."""
-TASK_HEAD = struct.Struct("<B32sI")
-"""Style, digest, size of the function's pickle (0: the child has it)."""
-DONE_HEAD = struct.Struct("<Bd")
+TASK_HEAD = struct.Struct("<32sI")
+"""Digest, and size of the function's pickle (0: the child has it)."""
 STYLES = ("call", "map", "starmap", "command")
+STYLE_NUMBERS = {style: number for number, style in enumerate(STYLES)}
+
+Bytes = bytes | memoryview
+Frame = tuple[int, int, int, int, float, bytes]
+"""Kind, detail, first and second number, seconds, payload."""
 
 
-def pack(kind: int, first: int, second: int, payload: bytes = b"") -> bytes:
-    """Bytes of a frame."""
-    return HEADER.pack(len(payload), kind, first, second) + payload
-
-
-def pack_task(
-    lease: tuple[int, int], style: str, digest: bytes, function: bytes, payload: bytes
+def pack(
+    kind: int, first: int = 0, second: int = 0, payload: bytes = b"", detail: int = 0
 ) -> bytes:
-    """Bytes of a TASK frame; ``lease`` is task and token."""
-    head = TASK_HEAD.pack(STYLES.index(style), digest, len(function))
-    size = len(head) + len(function) + len(payload)
-    return b"".join((HEADER.pack(size, TASK, *lease), head, function, payload))
+    """Bytes of a small frame."""
+    return HEADER.pack(len(payload), kind, detail, first, second, 0.0) + payload
 
 
-def write_all(descriptor: int, data: bytes) -> None:
+def task_parts(
+    lease: tuple[int, int], style: str, digest: bytes, function: bytes, payload: bytes
+) -> list[Bytes]:
+    """Parts of a TASK frame, so that a large payload is not copied; ``lease``: task, token."""
+    size = TASK_HEAD.size + len(function) + len(payload)
+    head = HEADER.pack(size, TASK, STYLE_NUMBERS[style], *lease, 0.0)
+    return [head + TASK_HEAD.pack(digest, len(function)) + function, payload]
+
+
+def write_all(descriptor: int, parts: list[Bytes]) -> None:
     """Write to a blocking pipe until everything is out."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    while parts:
+        parts = unwritten(parts, os.writev(descriptor, parts))
+
+
+def unwritten(parts: list[Bytes], written: int) -> list[Bytes]:
+    """What is left of ``parts`` after so many bytes."""
+    for position, part in enumerate(parts):
+        if written < len(part):
+            return [memoryview(part)[written:], *parts[position + 1 :]]
+        written -= len(part)
+    return []
 
 
 class FrameBuffer:
     """Collects bytes and yields whole frames."""
 
-    __slots__ = ("_data",)
+    __slots__ = ("_rest",)
 
     def __init__(self) -> None:
         """Begin empty."""
-        self._data = bytearray()
+        self._rest = bytearray()
 
-    def feed(self, data: bytes) -> Iterator[tuple[int, int, int, bytes]]:
-        """Take bytes; yield (kind, first, second, payload) of each complete frame."""
-        buffer = self._data
-        buffer += data
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """Take bytes; yield each complete frame."""
+        rest = self._rest
+        buffer: bytes | bytearray = data
+        if rest:
+            rest += data
+            buffer = rest
         at, size = 0, len(buffer)
         head = HEADER.size
         while size - at >= head:
-            length, kind, first, second = HEADER.unpack_from(buffer, at)
+            length, kind, detail, first, second, seconds = HEADER.unpack_from(buffer, at)
             end = at + head + length
             if end > size:
                 break
-            yield kind, first, second, bytes(buffer[at + head : end])
+            yield kind, detail, first, second, seconds, bytes(memoryview(buffer)[at + head : end])
             at = end
-        if at:
-            del buffer[:at]
+        if buffer is rest:
+            del rest[:at]
+        else:
+            rest += memoryview(data)[at:]

@@ -36,7 +36,7 @@ class _Stream(io.RawIOBase):
         if self._child.is_forked:
             return os.write(self._number, data)
         task, token = self._child.current
-        self._child.send(OUTPUT, task, token, bytes((self._number,)) + bytes(data))
+        self._child.send(OUTPUT, task, token, bytes(data), detail=self._number)
         return len(data)
 
 

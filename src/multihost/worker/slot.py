@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 import signal
 import subprocess
@@ -18,6 +19,9 @@ from multihost.worker import frames
 from multihost.worker.work import Work
 
 READ_BYTES = 1 << 20
+PIPE_BYTES = 1 << 20
+MAX_PARTS = 256
+"""Buffers in one write; systems allow 1,024 and more."""
 REAP_S = 0.01
 LINGER_S = 1.0
 """A child that has closed its pipes and does not end is killed after so long."""
@@ -100,7 +104,7 @@ class Slot:
         self._is_ending = False
         self._is_gone = False
         self._buffer = frames.FrameBuffer()
-        self._unwritten = bytearray()
+        self._unwritten: list[frames.Bytes] = []
         self._start(setup)
 
     @property
@@ -126,7 +130,7 @@ class Slot:
             self._known.popitem(last=False)
         assert work.payload is not None
         self._write(
-            frames.pack_task(work.lease, work.job.style, digest, function or b"", work.payload)
+            frames.task_parts(work.lease, work.job.style, digest, function or b"", work.payload)
         )
         if len(self.fed) == 1:
             self._began()
@@ -142,13 +146,13 @@ class Slot:
             self._unready += 1
         name = (context.name or "Worker").encode()
         payload = name + b"-%d" % self.pid + b"\0" + initializer
-        self._write(frames.pack(frames.CONTEXT, 0, 0, payload))
+        self._write([frames.pack(frames.CONTEXT, payload=payload)])
 
     def ask_back(self) -> None:
         """Ask for what has not begun."""
         if not self.is_asked_back:
             self.is_asked_back = True
-            self._command(frames.pack(frames.GIVE_BACK, 0, 0))
+            self._command(frames.pack(frames.GIVE_BACK))
 
     # ending ----------------------------------------------------------------------------
 
@@ -198,39 +202,39 @@ class Slot:
         self._process.stdin.close()
         for descriptor in (self._tasks, self._outcomes, self._prints):
             os.set_blocking(descriptor, False)
+        for descriptor in (self._tasks, self._outcomes):
+            _widen(descriptor)
         self._loop.add_reader(self._outcomes, self._readable)
         self._loop.add_reader(self._prints, self._printed)
         if hasattr(os, "pidfd_open"):
             self._pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(self._pidfd, self._exited)
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, parts: list[frames.Bytes]) -> None:
         if self._unwritten:
-            self._unwritten += data
+            self._unwritten += parts
             return
-        try:
-            written = os.write(self._tasks, data)
-        except BlockingIOError:
-            written = 0
-        except OSError:
-            return  # it has died; that is noticed on the other pipe
-        if written < len(data):
-            self._unwritten += memoryview(data)[written:]
+        left = self._write_some(parts)
+        if left:
+            self._unwritten = left
             self._loop.add_writer(self._tasks, self._writable)
 
     def _writable(self) -> None:
-        try:
-            written = os.write(self._tasks, self._unwritten)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._loop.remove_writer(self._tasks)
-            return
-        del self._unwritten[:written]
+        self._unwritten = self._write_some(self._unwritten)
         if not self._unwritten:
             self._loop.remove_writer(self._tasks)
             if self.is_retiring:
                 self._close_tasks()
+
+    def _write_some(self, parts: list[frames.Bytes]) -> list[frames.Bytes]:
+        """What the pipe did not take."""
+        try:
+            written = os.writev(self._tasks, parts[:MAX_PARTS])
+        except BlockingIOError:
+            return parts
+        except OSError:
+            return []  # the child has died; that is noticed on its other pipe
+        return frames.unwritten(parts, written)
 
     def _command(self, data: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -260,11 +264,11 @@ class Slot:
         if not data:
             self._end()
             return False
-        for kind, first, _, payload in self._buffer.feed(data):
+        for kind, detail, first, _, seconds, payload in self._buffer.feed(data):
             if kind == frames.DONE:
-                self._done(first, payload)
+                self._done(first, detail, seconds, payload)
             elif kind == frames.OUTPUT:
-                self._output(first, payload[0], payload[1:])
+                self._output(first, detail, payload)
             elif kind == frames.RETURNED:
                 self._returned(payload)
             elif kind == frames.READY:
@@ -273,14 +277,13 @@ class Slot:
                     self._began()
         return True
 
-    def _done(self, task: int, payload: bytes) -> None:
+    def _done(self, task: int, ending: int, run_s: float, data: bytes) -> None:
         if not self.fed or self.fed[0].grant.task != task:
             return
         work = self.fed.popleft()
         if self.fed:
             self._began()
-        ending, run_s = frames.DONE_HEAD.unpack_from(payload)
-        self.owner.slot_done(self, work, ending, run_s, payload[frames.DONE_HEAD.size :])
+        self.owner.slot_done(self, work, ending, run_s, data)
 
     def _began(self) -> None:
         self.began_at = clock.mono()
@@ -363,6 +366,13 @@ class Slot:
         if self._tasks >= 0:
             os.close(self._tasks)
             self._tasks = -1
+
+
+def _widen(descriptor: int) -> None:
+    """Let a pipe hold as much as the system allows: large payloads take fewer turns."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:

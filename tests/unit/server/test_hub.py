@@ -17,7 +17,7 @@ class Worker:
     slots: int = 2
     room: int = 2
     queues: tuple = ()
-    offer: Offer = Offer(python="3.11")
+    offer: Offer = field(default_factory=lambda: Offer(python="3.11"))
     held: int = 0
     got: list = field(default_factory=list)
     widths: list = field(default_factory=list)
@@ -36,7 +36,8 @@ class Store:
         self._ready = {}
         self.specs = {}
 
-    def put(self, job, count, queue="default", requires=Requirement(), width=None):
+    def put(self, job, count, queue="default", requires=None, width=None):
+        requires = requires or Requirement()
         self.specs[job] = JobSpec(function=b"f", queue=queue, requires=requires, width=width)
         self._lanes[job] = Lane(job, queue, requires)
         self._ready.setdefault(job, []).extend(task_id(job, index) for index in range(count))
