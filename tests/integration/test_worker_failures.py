@@ -12,6 +12,7 @@ from multihost.core.job import Style
 from multihost.core.outcome import Ending
 from multihost.wire import message as m
 from multihost.worker.child import EXCEPTION_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS
+from multihost.worker.current import current_task
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -135,3 +136,42 @@ def test_the_time_of_an_initializer_is_not_the_tasks(tmp_path):
             assert await lone.result(held) == 1
 
     run(main())
+
+
+def test_a_stream_that_a_task_left_behind_broken_breaks_no_other_task():
+    def leave_it_broken():
+        import sys
+
+        class Broken:
+            def write(self, text):
+                raise RuntimeError(text)
+
+            def flush(self):
+                raise RuntimeError("not even this")
+
+        sys.stdout = Broken()
+
+    async def main():
+        async with lone_worker() as lone:
+            pids = lone.pids
+            await lone.result(lone.call(leave_it_broken))
+            assert await lone.result(lone.call(abs, -1)) == 1
+            assert lone.pids == pids
+
+    run(main())
+
+
+def test_a_task_knows_its_name_and_its_token():
+    def look():
+        from multihost.worker.current import current_task
+
+        task = current_task()
+        return task.name, task.job, task.index, task.token
+
+    async def main():
+        async with lone_worker() as lone:
+            (held,) = lone.grant(lone.job(look), ((), {}), first=7)
+            assert await lone.result(held) == ("1/7", 1, 7, held.token)
+
+    run(main())
+    assert current_task() is None

@@ -8,6 +8,7 @@ else, so whatever is not needed at once is imported late.
 """
 
 import contextlib
+import fcntl
 import os
 import pickle
 import signal
@@ -18,7 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from multihost.worker import output
+from multihost.worker import current, output
 from multihost.worker.frames import (
     CANCEL,
     CONTEXT,
@@ -139,6 +140,7 @@ class Child:
     def run(self) -> None:
         """Run tasks until the agent closes the pipe."""
         output.install(self)
+        current.told_by(lambda: self.current)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
         if INTERRUPT is not None:
@@ -368,16 +370,28 @@ def _name_process(name: str) -> None:
 
 
 def main() -> None:
-    """Run a slot over the three pipes given by number."""
-    tasks_fd, outcomes_fd, control_fd = map(int, sys.argv[1:4])
-    for descriptor in (tasks_fd, outcomes_fd, control_fd):
+    """Run a slot over the four pipes given by number."""
+    tasks_fd, outcomes_fd, control_fd, life_fd = map(int, sys.argv[1:5])
+    for descriptor in (tasks_fd, outcomes_fd, control_fd, life_fd):
         os.set_inheritable(descriptor, False)
+    _die_with(life_fd)
     setup = sys.stdin.buffer.read()
     if setup:
         _setup(setup)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     Child(tasks_fd, outcomes_fd, control_fd).run()
     _leave()
+
+
+def _die_with(life: int) -> None:
+    """Have the kernel kill this process and what it started when the agent's end is closed.
+
+    The control thread does so, too, but can't run while C code holds the interpreter.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpgrp())
+        fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
 
 
 def _setup(data: bytes) -> None:

@@ -51,7 +51,7 @@ def flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (AttributeError, ValueError):  # a task put something else there, or closed it
+        except Exception:  # a task closed it, or put there whatever it liked
             continue
 
 
