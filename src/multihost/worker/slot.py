@@ -180,7 +180,8 @@ class Slot:
         self._outcomes, outcome_write = os.pipe()
         control_read, self._control = os.pipe()
         self._prints, print_write = os.pipe()
-        inherited = (task_read, outcome_write, control_read)
+        life_read, self._life = os.pipe()
+        inherited = (task_read, outcome_write, control_read, life_read)
         arguments = [sys.executable, *_interpreter_flags(), "-m", "multihost.worker"]
         try:
             self._process = subprocess.Popen(
@@ -346,7 +347,7 @@ class Slot:
             self._loop.remove_writer(self._tasks)
         self._close_tasks()
         self._close_pidfd()
-        for descriptor in (self._outcomes, self._prints, self._control):
+        for descriptor in (self._outcomes, self._prints, self._control, self._life):
             os.close(descriptor)
         # Whatever it had started and left behind goes with it.
         with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -53,7 +53,7 @@ from multihost.store.sqlite.file import DatabaseFile, translated
 from multihost.store.sqlite.verify import verify
 from multihost.wire.message import Attempt, Blob, Held, Payload, Role
 
-CACHE_BYTES: Final = 64 << 20
+CACHE_BYTES: Final = 24 << 20
 CACHED_JOBS: Final = 4096
 
 P = ParamSpec("P")
