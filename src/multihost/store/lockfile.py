@@ -6,15 +6,11 @@ let go of the lock's descriptor, so that none of them keeps a dead server's
 store locked.
 """
 
+import contextlib
+import fcntl
 import os
 import weakref
 from pathlib import Path
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-    import msvcrt
 
 from multihost.errors import StoreError, StoreLocked
 
@@ -38,7 +34,7 @@ class LockFile:
                 "exist and to belong to the user that runs the server"
             ) from error
         try:
-            _lock(self._fd)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             pid = _read_pid(self._fd)
             os.close(self._fd)
@@ -49,9 +45,11 @@ class LockFile:
                 str(path),
                 pid,
             ) from None
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, str(os.getpid()).encode(), 0)
         _held.add(self)
+        # On a full disk the lock holds without saying whose it is.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, str(os.getpid()).encode(), 0)
 
     def close(self) -> None:
         """Let go of the lock."""
@@ -69,15 +67,6 @@ class LockFile:
             self._fd = -1
 
 
-def _lock(fd: int) -> None:
-    if fcntl is not None:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    else:
-        # Windows locks bytes, and for readers too: one that the pid never reaches.
-        os.lseek(fd, _PID_BYTES, os.SEEK_SET)
-        msvcrt.locking(fd, msvcrt.LK_NBLCK, 1)
-
-
 def _read_pid(fd: int) -> int | None:
     os.lseek(fd, 0, os.SEEK_SET)
     text = os.read(fd, _PID_BYTES)
@@ -90,5 +79,4 @@ def _abandon_all() -> None:
     _held.clear()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_abandon_all)
+os.register_at_fork(after_in_child=_abandon_all)

@@ -219,15 +219,11 @@ def _flush(fd: int) -> None:
 
         # Apple's fsync leaves the data in the drive's own cache.
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
-    elif hasattr(os, "fdatasync"):
-        os.fdatasync(fd)
     else:
-        os.fsync(fd)
+        os.fdatasync(fd)
 
 
 def _sync_directory(directory: Path) -> None:
-    if os.name == "nt":
-        return
     fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
