@@ -290,3 +290,13 @@ def count_overlap(directory):
     count = len(list(Path(directory).iterdir()))
     mine.unlink()
     return count
+
+
+def leave_program_behind():
+    return subprocess.Popen(["sleep", "1000"]).pid
+
+
+def until_there_then_bytes(path, size):
+    Path(f"{path}.{size}.begun").touch()
+    wait_for(path)
+    return bytes(size)

@@ -40,7 +40,7 @@ READ_BYTES = 1 << 18
 MESSAGE_CHARS = 10_000
 TRACEBACK_CHARS = 50_000
 """Of a longer one, beginning and end are kept."""
-EXCEPTION_BYTES = 1 << 20
+EXCEPTION_BYTES = 4 << 20
 """A larger exception does not travel; its type, message and traceback do."""
 OK, RAISED, CANCELLED, UNRUNNABLE = 0, 1, 5, 7  # core.outcome.Ending, without its imports
 MAIN = b"__main__"

@@ -280,6 +280,8 @@ class Slot:
 
     def _done(self, task: int, ending: int, run_s: float, data: bytes) -> None:
         if not self.fed or self.fed[0].grant.task != task:
+            # It says what can't be: better one death that is reported than a task nobody ends.
+            self.signal(signal.SIGKILL)
             return
         work = self.fed.popleft()
         if self.fed:
