@@ -24,6 +24,9 @@ CONNECT_S = 10.0
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
+# Its own, so that a program that seeds Python's gets from it what it expects.
+_chance = random.Random()  # noqa: S311 - spreads reconnects, nothing secret
+
 
 class PeerOwner(Protocol):
     """What a peer asks of and tells to the worker or client it serves."""
@@ -159,7 +162,7 @@ class Peer:
                 if self.patience_s is not None and waited_s + backoff_s > self.patience_s:
                     raise ConnectionLost(", ".join(self.urls), f"{error}") from error
                 # Not all at once after a restart of the server.
-                await asyncio.sleep(backoff_s * random.uniform(0.5, 1.0))  # noqa: S311
+                await asyncio.sleep(backoff_s * _chance.uniform(0.5, 1.0))
                 backoff_s = min(MAX_BACKOFF_S, backoff_s * 2)
             else:
                 return
