@@ -1,6 +1,7 @@
 """What a task prints goes to the agent as frames, in order with its outcome."""
 
 import fcntl
+import contextlib
 import io
 import os
 import sys
@@ -49,10 +50,9 @@ def install(child: "Child") -> None:
 def flush() -> None:
     """Send what is buffered."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        # A task may have closed it, or put there whatever it liked.
+        with contextlib.suppress(Exception):
             stream.flush()
-        except Exception:  # a task closed it, or put there whatever it liked
-            continue
 
 
 def wait_until_read(descriptor: int) -> None:
