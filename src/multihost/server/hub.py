@@ -202,10 +202,19 @@ class Hub:
 
     def _lease(self, store: Store, taker: Taker, limit: int, now: float) -> bool:
         """Lease up to ``limit`` tasks to a worker; whether it got as many."""
-        lanes = self._maybe_ready & self._lanes_for(taker)
-        lanes -= {lane for lane in lanes if not self._may_serve(lane, taker)}
-        if not lanes or limit < 1:
+        if limit < 1:
             return False
+        while limit:
+            quotas = self._quotas(taker, limit)
+            if not quotas:
+                return False
+            # So many that no pool gets more than its quota, whichever lanes they come from.
+            limit -= self._lease_from(store, set(quotas), taker, min(quotas.values()), now)
+        return True
+
+    def _lease_from(
+        self, store: Store, lanes: set[int], taker: Taker, limit: int, now: float
+    ) -> int:
         leases = store.lease(lanes, limit, taker.session, now)
         if len(leases) < limit:
             self._maybe_ready -= lanes
@@ -219,7 +228,7 @@ class Hub:
                     facts[job] = self._facts_of(store, job)
                 self._widen(taker, facts[job])
             self._grants.append((taker, leases, facts))
-        return len(leases) == limit
+        return len(leases)
 
     def _facts_of(self, store: Store, job: int) -> _JobFacts:
         facts = self._jobs.get(job)
@@ -230,13 +239,28 @@ class Hub:
             facts = self._jobs[job]
         return facts
 
-    def _may_serve(self, lane: int, taker: Taker) -> bool:
-        """Whether a pool of limited width leaves a slot for this worker."""
+    def _quotas(self, taker: Taker, limit: int) -> dict[int, int]:
+        """Lanes that may have tasks for this worker, and how many of each it may get now."""
+        lanes = self._maybe_ready & self._lanes_for(taker)
+        quotas = {lane: min(limit, self._quota(lane, taker, limit)) for lane in lanes}
+        return {lane: quota for lane, quota in quotas.items() if quota > 0}
+
+    def _quota(self, lane: int, taker: Taker, limit: int) -> int:
+        """How many tasks a pool of limited width may still send to this worker.
+
+        More than its share of the worker's slots gets to would only take the room
+        of others there: of a pool's own tasks' tasks, for instance.
+        """
         context = self._lanes[lane].requires.context
-        width = self._widths.get(context) if context is not None else None
+        if context is None:
+            return limit
+        width = self._widths.get(context)
         if width is None:
-            return True
-        return taker.session in width.slots or sum(width.slots.values()) < width.limit
+            return 1  # how wide it is, is known when its first task is leased
+        free = max(0, width.limit - sum(width.slots.values()))
+        share = min(taker.slots, width.slots.get(taker.session, 0) + free)
+        tasks_a_slot = max(1, (taker.room + taker.held) // taker.slots)
+        return share * tasks_a_slot - width.held.get(taker.session, 0)
 
     def _widen(self, taker: Taker, facts: _JobFacts) -> None:
         if facts.context is None or facts.width is None:

@@ -1,7 +1,7 @@
 """What a task prints goes to the agent as frames, in order with its outcome."""
 
-import fcntl
 import contextlib
+import fcntl
 import io
 import os
 import sys

@@ -160,9 +160,8 @@ class Roster:
             if len(slot.fed) > 1 and runs_s > feed.STUCK_S:
                 slot.ask_back()
         busy = [slot.runs_s(now) for slot in self._everyone() if slot.fed]
-        if not self.backlog or len(busy) < self.slots:
-            return []
-        if min(busy) <= feed.HOARD_S:
+        # With slots idle, what waits is of pools that have their width here already.
+        if not self.backlog or not busy or min(busy) <= feed.HOARD_S:
             return []
         self.pace.slow_down(min(busy))
         return list(self.backlog)

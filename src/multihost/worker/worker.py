@@ -316,6 +316,8 @@ class Worker:
 
     def _look(self) -> None:
         self._watch = None
+        if self.roster.backlog:
+            self.roster.feed()
         self._give_back(self.roster.look())
         self._schedule()
 
