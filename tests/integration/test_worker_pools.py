@@ -96,6 +96,17 @@ def test_a_pool_of_one_runs_one_at_a_time_though_its_children_are_replaced(new_p
     assert set(pool.map(tasks.count_overlap, [str(tmp_path)] * 12, 1)) == {1}
 
 
+def test_what_waits_for_a_pool_of_one_leaves_the_other_slot_to_others(client, new_pool, tmp_path):
+    list(client.map(tasks.triple, range(300)))  # so that feeding ahead is on
+    pool, paths = new_pool(1), [str(tmp_path / str(n)) for n in range(4)]
+    results = [pool.apply_async(tasks.until_there, (path,)) for path in paths]
+    wait_until(lambda: any(Path(f"{path}.begun").exists() for path in paths))
+    assert client.submit(tasks.triple, 5).result(20) == 15
+    for path in paths:
+        Path(path).touch()
+    assert all(result.get(30) for result in results)
+
+
 def test_children_that_served_a_pool_are_gone_when_others_were_needed(cluster, client, new_pool):
     for n in range(4):
         with new_pool(2, tasks.set_setting, (n,)) as pool:

@@ -289,6 +289,7 @@ class Worker:
         if self._is_leaving:
             return
         if self.is_draining:
+            self._give_back(list(self.roster.backlog))  # whose blobs came only now
             if not self._works and not self._outbox:
                 self.leave()
             return
@@ -316,7 +317,7 @@ class Worker:
 
     def _look(self) -> None:
         self._watch = None
-        if self.roster.backlog:
+        if self.roster.backlog and not self.is_draining:
             self.roster.feed()
         self._give_back(self.roster.look())
         self._schedule()

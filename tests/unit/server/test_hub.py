@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from multihost.core.ids import task_id
+from multihost.core.ids import job_of, task_id
 from multihost.core.job import JobSpec
 from multihost.core.resources import Offer, Requirement
 from multihost.server.hub import Hub
@@ -113,6 +113,28 @@ def test_a_pool_of_width_two_never_gets_a_third_slot(hub):
     turn(hub, store)
     served = [worker for worker in (one, two) if worker.got]
     assert sum(worker.widths[-1] for worker in served) <= 2
+
+
+def test_a_pool_of_width_one_leaves_a_worker_s_other_slot_to_others(hub):
+    # Else tasks that wait for tasks of theirs keep those away from the slot that is free.
+    store, worker = Store(), Worker(1, slots=2, room=2)
+    hub.add_taker(worker)
+    store.put(1, 9, requires=Requirement(context="pool"), width=1)
+    turn(hub, store)
+    assert (worker.got, worker.room) == ([task_id(1, 0)], 1)
+    store.put(2, 9)
+    turn(hub, store)
+    assert worker.got == [task_id(1, 0), task_id(2, 0)]
+
+
+def test_a_pool_is_sent_ahead_as_many_tasks_as_its_slots_get_to(hub):
+    store, worker = Store(), Worker(1, slots=2, room=20)
+    hub.add_taker(worker)
+    store.put(1, 99, requires=Requirement(context="pool"), width=1)
+    store.put(2, 99)
+    turn(hub, store)
+    jobs = [job_of(task) for task in worker.got]
+    assert (jobs.count(1), jobs.count(2)) == (10, 10)
 
 
 def test_a_pool_s_slots_are_free_again_when_its_tasks_are_done(hub):
