@@ -124,7 +124,7 @@ class Roster:
     def _make_way(self) -> Slot | None:
         """A fresh child in place of an idle one that has served another pool."""
         for slot in self.children:
-            if not slot.fed:
+            if not slot.fed and not slot.is_asked_back:
                 return self.replace(slot)
         return None
 

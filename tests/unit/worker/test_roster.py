@@ -1,0 +1,245 @@
+"""Which work goes into which slot; the slots are fakes, the loop's clock is not needed."""
+
+import asyncio
+import signal
+from collections import deque
+
+import pytest
+
+from multihost.core.ids import task_id
+from multihost.core.job import Context, Style
+from multihost.wire import message as m
+from multihost.worker import feed, roster
+from multihost.worker.roster import Roster
+from multihost.worker.work import Work
+
+
+class FakeSlot:
+    """A child that does nothing by itself."""
+
+    def __init__(self, owner, setup):
+        self.fed = deque()
+        self.context = None
+        self.served = 0
+        self.run_s = 0.0
+        self.is_ready = True
+        self.is_asked_back = self.is_retiring = False
+        self.interrupted, self.signals = [], []
+
+    def runs_s(self, now):
+        return self.run_s if self.fed else 0.0
+
+    def feed(self, work, function):
+        work.slot = self
+        self.fed.append(work)
+        self.served += 1
+
+    def knows(self, digest):
+        return True
+
+    def serve_context(self, context, initializer):
+        assert self.served == 0
+        self.context = context.uid
+
+    def ask_back(self):
+        self.is_asked_back = True
+
+    def interrupt(self, work):
+        self.interrupted.append(work)
+
+    def signal(self, number):
+        self.signals.append(number)
+
+    def retire(self):
+        self.is_retiring = True
+
+
+@pytest.fixture
+def make(monkeypatch):
+    monkeypatch.setattr(roster, "Slot", FakeSlot)
+    loop = asyncio.new_event_loop()
+
+    def make(slots, run_s=None):
+        async def within():
+            return Roster(None, slots, None, lambda work, digest: b"")
+
+        made = loop.run_until_complete(within())
+        if run_s is not None:
+            made.pace.note(run_s)
+        return made
+
+    yield make
+    loop.close()
+
+
+def work(index=0, *, job=1, context=None, width=None, timeout_s=None, max_tasks=None):
+    pool = Context(context, None, max_tasks) if context is not None else None
+    info = m.JobInfo(job, Style.CALL, b"digest", timeout_s=timeout_s, context=pool, width=width)
+    return Work(m.Grant(task_id(job, index), 1, b""), info, b"")
+
+
+def put(made, *works):
+    made.backlog.extend(works)
+    made.feed()
+
+
+def loads(made):
+    return [len(slot.fed) for slot in made.children]
+
+
+TINY_S = feed.AHEAD_S / 4
+"""So tiny that four are kept in hand beyond the one that runs."""
+
+
+def test_idle_slots_come_first_and_nothing_is_fed_ahead_before_tasks_are_known_to_be_tiny(make):
+    made = make(3)
+    put(made, *map(work, range(5)))
+    assert loads(made) == [1, 1, 1]
+    assert len(made.backlog) == 2
+
+
+def test_tiny_tasks_are_fed_ahead_evenly_and_no_more_than_the_pace_says(make):
+    made = make(2, TINY_S)
+    put(made, *map(work, range(20)))
+    assert loads(made) == [5, 5]
+    assert len(made.backlog) == 10
+
+
+def test_works_keep_their_order(make):
+    made = make(1, TINY_S)
+    put(made, *(works := [work(n) for n in range(8)]))
+    assert [*made.children[0].fed, *made.backlog] == works
+
+
+def test_a_task_with_a_timeout_is_never_fed_behind_another(make):
+    made = make(1, TINY_S)
+    put(made, work(0), work(1, timeout_s=1.0))
+    assert loads(made) == [1]
+
+
+def test_a_child_that_was_asked_back_is_neither_fed_nor_replaced_before_it_has_answered(make):
+    made = make(1, TINY_S)
+    (slot,) = made.children
+    slot.ask_back()
+    put(made, work(0))
+    assert (made.children, len(made.backlog)) == ([slot], 1)
+    slot.is_asked_back = False
+    made.feed()
+    assert loads(made) == [1]
+
+
+def test_a_child_that_served_a_pool_serves_no_other_and_nothing_else(make):
+    made = make(1)
+    put(made, work(0, context="a"))
+    (first,) = made.children
+    first.fed.clear()
+    put(made, work(1, context="a"))
+    assert made.children == [first]
+    first.fed.clear()
+    put(made, work(2, job=2, context="b"))
+    (second,) = made.children
+    assert (first.is_retiring, second.context) == (True, "b")
+    second.fed.clear()
+    put(made, work(3, job=3))
+    assert made.children != [second]
+    assert made.children[0].context is None
+
+
+def test_a_child_that_ran_plain_tasks_is_not_used_for_a_pool(make):
+    made = make(1)
+    put(made, work(0))
+    (first,) = made.children
+    first.fed.clear()
+    put(made, work(1, job=2, context="a"))
+    assert first.is_retiring
+    assert made.children[0].context == "a"
+
+
+def test_a_pool_has_no_more_slots_than_its_width_and_others_get_the_rest(make):
+    made = make(3)
+    put(made, *(work(n, width=1) for n in range(3)), work(0, job=2), work(1, job=2))
+    running = [slot.fed[0].job.number for slot in made.children if slot.fed]
+    assert sorted(running) == [1, 2, 2]
+    assert len(made.backlog) == 2
+
+
+def test_a_child_at_its_last_task_holds_its_slot_to_the_end(make):
+    made = make(1)
+    put(made, work(0, context="a", max_tasks=1), work(1, context="a", max_tasks=1))
+    assert [len(slot.fed) for slot in made._everyone()].count(1) == 1
+    assert len(made.backlog) == 1
+
+
+def test_what_is_stuck_behind_a_long_task_is_asked_back_and_the_pace_slows_down(make):
+    made = make(2, TINY_S)
+    put(made, *map(work, range(6)))
+    made.children[0].run_s = feed.STUCK_S * 1.1
+    assert made.look() == []
+    assert [slot.is_asked_back for slot in made.children] == [True, False]
+    assert made.pace.ahead == 0
+
+
+def test_what_nobody_gets_to_soon_is_given_up(make):
+    made = make(2)
+    put(made, *(works := [work(n) for n in range(5)]))
+    made.children[0].run_s = made.children[1].run_s = feed.HOARD_S / 2
+    assert made.look() == []
+    made.children[0].run_s = feed.HOARD_S * 2
+    assert made.look() == []
+    made.children[1].run_s = feed.HOARD_S * 2
+    assert made.look() == works[2:]
+
+
+def test_ending_a_work_interrupts_it_if_it_runs_and_takes_it_back_if_it_does_not(make):
+    made = make(1, TINY_S)
+    running, behind = work(0), work(1)
+    put(made, running, behind)
+    (slot,) = made.children
+    made.end(behind)
+    assert (slot.interrupted, slot.is_asked_back) == ([], True)
+    made.end(running)
+    assert slot.interrupted == [running]
+
+
+def test_who_insists_signals_only_while_the_same_work_runs(make):
+    made = make(1)
+    put(made, first := work(0))
+    (slot,) = made.children
+    made._insist(slot, first, signal.SIGTERM)
+    slot.fed.clear()
+    put(made, work(1))
+    made._insist(slot, first, signal.SIGKILL)
+    assert slot.signals == [signal.SIGTERM]
+
+
+def test_children_that_die_before_they_have_done_anything_are_not_replaced_in_a_rush(make):
+    made = make(1)
+    for _ in range(roster.QUICK_RESPAWNS):
+        made.died(made.children[0])
+        assert len(made.children) == 1
+    made.died(made.children[0])
+    assert made.children == []
+    made.fill()
+    assert len(made.children) == 1
+
+
+def test_of_too_many_children_the_idle_ones_go(make):
+    made = make(3)
+    put(made, work(0))
+    (busy,) = (slot for slot in made.children if slot.fed)
+    made.resize(1)
+    assert made.children == [busy]
+    made.resize(2)
+    assert len(made.children) == 2
+
+
+def test_closing_kills_every_child_and_starts_no_other(make):
+    made = make(2)
+    put(made, work(0, context="a", max_tasks=1))
+    everyone = made._everyone()
+    made.close()
+    assert all(slot.signals == [signal.SIGKILL] for slot in everyone)
+    for slot in everyone:
+        made.died(slot)
+    made.fill()
+    assert made._everyone() == []
