@@ -122,3 +122,14 @@ def test_a_task_may_use_a_pool_of_the_same_server(client):
 
 def test_a_pool_within_a_pool_s_task_completes(new_pool):
     assert new_pool(1).map(tasks.nested_map, [3, 4], 1) == [[0, 3, 6], [0, 3, 6, 9]]
+
+
+def test_a_pool_of_one_runs_one_at_a_time_though_its_functions_are_many(client, new_pool, tmp_path):
+    assert len(list(client.map(tasks.triple, range(1000)))) == 1000  # feeding ahead is on
+    pool, directory = new_pool(1), str(tmp_path)
+    results = []
+    for _ in range(10):
+        results.append(pool.apply_async(tasks.count_overlap, (directory,)))
+        results.append(pool.map_async(tasks.count_overlap, [directory], 1))
+        results.append(pool.apply_async(lambda path: tasks.count_overlap(f"{path}"), (directory,)))
+    assert {str(result.get(30)).strip("[]") for result in results} == {"1"}

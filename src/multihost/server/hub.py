@@ -308,6 +308,7 @@ class Hub:
             info.context,
             info.wants_output,
             width.slots.get(taker.session, 1),
+            facts.context,
         )
 
 

@@ -392,7 +392,9 @@ class JobInfo(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     context: Context | None = None
     wants_output: bool = False
     width: int | None = None
-    """Slots of this worker that may serve the job's context at once."""
+    """Slots of this worker that may serve the job's pool at once."""
+    pool: str | None = None
+    """The pool of limited width that the job belongs to, perhaps with others."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -97,7 +97,7 @@ class Roster:
             for slot in (*own, *self._retired)
             if slot.fed
             and slot.context == context
-            and (context is not None or slot.fed[0].job.number == work.job.number)
+            and (context is not None or any(fed.job.pool == work.job.pool for fed in slot.fed))
         ]
         if self._may_begin() and (width is None or len(busy) < width):
             for slot in own:

@@ -72,9 +72,11 @@ def make(monkeypatch):
     loop.close()
 
 
-def work(index=0, *, job=1, context=None, width=None, timeout_s=None, max_tasks=None):
+def work(index=0, *, job=1, context=None, width=None, crew=None, timeout_s=None, max_tasks=None):
     pool = Context(context, None, max_tasks) if context is not None else None
-    info = m.JobInfo(job, Style.CALL, b"digest", timeout_s=timeout_s, context=pool, width=width)
+    info = m.JobInfo(
+        job, Style.CALL, b"digest", timeout_s=timeout_s, context=pool, width=width, pool=crew
+    )
     return Work(m.Grant(task_id(job, index), 1, b""), info, b"")
 
 
@@ -157,10 +159,22 @@ def test_a_child_that_ran_plain_tasks_is_not_used_for_a_pool(make):
 
 def test_a_pool_has_no_more_slots_than_its_width_and_others_get_the_rest(make):
     made = make(3)
-    put(made, *(work(n, width=1) for n in range(3)), work(0, job=2), work(1, job=2))
+    pool = [work(n, job=job, width=1, crew="p") for n in range(2) for job in (1, 2)]
+    put(made, *pool, work(0, job=3), work(1, job=3))
     running = [slot.fed[0].job.number for slot in made.children if slot.fed]
-    assert sorted(running) == [1, 2, 2]
-    assert len(made.backlog) == 2
+    assert sorted(running) == [1, 3, 3]
+    assert [*made.backlog] == pool[1:]
+
+
+def test_a_pool_s_task_that_was_fed_behind_another_counts_for_its_width(make):
+    made = make(2, TINY_S)
+    put(made, work(0, width=1, crew="p"), work(1, width=1, crew="p"))
+    assert loads(made) == [2, 0]
+    (slot, _) = made.children
+    slot.fed.rotate()
+    slot.fed.appendleft(work(0, job=2))
+    put(made, work(2, job=3, width=1, crew="p"))
+    assert loads(made) == [4, 0]
 
 
 def test_a_child_at_its_last_task_holds_its_slot_to_the_end(make):
