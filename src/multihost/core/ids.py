@@ -16,6 +16,12 @@ TOKEN_COUNT_BITS = 40
 
 UID_BYTES = 16
 
+TAKER_BITS = 24
+MAX_TAKER = (1 << TAKER_BITS) - 1
+"""Largest number of a taker within its session (16,777,215)."""
+ITEM_BITS = 40
+"""Items that one queue can ever hold (a million a second for twelve days)."""
+
 
 def task_id(job: int, index: int) -> int:
     """Number of the task at ``index`` of ``job``."""
@@ -71,6 +77,26 @@ def first_token(epoch: int) -> int:
     granted but lost with the machine's memory can never be granted again.
     """
     return epoch << TOKEN_COUNT_BITS
+
+
+def taker_id(session: int, taker: int) -> int:
+    """Number of a session's taker among all takers."""
+    return session << TAKER_BITS | taker
+
+
+def session_of(taker: int) -> int:
+    """Number of the session that ``taker`` belongs to."""
+    return taker >> TAKER_BITS
+
+
+def item_id(queue: int, position: int) -> int:
+    """Number of the item that was put into ``queue`` at ``position``, counted from 0."""
+    return queue << ITEM_BITS | position
+
+
+def queue_of(item: int) -> int:
+    """Number of the queue that ``item`` was put into."""
+    return item >> ITEM_BITS
 
 
 def make_uid(now_ms: int, randomness: bytes) -> bytes:

@@ -20,6 +20,9 @@ from multihost.core.job import Context, JobSpec, Style
 from multihost.core.lease import HEARTBEAT_S, LEASE_S
 from multihost.core.outcome import Ending
 from multihost.core.resources import Offer
+from multihost.wire.act import AnyAct, AnyResult
+from multihost.wire.blob import Blob as Blob  # noqa: PLC0414 - among the names of this module
+from multihost.wire.blob import Payload as Payload  # noqa: PLC0414 - as above
 
 PROTOCOL = 1
 """Version of the protocol; a peer with another major version is refused by name."""
@@ -38,16 +41,6 @@ class Role(StrEnum):
 
     CLIENT = "client"
     WORKER = "worker"
-
-
-class Blob(msgspec.Struct, frozen=True, array_like=True):
-    """Reference to a byte string stored once under its digest (BLAKE3)."""
-
-    digest: bytes
-    size_bytes: int
-
-
-Payload = bytes | Blob
 
 
 class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -274,6 +267,31 @@ class Resize(Message, frozen=True, tag=46):
     slots: int
 
 
+class Call(Message, frozen=True, tag=47):
+    """A taker's request; repeated after a reconnect until it is answered, and done once."""
+
+    taker: int
+    """The client's own number of the taker, from 1."""
+    number: int
+    """Rises with every call of the taker; a later one says that the earlier was answered."""
+    act: AnyAct
+    wait_s: float | None = None
+    """How long the server may wait for what the act waits for; None: as long as it takes."""
+
+
+class Withdraw(Message, frozen=True, tag=48):
+    """Wait no longer: the call is answered at once, as if its time were over."""
+
+    taker: int
+    number: int
+
+
+class EndTaker(Message, frozen=True, tag=49):
+    """The taker is no more: what it still holds goes to others."""
+
+    taker: int
+
+
 # --- server to client ----------------------------------------------------------------
 
 
@@ -376,6 +394,14 @@ class Waiting(Message, frozen=True, tag=68):
 
     job: int
     message: str
+
+
+class Answer(Message, frozen=True, tag=69):
+    """What became of a call."""
+
+    taker: int
+    number: int
+    result: AnyResult
 
 
 # --- server to worker ------------------------------------------------------------------
@@ -501,6 +527,9 @@ FromPeer = (
     | Taken
     | Close
     | Resize
+    | Call
+    | Withdraw
+    | EndTaker
     | Want
     | Finished
     | GiveBack
@@ -528,6 +557,7 @@ FromServer = (
     | Printed
     | Ended
     | Waiting
+    | Answer
     | Grants
     | Settled
     | Revoked

@@ -41,7 +41,8 @@ LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]
     (Role.CLIENT, Phase.PROVED): _kinds(m.Attach),
     (Role.WORKER, Phase.PROVED): _kinds(m.Enlist),
     (Role.CLIENT, Phase.OPEN): _BLOBS
-    | _kinds(m.Beat, m.Goodbye, m.Open, m.Add, m.Seal, m.Cancel, m.Taken, m.Close, m.Resize),
+    | _kinds(m.Beat, m.Goodbye, m.Open, m.Add, m.Seal, m.Cancel, m.Taken, m.Close, m.Resize)
+    | _kinds(m.Call, m.Withdraw, m.EndTaker),
     (Role.WORKER, Phase.OPEN): _BLOBS
     | _kinds(m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain),
 }
@@ -67,6 +68,7 @@ LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
         m.Printed,
         m.Ended,
         m.Waiting,
+        m.Answer,
     ),
     (Role.WORKER, Phase.OPEN): _ANY_TIME
     | _BLOB_ANSWERS

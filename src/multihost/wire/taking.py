@@ -1,0 +1,160 @@
+"""What a taker holds and has put since: which exchange comes next.
+
+The rule that makes take, compute, put exact: what a taker puts while it holds
+an item is *staged*, and goes out in the one exchange that confirms the item.
+If the taker dies before, the item is another's and what was staged never was.
+Both ends use it: clients for their own threads, the server for clients that
+speak the standard library's protocol.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from multihost.wire.act import Confirm, Exchange, Exchanged, ExchangeEnd, Finish, Put
+from multihost.wire.blob import Payload
+
+LINGER_S = 0.1
+"""What is staged goes out, and confirms, after this time at the latest."""
+STAGED_BYTES = 4 << 20
+STAGED_ITEMS = 1000
+"""So much is staged at most; then it goes out, and confirms."""
+
+
+@dataclass(slots=True)
+class Taking:
+    """One taker's items and staged puts; decides, sends nothing.
+
+    Call one of the verbs to get an exchange, send it, and give its result to
+    ``settle`` before the next. Items in ``kept`` are exempt from being confirmed by the way: they
+    belong to a ``with queue.take()``, which confirms or returns them itself.
+    """
+
+    held: dict[int, list[int]] = field(default_factory=dict)
+    """Items by queue, oldest first, of queues that confirm NEXT or TASK_DONE."""
+    policies: dict[int, Confirm] = field(default_factory=dict)
+    kept: set[int] = field(default_factory=set)
+    staged: list[Put] = field(default_factory=list)
+    staged_items: int = 0
+    staged_bytes: int = 0
+
+    # deciding --------------------------------------------------------------------------
+
+    def stages(self, limit: int) -> bool:
+        """Whether a put to a queue with ``limit`` (0: none) waits for the next exchange.
+
+        Not to a bounded one: whether there is room is for the server to say.
+        """
+        return limit == 0 and bool(self.held)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether what is staged should go out now."""
+        return self.staged_items >= STAGED_ITEMS or self.staged_bytes >= STAGED_BYTES
+
+    def stage(self, queue: int, payloads: list[Payload]) -> None:
+        """Keep items for the next exchange."""
+        if self.staged and self.staged[-1].queue == queue:
+            self.staged[-1].payloads.extend(payloads)
+        else:
+            self.staged.append(Put(queue, list(payloads)))
+        self.staged_items += len(payloads)
+        self.staged_bytes += sum(
+            len(payload) if isinstance(payload, bytes) else 64 for payload in payloads
+        )
+
+    # exchanges -------------------------------------------------------------------------
+
+    def put(self, queue: int, payloads: list[Payload]) -> Exchange:
+        """Put at once, with what is staged; what was held is done with."""
+        self.stage(queue, payloads)
+        return self.flush()
+
+    def take(self, queue: int, limit: int = 1) -> Exchange:
+        """Take the next of a queue: what was taken from it before is done with."""
+        if self.staged:
+            confirms = self._by_the_way()
+        else:
+            confirms = self._loose(queue) if self._policy(queue) is Confirm.NEXT else []
+        return Exchange(confirms, [], self._unstage(), [], queue, limit)
+
+    def flush(self) -> Exchange:
+        """Send what is staged, and confirm what it was made of."""
+        return Exchange(self._by_the_way(), [], self._unstage())
+
+    def finish(self, queue: int, times: int = 1) -> Exchange:
+        """``task_done``: confirms the oldest items of the queue, with what is staged."""
+        confirms = set(self._by_the_way()) if self.staged else set()
+        confirms.update(self._loose(queue)[:times])
+        return Exchange(sorted(confirms), [], self._unstage(), [Finish(queue, times)])
+
+    def confirm(self, items: Iterable[int]) -> Exchange:
+        """Certain items are done with, with what is staged: a ``with`` that ended well."""
+        return Exchange(list(items), [], self._unstage())
+
+    def give_back(self, items: Iterable[int]) -> Exchange:
+        """Certain items are for others, what was staged is forgotten: a ``with`` that raised."""
+        self._unstage()
+        return Exchange([], list(items))
+
+    def end(self) -> Exchange:
+        """The taker ends in good order: everything it held is done with."""
+        return Exchange(
+            [item for items in self.held.values() for item in items], [], self._unstage()
+        )
+
+    def settle(self, exchange: Exchange, result: Exchanged) -> None:
+        """Follow what became of an exchange.
+
+        FULL: nothing was done, and what it would have put is dropped here: its caller
+        is told. LOST: what was lost is not held any more, the rest still is.
+        """
+        if result.end is ExchangeEnd.FULL:
+            return
+        gone = (
+            set(result.lost)
+            if result.end is ExchangeEnd.LOST
+            else {*exchange.confirms, *exchange.returns}
+        )
+        self._forget(gone)
+        if result.items and exchange.take is not None:
+            queue = exchange.take
+            if self._policy(queue) is not Confirm.GET:
+                self.held.setdefault(queue, []).extend(item.number for item in result.items)
+
+    def lose(self) -> None:
+        """The session was lost with all that was held; what was staged is forgotten."""
+        self.held.clear()
+        self.kept.clear()
+        self._unstage()
+
+    # within ----------------------------------------------------------------------------
+
+    def _policy(self, queue: int) -> Confirm:
+        return self.policies.get(queue, Confirm.NEXT)
+
+    def _loose(self, queue: int) -> list[int]:
+        return [item for item in self.held.get(queue, ()) if item not in self.kept]
+
+    def _by_the_way(self) -> list[int]:
+        return [
+            item
+            for queue in self.held
+            if self._policy(queue) is Confirm.NEXT
+            for item in self._loose(queue)
+        ]
+
+    def _unstage(self) -> list[Put]:
+        staged, self.staged = self.staged, []
+        self.staged_items = self.staged_bytes = 0
+        return staged
+
+    def _forget(self, gone: set[int]) -> None:
+        if not gone:
+            return
+        self.kept -= gone
+        for queue in list(self.held):
+            left = [item for item in self.held[queue] if item not in gone]
+            if left:
+                self.held[queue] = left
+            else:
+                del self.held[queue]
