@@ -8,12 +8,13 @@ it sends the grants; so a lone task goes from submit to worker in one commit.
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from multihost.core.ids import index_of, job_of
 from multihost.core.job import JobSpec
 from multihost.core.resources import Offer, Requirement, missing
+from multihost.server.widths import Widths
 from multihost.store.base import Changes, Final, JobRow, Lane, Lease, Store
 from multihost.wire import message as m
 
@@ -39,15 +40,6 @@ class Taker(Protocol):
 
 
 @dataclass(slots=True)
-class _Width:
-    """A pool of limited width: which workers serve it with how many slots."""
-
-    limit: int
-    slots: dict[int, int] = field(default_factory=dict)
-    held: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class _JobFacts:
     info: m.JobInfo
     context: str | None
@@ -69,7 +61,7 @@ class Hub:
         self._lanes_of: dict[int, frozenset[int]] = {}
         self._maybe_ready: set[int] = set()
         self._jobs: OrderedDict[int, _JobFacts] = OrderedDict()
-        self._widths: dict[str, _Width] = {}
+        self._widths = Widths()
         self._grants: list[tuple[Taker, list[Lease], dict[int, _JobFacts]]] = []
         self._granted: list[tuple[Taker, list[Lease], dict[int, _JobFacts]]] = []
         self._turn = 0
@@ -89,9 +81,7 @@ class Hub:
 
     def forget_session(self, session: int) -> None:
         """A worker's session has ended and holds nothing any more."""
-        for width in self._widths.values():
-            width.slots.pop(session, None)
-            width.held.pop(session, None)
+        self._widths.forget(session)
 
     def has_work_for(self, taker: Taker) -> bool:
         """Whether a lane that the taker serves may have ready tasks."""
@@ -254,34 +244,24 @@ class Hub:
         context = self._lanes[lane].requires.context
         if context is None:
             return limit
-        width = self._widths.get(context)
-        if width is None:
+        homes = [self.takers.get(session) for session in self._widths.homes(context)]
+        reserved = sum(
+            1
+            for home in homes
+            if home and home is not taker and home.room and home.slots > home.held
+        )
+        share = self._widths.share(context, taker.session, taker.slots, reserved)
+        if share is None:
             return 1  # how wide it is, is known when its first task is leased
-        free = max(0, width.limit - sum(width.slots.values()))
-        share = min(taker.slots, width.slots.get(taker.session, 0) + free)
         tasks_a_slot = max(1, (taker.room + taker.held) // taker.slots)
-        return share * tasks_a_slot - width.held.get(taker.session, 0)
+        return share * tasks_a_slot - self._widths.held(context, taker.session)
 
     def _widen(self, taker: Taker, facts: _JobFacts) -> None:
-        if facts.context is None or facts.width is None:
-            return
-        width = self._widths.setdefault(facts.context, _Width(facts.width))
-        session = taker.session
-        width.held[session] = width.held.get(session, 0) + 1
-        has = width.slots.get(session, 0)
-        if has < taker.slots and sum(width.slots.values()) < width.limit:
-            width.slots[session] = has + 1
+        if facts.context is not None and facts.width is not None:
+            self._widths.widen(facts.context, facts.width, taker.session, taker.slots)
 
     def _narrow(self, context: str, session: int) -> None:
-        width = self._widths.get(context)
-        if width is None or session not in width.held:
-            return
-        width.held[session] -= 1
-        if width.held[session] <= 0:
-            del width.held[session]
-            width.slots.pop(session, None)
-            if not width.held:
-                del self._widths[context]
+        if self._widths.narrow(context, session):
             # The slots that are free now may be another worker's.
             self._maybe_ready.update(
                 number for number, lane in self._lanes.items() if lane.requires.context == context
@@ -295,8 +275,10 @@ class Hub:
             self._tell_started(job, indices)
 
     def _info(self, facts: _JobFacts, taker: Taker) -> m.JobInfo:
-        width = self._widths.get(facts.context) if facts.context is not None else None
-        if width is None:
+        if facts.context is None:
+            return facts.info
+        slots = self._widths.slots(facts.context, taker.session)
+        if slots is None:
             return facts.info
         info = facts.info
         return m.JobInfo(
@@ -307,7 +289,7 @@ class Hub:
             info.timeout_s,
             info.context,
             info.wants_output,
-            width.slots.get(taker.session, 1),
+            slots,
             facts.context,
         )
 

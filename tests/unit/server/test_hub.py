@@ -152,6 +152,25 @@ def test_a_pool_s_slots_are_free_again_when_its_tasks_are_done(hub):
     assert two.got == [task_id(1, 1)]
 
 
+def test_a_pool_goes_back_to_the_worker_that_served_it_while_it_has_a_slot_free(hub):
+    store, one, two = Store(), Worker(1, room=1, slots=1), Worker(2, room=1, slots=1)
+    hub.add_taker(one)
+    hub.add_taker(two)
+    for job in range(1, 9):
+        store.put(job, 1, requires=Requirement(context="pool"), width=1)
+        turn(hub, store)
+        served = one if one.got else two
+        assert served.got[-1:] == [task_id(job, 0)]
+        hub.let_go(served, served.session, served.got[-1:])
+        served.room = 1
+    other = two if served is one else one
+    assert other.got == []
+    served.room = 0
+    store.put(9, 1, requires=Requirement(context="pool"), width=1)
+    turn(hub, store)
+    assert other.got == [task_id(9, 0)]
+
+
 def test_a_rolled_back_transaction_grants_nothing_and_leaves_the_room(hub):
     store, worker = Store(), Worker(1, room=2)
     hub.add_taker(worker)

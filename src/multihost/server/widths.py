@@ -1,0 +1,94 @@
+"""Pools of limited width: how many slots each occupies, and on which workers.
+
+A pool of two has two slots in the whole cluster. Where it was served last is
+its home: its children there have run the initializer and hold what the user's
+functions keep between tasks, so it goes back there as long as a slot is free.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+HOMES = 1_000
+"""Pools without a task under way whose homes are remembered."""
+
+
+@dataclass(slots=True)
+class _Pool:
+    limit: int
+    slots: dict[int, int] = field(default_factory=dict)
+    """By worker session."""
+    held: dict[int, int] = field(default_factory=dict)
+    homes: dict[int, None] = field(default_factory=dict)
+    """Sessions that served it, the latest last; at most ``limit``."""
+
+
+class Widths:
+    """Which pools have how many slots where."""
+
+    def __init__(self) -> None:
+        """Begin with no pool."""
+        self._busy: dict[str, _Pool] = {}
+        self._idle: OrderedDict[str, _Pool] = OrderedDict()
+
+    def share(self, pool: str, session: int, slots: int, reserved: int = 0) -> int | None:
+        """Slots of a worker that has ``slots`` which the pool may use; None: not known yet.
+
+        ``reserved``: slots free at its homes, for which the pool should keep its width.
+        """
+        width = self._busy.get(pool) or self._idle.get(pool)
+        if width is None:
+            return None
+        free = max(0, width.limit - sum(width.slots.values()) - reserved)
+        return min(slots, width.slots.get(session, 0) + free)
+
+    def held(self, pool: str, session: int) -> int:
+        """Tasks of the pool that a worker holds."""
+        width = self._busy.get(pool)
+        return 0 if width is None else width.held.get(session, 0)
+
+    def slots(self, pool: str, session: int) -> int | None:
+        """Slots that the pool has on a worker; None when it has none anywhere."""
+        width = self._busy.get(pool)
+        return None if width is None else width.slots.get(session, 1)
+
+    def homes(self, pool: str) -> dict[int, None]:
+        """Workers that served the pool lately and do not now."""
+        width = self._busy.get(pool) or self._idle.get(pool)
+        return {} if width is None else {s: None for s in width.homes if s not in width.slots}
+
+    def widen(self, pool: str, limit: int, session: int, slots: int) -> None:
+        """A task of the pool was leased to a worker that has ``slots``."""
+        width = self._busy.get(pool)
+        if width is None:
+            width = self._busy[pool] = self._idle.pop(pool, None) or _Pool(limit)
+        width.held[session] = width.held.get(session, 0) + 1
+        has = width.slots.get(session, 0)
+        if has < slots and sum(width.slots.values()) < width.limit:
+            width.slots[session] = has + 1
+            width.homes.pop(session, None)
+            width.homes[session] = None
+            if len(width.homes) > width.limit:
+                del width.homes[next(iter(width.homes))]
+
+    def narrow(self, pool: str, session: int) -> bool:
+        """A task of the pool left a worker; whether its slots there are free with that."""
+        width = self._busy.get(pool)
+        if width is None or session not in width.held:
+            return False
+        width.held[session] -= 1
+        if width.held[session] > 0:
+            return False
+        del width.held[session]
+        width.slots.pop(session, None)
+        if not width.held:
+            self._idle[pool] = self._busy.pop(pool)
+            if len(self._idle) > HOMES:
+                self._idle.popitem(last=False)
+        return True
+
+    def forget(self, session: int) -> None:
+        """A worker's session has ended."""
+        for pool in [*self._busy.values(), *self._idle.values()]:
+            pool.slots.pop(session, None)
+            pool.held.pop(session, None)
+            pool.homes.pop(session, None)
