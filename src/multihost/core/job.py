@@ -30,6 +30,11 @@ class Style(StrEnum):
     """Payload is a list of tuples; the result is ``[f(*x) for x in items]``."""
     COMMAND = "command"
     """Payload is a msgpack map ``{argv, env, cwd, stdin}``; the result is the exit code."""
+    PROCESS = "process"
+    """Payload is a pickled ``Process``; the task is the life of an operating-system process."""
+
+
+_WITHOUT_FUNCTION = frozenset({Style.COMMAND, Style.PROCESS})
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -133,6 +138,6 @@ def check(spec: JobSpec) -> None:
     if spec.backoff.jitter > 1:
         message = f"backoff.jitter is {spec.backoff.jitter}; it has to be 0 to 1"
         raise JobSpecError(message)
-    if spec.style is not Style.COMMAND and spec.function is None:
+    if spec.style not in _WITHOUT_FUNCTION and spec.function is None:
         message = f"a job of style {spec.style.value!r} needs a function"
         raise JobSpecError(message)

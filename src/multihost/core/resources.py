@@ -21,6 +21,8 @@ class Requirement(msgspec.Struct, frozen=True, omit_defaults=True):
     gpus: int = 0
     context: str | None = None
     """A pool of limited width: its tasks wait in a lane of their own."""
+    is_beside: bool = False
+    """Runs at once, in a process beside the worker's slots: it waits for none of them."""
 
     def encode(self) -> str:
         """Canonical text, equal for equal requirements: the lane's name in the store."""
@@ -41,6 +43,8 @@ class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
     cpus: float = 0.0
     memory_bytes: int = 0
     gpus: int = 0
+    processes: int = 0
+    """Processes that may run beside the slots; 0: it knows nothing of such."""
 
 
 def missing(need: Requirement, offer: Offer) -> str | None:
@@ -52,6 +56,8 @@ def missing(need: Requirement, offer: Offer) -> str | None:
     absent = sorted(set(need.tags) - set(offer.tags))
     if absent:
         return f"the worker lacks the tag {absent[0]!r}"
+    if need.is_beside and not offer.processes:
+        return "the worker runs no processes beside its slots"
     for name, wanted, has in (
         ("cpus", need.cpus, offer.cpus),
         ("bytes of memory", need.memory_bytes, offer.memory_bytes),

@@ -118,6 +118,8 @@ class Enlist(Message, frozen=True, tag=6):
     held: tuple[Held, ...] = ()
     is_elastic: bool = False
     """Whether the server may ask it to run more slots (an embedded worker)."""
+    beside: tuple[int, ...] = ()
+    """Tasks among the held ones that run beside the slots."""
 
 
 class Welcome(Message, frozen=True, tag=7):
@@ -292,6 +294,14 @@ class EndTaker(Message, frozen=True, tag=49):
     taker: int
 
 
+class Signal(Message, frozen=True, tag=50):
+    """Send a signal to the process of a task of style PROCESS, if it still runs."""
+
+    job: int
+    index: int
+    number: int
+
+
 # --- server to client ----------------------------------------------------------------
 
 
@@ -404,6 +414,17 @@ class Answer(Message, frozen=True, tag=69):
     result: AnyResult
 
 
+class ProcessBegan(Message, frozen=True, tag=70):
+    """A task of style PROCESS has its process. May repeat."""
+
+    job: int
+    index: int
+    pid: int
+    """On its host."""
+    host: str = ""
+    worker: str = ""
+
+
 # --- server to worker ------------------------------------------------------------------
 
 
@@ -457,6 +478,14 @@ class SetSlots(Message, frozen=True, tag=83):
     slots: int
 
 
+class SignalTask(Message, frozen=True, tag=84):
+    """Send a signal to the process of a task of style PROCESS."""
+
+    task: int
+    token: int
+    number: int
+
+
 # --- worker to server ------------------------------------------------------------------
 
 
@@ -503,6 +532,14 @@ class Drain(Message, frozen=True, tag=104):
     reason: str = ""
 
 
+class Began(Message, frozen=True, tag=105):
+    """The process of a task of style PROCESS was started. Repeated after a reconnect."""
+
+    task: int
+    token: int
+    pid: int
+
+
 class Stream(IntEnum):
     """Which of a task's output streams."""
 
@@ -530,11 +567,13 @@ FromPeer = (
     | Call
     | Withdraw
     | EndTaker
+    | Signal
     | Want
     | Finished
     | GiveBack
     | Output
     | Drain
+    | Began
 )
 """What a server may receive."""
 
@@ -558,9 +597,11 @@ FromServer = (
     | Ended
     | Waiting
     | Answer
+    | ProcessBegan
     | Grants
     | Settled
     | Revoked
     | SetSlots
+    | SignalTask
 )
 """What a client or worker may receive."""

@@ -42,9 +42,9 @@ LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]
     (Role.WORKER, Phase.PROVED): _kinds(m.Enlist),
     (Role.CLIENT, Phase.OPEN): _BLOBS
     | _kinds(m.Beat, m.Goodbye, m.Open, m.Add, m.Seal, m.Cancel, m.Taken, m.Close, m.Resize)
-    | _kinds(m.Call, m.Withdraw, m.EndTaker),
+    | _kinds(m.Call, m.Withdraw, m.EndTaker, m.Signal),
     (Role.WORKER, Phase.OPEN): _BLOBS
-    | _kinds(m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain),
+    | _kinds(m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain, m.Began),
 }
 """What the server accepts from a peer of a role in a phase."""
 
@@ -69,10 +69,11 @@ LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
         m.Ended,
         m.Waiting,
         m.Answer,
+        m.ProcessBegan,
     ),
     (Role.WORKER, Phase.OPEN): _ANY_TIME
     | _BLOB_ANSWERS
-    | _kinds(m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots),
+    | _kinds(m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots, m.SignalTask),
 }
 """What a peer of a role accepts from the server in a phase."""
 
