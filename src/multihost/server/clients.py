@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from multihost.core.ids import index_of
+from multihost.core.ids import index_of, task_id
 from multihost.core.job import JobSpec, JobSpecError, check
 from multihost.server.blobs import BlobTraffic
 from multihost.server.committer import Operation
 from multihost.server.gateway import Connection
 from multihost.server.hub import by_job
+from multihost.server.processes import Process
 from multihost.server.services import Services
 from multihost.store.base import Final, JobRow, OpenedJob, Refusal, SessionInfo, Store
 from multihost.wire import message as m
@@ -86,6 +87,11 @@ class Watchers:
             subscription.has_progress = True
             if subscription.spec.wants_starts:
                 peer.connection.link.send(m.Started(subscription.alias, indices))
+
+    def process_began(self, number: int, index: int, process: Process) -> None:
+        """Tell that a process runs, and where."""
+        for peer, subscription in self.by_job.get(number, ()):
+            peer.tell_began(subscription, index, process)
 
     def printed(self, number: int, index: int, stream: int, data: bytes) -> None:
         """Pass on what a task wrote; dropped for a client that does not keep up."""
@@ -218,6 +224,8 @@ class ClientPeer:
             m.Opened(subscription.alias, opened.number, opened.is_new, opened.count)
         )
         if not opened.is_new:
+            for index, process in self.services.hub.processes.told(opened.number):
+                self.tell_began(subscription, index, process)
             subscription.cursor = taken - 1
             self._replay(subscription)
         if self._waiting is None:
@@ -306,6 +314,28 @@ class ClientPeer:
                 done(result)
 
         self.services.committer.submit(Operation(run, tell, is_durable))
+
+    def _on_signal(self, message: m.Signal) -> None:
+        subscription = self._jobs.get(message.job)
+        if subscription is None or subscription.number is None:
+            return
+        task = task_id(subscription.number, message.index)
+        process = self.services.hub.processes.find(task)
+        if process is None:
+            return
+        worker = self.services.worker_peers.get(process.session)
+        if worker is None:
+            process.signals.append(message.number)  # it hears of them when it comes back
+        else:
+            worker.connection.link.send(m.SignalTask(task, process.token, message.number))
+
+    def tell_began(self, subscription: Subscription, index: int, process: Process) -> None:
+        """Tell that a process runs, and where."""
+        subscription.has_progress = True
+        if process.pid is not None:
+            self.connection.link.send(
+                m.ProcessBegan(subscription.alias, index, process.pid, process.host, process.worker)
+            )
 
     # outcomes --------------------------------------------------------------------------
 
@@ -406,4 +436,5 @@ class ClientPeer:
         m.Cancel: _on_cancel,
         m.Taken: _on_taken,
         m.Close: _on_close,
+        m.Signal: _on_signal,
     }

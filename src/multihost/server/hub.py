@@ -14,6 +14,7 @@ from typing import Protocol
 from multihost.core.ids import index_of, job_of
 from multihost.core.job import JobSpec
 from multihost.core.resources import Offer, Requirement, missing
+from multihost.server.processes import Processes
 from multihost.server.widths import Widths
 from multihost.store.base import Changes, Final, JobRow, Lane, Lease, Store
 from multihost.wire import message as m
@@ -56,9 +57,12 @@ class Hub:
         """``tell_started`` is given a job's number and the indices that were leased."""
         self.takers: dict[int, Taker] = {}
         self.on_changes: Callable[[Changes], None] | None = None
+        self.processes = Processes()
         self._tell_started = tell_started
         self._lanes: dict[int, Lane] = {}
         self._lanes_of: dict[int, frozenset[int]] = {}
+        self._beside: set[int] = set()
+        """Lanes whose tasks wait for no slot."""
         self._maybe_ready: set[int] = set()
         self._jobs: OrderedDict[int, _JobFacts] = OrderedDict()
         self._widths = Widths()
@@ -82,6 +86,7 @@ class Hub:
     def forget_session(self, session: int) -> None:
         """A worker's session has ended and holds nothing any more."""
         self._widths.forget(session)
+        self.processes.forget(session)
 
     def has_work_for(self, taker: Taker) -> bool:
         """Whether a lane that the taker serves may have ready tasks."""
@@ -90,6 +95,8 @@ class Hub:
     def let_go(self, taker: Taker | None, session: int, tasks: Iterable[int]) -> None:
         """Tasks left a worker: finished, given back or revoked."""
         for task in tasks:
+            if self.processes.let_go(task):
+                continue
             if taker is not None and taker.held > 0:
                 taker.held -= 1
             facts = self._jobs.get(job_of(task))
@@ -104,6 +111,8 @@ class Hub:
             self._notice(store)
         if not self._maybe_ready:
             return
+        for lane in self._maybe_ready & self._beside:
+            self._lease_beside(store, lane, now)
         hungry = [taker for taker in self.takers.values() if taker.room > 0]
         if not hungry:
             return
@@ -138,7 +147,7 @@ class Hub:
     def rolled_back(self) -> None:
         """Take the leases of the transaction back."""
         for taker, leases, _ in self._grants:
-            taker.room += len(leases)
+            taker.room += sum(1 for lease in leases if lease.task not in self.processes)
             self.let_go(taker, taker.session, [lease.task for lease in leases])
         self._grants.clear()
         self._maybe_ready.update(self._lanes)
@@ -176,6 +185,7 @@ class Hub:
         if not woken <= self._lanes.keys():
             self._lanes = {lane.number: lane for lane in store.lanes()}
             self._lanes_of.clear()
+            self._beside = {n for n, lane in self._lanes.items() if lane.requires.is_beside}
         self._maybe_ready |= woken & self._lanes.keys()
 
     def _lanes_for(self, taker: Taker) -> frozenset[int]:
@@ -201,6 +211,22 @@ class Hub:
             # So many that no pool gets more than its quota, whichever lanes they come from.
             limit -= self._lease_from(store, set(quotas), taker, min(quotas.values()), now)
         return True
+
+    def _lease_beside(self, store: Store, lane: int, now: float) -> None:
+        """Lease what waits for no slot: all of it, each to the lightest-laden worker."""
+        able = [taker for taker in self.takers.values() if lane in self._lanes_for(taker)]
+        while able and lane in self._maybe_ready:
+            taker = min(able, key=self._burden)
+            leases = store.lease({lane}, 1, taker.session, now)
+            if not leases:
+                self._maybe_ready.discard(lane)
+                return
+            job = job_of(leases[0].task)
+            self.processes.leased(leases[0].task, leases[0].token, taker.session)
+            self._grants.append((taker, leases, {job: self._facts_of(store, job)}))
+
+    def _burden(self, taker: Taker) -> tuple[bool, float]:
+        return self.processes.burden(taker.session, taker.held, taker.slots, taker.offer)
 
     def _lease_from(
         self, store: Store, lanes: set[int], taker: Taker, limit: int, now: float
@@ -231,7 +257,7 @@ class Hub:
 
     def _quotas(self, taker: Taker, limit: int) -> dict[int, int]:
         """Lanes that may have tasks for this worker, and how many of each it may get now."""
-        lanes = self._maybe_ready & self._lanes_for(taker)
+        lanes = (self._maybe_ready & self._lanes_for(taker)) - self._beside
         quotas = {lane: min(limit, self._quota(lane, taker, limit)) for lane in lanes}
         return {lane: quota for lane, quota in quotas.items() if quota > 0}
 

@@ -31,6 +31,7 @@ class WorkerPeer:
         self.session = 0
         self.uid = enlist.session
         self.name = enlist.name
+        self.host = enlist.host
         self.slots = enlist.slots
         self.room = 0
         self.held = 0
@@ -100,13 +101,20 @@ class WorkerPeer:
         if older is not None and older is not self:
             older.connection.link.abort("the session goes on over a newer connection")
         services.leases.renew(self.session, services.now())
-        self.held = len(enlist.held) - len(reinstated.stale)
+        self._take_over(set(enlist.held) - set(reinstated.stale), set(enlist.beside))
         self.connection.link.send(services.welcome(self.session))
         if reinstated.stale:
             self.connection.link.send(m.Revoked(reinstated.stale))
         services.hub.add_taker(self)
         if reinstated.released:
             services.committer.kick()
+
+    def _take_over(self, held: set[m.Held], beside: set[int]) -> None:
+        """Count what the worker still holds, processes apart from what takes a slot."""
+        processes = [lease for lease in held if lease.task in beside]
+        self.held = len(held) - len(processes)
+        for lease in processes:
+            self.services.hub.processes.leased(lease.task, lease.token, self.session)
 
     def _on_goodbye(self, _: m.Goodbye) -> None:
         self._is_leaving = True
@@ -126,6 +134,8 @@ class WorkerPeer:
     def _on_drain(self, _: m.Drain) -> None:
         self._is_draining = True
         self.room = 0
+        self.offer = msgspec.structs.replace(self.offer, processes=0)
+        self.services.hub.add_taker(self)
 
     # tasks -----------------------------------------------------------------------------
 
@@ -168,6 +178,15 @@ class WorkerPeer:
             job_of(message.task), index_of(message.task), message.stream, message.data
         )
 
+    def _on_began(self, message: m.Began) -> None:
+        process = self.services.hub.processes.began(message, self.host, self.name)
+        if process is None:
+            return
+        for number in process.signals:
+            self.connection.link.send(m.SignalTask(message.task, message.token, number))
+        process.signals.clear()
+        self.services.watchers.process_began(job_of(message.task), index_of(message.task), process)
+
     _handlers: dict[type, Callable[["WorkerPeer", Any], None]] = {
         m.Goodbye: _on_goodbye,
         m.Beat: _on_beat,
@@ -176,6 +195,7 @@ class WorkerPeer:
         m.FindBlob: _on_blob,
         m.Want: _on_want,
         m.Drain: _on_drain,
+        m.Began: _on_began,
         m.Finished: _on_finished,
         m.GiveBack: _on_give_back,
         m.Output: _on_output,

@@ -1,0 +1,92 @@
+"""Processes beside the slots: on which worker each runs, and its pid.
+
+Kept in memory only: after a restart of the server the workers come back and
+say what they run. A process takes no slot, so all that bounds how many a
+worker gets is its own limit, and the lightest-laden one gets the next.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from multihost.core.ids import index_of, job_of
+from multihost.core.resources import Offer
+from multihost.wire import message as m
+
+
+@dataclass(slots=True)
+class Process:
+    """A task of style PROCESS under a lease."""
+
+    session: int
+    """Of the worker."""
+    token: int
+    pid: int | None = None
+    """Once the worker has said so."""
+    host: str = ""
+    worker: str = ""
+    signals: list[int] = field(default_factory=list)
+    """To be sent as soon as the worker has said that it runs."""
+
+
+class Processes:
+    """Which worker runs which process.
+
+    Invariant: a process is here from its lease until its worker let go of it.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._by_task: dict[int, Process] = {}
+        self._counts: Counter[int] = Counter()
+
+    def __contains__(self, task: object) -> bool:
+        """Whether a task is a process that some worker has."""
+        return task in self._by_task
+
+    def leased(self, task: int, token: int, session: int) -> None:
+        """A worker has it; told again when the worker comes back."""
+        known = self._by_task.get(task)
+        if known is not None and (known.token, known.session) == (token, session):
+            return
+        self.let_go(task)
+        self._by_task[task] = Process(session, token)
+        self._counts[session] += 1
+
+    def began(self, message: m.Began, host: str, worker: str) -> Process | None:
+        """Its worker has started it; None when that lease is over."""
+        process = self._by_task.get(message.task)
+        if process is None or process.token != message.token:
+            return None
+        process.pid, process.host, process.worker = message.pid, host, worker
+        return process
+
+    def find(self, task: int) -> Process | None:
+        """The process, if it has not ended."""
+        return self._by_task.get(task)
+
+    def let_go(self, task: int) -> bool:
+        """It has ended, or goes to another worker; whether it was known."""
+        process = self._by_task.pop(task, None)
+        if process is None:
+            return False
+        self._counts[process.session] -= 1
+        return True
+
+    def forget(self, session: int) -> None:
+        """A worker's session has ended."""
+        for task in [task for task, p in self._by_task.items() if p.session == session]:
+            del self._by_task[task]
+        self._counts.pop(session, None)
+
+    def told(self, job: int) -> list[tuple[int, Process]]:
+        """Index and process of those of a job whose pid is known."""
+        return [
+            (index_of(task), process)
+            for task, process in self._by_task.items()
+            if job_of(task) == job and process.pid is not None
+        ]
+
+    def burden(self, session: int, held: int, slots: int, offer: Offer) -> tuple[bool, float]:
+        """By this the best worker for the next one is the smallest: is it full, how laden is it."""
+        count = self._counts[session]
+        return count >= offer.processes, (count + held) / max(1, slots)
