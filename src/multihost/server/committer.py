@@ -2,11 +2,12 @@
 
 The committer is the one owner of the store. Everybody else hands it
 operations; it runs them in order within one transaction and answers each only
-after the commit has returned. The statements run on the event loop, a few
-microseconds each; a commit that waits for the disk runs in a thread, so that
-meanwhile the loop reads the next frames and the next batch grows. Only where
-the disk has been quicker than a switch of threads, and there is little to do,
-is it waited for on the loop: a lone task pays for nothing but the disk.
+after the commit has returned; only leases leave a moment earlier. The
+statements run on the event loop, a few microseconds each; a commit that waits
+for the disk runs in a thread, so that meanwhile the loop reads the next frames
+and the next batch grows. Only where the disk has been quicker than a switch of
+threads, and there is little to do, is it waited for on the loop: a lone task
+pays for nothing but the disk.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class CommitListener(Protocol):
         ...
 
     def grant(self) -> None:
-        """The transaction is kept; send its leases, before anyone is answered."""
+        """The transaction is written; send its leases, before anyone is answered."""
         ...
 
     def committed(self, changes: Changes) -> None:
@@ -66,6 +67,22 @@ class CommitListener(Protocol):
 
     def rolled_back(self) -> None:
         """The transaction did not happen; forget what it promised."""
+        ...
+
+
+class Participant(Protocol):
+    """Who keeps in memory what transactions change."""
+
+    def finish(self, store: Store) -> None:
+        """Every operation has run; write what is written once a transaction."""
+        ...
+
+    def committed(self) -> None:
+        """The transaction is kept; answer."""
+        ...
+
+    def rolled_back(self) -> None:
+        """The transaction did not happen; go back to what was before it."""
         ...
 
 
@@ -82,6 +99,7 @@ class Committer:
         """Own ``store``; ``is_durable``: acknowledged means on the disk, not just in its cache."""
         self.store = store
         self.listener: CommitListener | None = None
+        self.participants: list[Participant] = []
         self.is_durable = is_durable
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
@@ -164,9 +182,19 @@ class Committer:
             operation.result = operation.run(store, now)
         assert self.listener is not None
         self.listener.assign(store, now)
+        for participant in self.participants:
+            participant.finish(store)
         return store.prepare(now)
 
     def _commit(self, batch: list[Operation], changes: Changes) -> None:
+        try:
+            self._publish()
+        except StoreFull as error:
+            self._store_is_full(batch, error)
+            return
+        except StoreError as error:
+            self._break(error)
+            return
         is_durable = self.is_durable and any(operation.is_durable for operation in batch)
         if is_durable and (len(batch) > FEW or self._disk_s > QUICK_DISK_S):
             self._is_busy = True
@@ -174,18 +202,25 @@ class Committer:
             return
         try:
             self._commit_store(is_durable=is_durable)
-        except StoreFull as error:
-            self._store_is_full(batch, error)
         except StoreError as error:
             self._break(error)
         else:
             self._committed(batch, changes)
 
+    def _publish(self) -> None:
+        """Write the transaction and send its leases.
+
+        Those need not wait for the disk: if the power fails before it has it
+        all, the lease is lost with the rest, and nobody was told of anything else. So
+        a task is on its way to its slot while its submit is made durable.
+        """
+        self.store.publish()
+        assert self.listener is not None
+        self.listener.grant()
+
     def _commit_in_thread(self, batch: list[Operation], changes: Changes) -> None:
         try:
             self._commit_store(is_durable=True)
-        except StoreFull as error:
-            self._loop.call_soon_threadsafe(self._store_is_full, batch, error)
         except Exception as error:
             self._loop.call_soon_threadsafe(self._break, error)
         else:
@@ -201,8 +236,6 @@ class Committer:
     def _committed(self, batch: list[Operation], changes: Changes) -> None:
         self._is_busy = False
         assert self.listener is not None
-        # A lone task is on its way to its slot while its client hears that it is kept.
-        self.listener.grant()
         for operation in batch:
             if operation.done is not None:
                 operation.done(operation.result)
@@ -223,12 +256,15 @@ class Committer:
         self.store.rollback()
         assert self.listener is not None
         self.listener.rolled_back()
+        for participant in self.participants:
+            participant.rolled_back()
 
     def _run_alone(self, batch: list[Operation]) -> None:
         """Commit each operation of a batch by itself; slow, and only after a bug."""
         for operation in batch:
             try:
                 changes = self._run([operation])
+                self._publish()
                 self._commit_store(is_durable=self.is_durable and operation.is_durable)
             except StoreError as error:
                 self._break(error)

@@ -313,11 +313,19 @@ class Store(Protocol):
         """Write the counters, end what has ended; the last call before ``commit``."""
         ...
 
-    def commit(self, *, is_durable: bool) -> None:
-        """Commit. ``is_durable``: the machine may lose power after this returns.
+    def publish(self) -> None:
+        """Write the transaction: this process may die now, the machine may not yet.
 
-        May be called from another thread than the verbs, never at the same
-        time. Raises StoreError; then the outcome is unknown, and the owner stops.
+        ``commit`` follows; nothing else may come between. Raises StoreFull,
+        after which ``rollback`` undoes it.
+        """
+        ...
+
+    def commit(self, *, is_durable: bool) -> None:
+        """Publish, if that was not done, and commit.
+
+        ``is_durable``: the machine may lose power after this returns. May be
+        called from another thread than the verbs, never at the same time. Raises StoreError; then the outcome is unknown, and the owner stops.
         """
         ...
 

@@ -36,7 +36,7 @@ from multihost.worker.frames import (
     write_all,
 )
 
-READ_BYTES = 1 << 18
+READ_BYTES = 1 << 16
 MESSAGE_CHARS = 10_000
 TRACEBACK_CHARS = 50_000
 """Of a longer one, beginning and end are kept."""
@@ -123,8 +123,8 @@ class Child:
         self._functions: OrderedDict[bytes, Any] = OrderedDict()
         self._current = 0
         self._token = 0
-        self._prints = os.dup(2)
-        """Like stderr's descriptor, which a task may lead elsewhere."""
+        self._prints = (os.dup(1), os.dup(2))
+        """Like stdout's and stderr's descriptors, which a task may lead elsewhere."""
         self._unwanted = 0
         """The task that the agent wants to end."""
         self._main = threading.get_ident()
@@ -137,8 +137,8 @@ class Child:
         """Task and token that run now; zeros between tasks."""
         return self._current, self._token
 
-    def run(self) -> None:
-        """Run tasks until the agent closes the pipe."""
+    def run(self) -> int:
+        """Run tasks until the agent closes the pipe; the exit code of this process."""
         output.install(self)
         current.told_by(lambda: self.current)
         if hasattr(os, "register_at_fork"):
@@ -153,14 +153,17 @@ class Child:
             if inbox.context is not None:
                 context, inbox.context = inbox.context, None
                 self._initialize(context)
+            if style == "process":
+                return self._live(task, token, payload)
             began = time.perf_counter()
             ending, data = self._run(task, token, style, payload)
             output.flush()
             if self.is_forked:
                 os._exit(0)  # a task forgot to; its result is the other process's
-            output.wait_until_read(self._prints)
+            self.wait_until_read()
             run_s = time.perf_counter() - began
             send(DONE, task, token, data, detail=ending, seconds=run_s)
+        return 0
 
     def send(
         self,
@@ -177,7 +180,22 @@ class Child:
         with self._write_lock:
             write_all(self._outcomes, [head, payload])
 
+    def wait_until_read(self) -> None:
+        """Wait until the agent has read what was written to the descriptors themselves."""
+        if not self.is_forked:
+            output.wait_until_read(self._prints)
+
     # running -------------------------------------------------------------------------
+
+    def _live(self, task: int, token: int, payload: bytes) -> int:
+        """Be the process that a user started; its exit code. Nothing else runs here after it."""
+        from multihost.worker.process import live
+
+        self._current, self._token = task, token
+        if INTERRUPT is not None:
+            signal.signal(INTERRUPT, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return live(memoryview(payload)[TASK_HEAD.size :])
 
     def _run(self, task: int, token: int, style: str, payload: bytes) -> tuple[int, bytes]:
         """Ending and payload of a task, even if it is interrupted at the last moment."""
@@ -379,8 +397,11 @@ def main() -> None:
     if setup:
         _setup(setup)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Child(tasks_fd, outcomes_fd, control_fd).run()
+    child = Child(tasks_fd, outcomes_fd, control_fd)
+    code = child.run()
     _leave()
+    child.wait_until_read()
+    sys.exit(code)
 
 
 def _die_with(life: int) -> None:

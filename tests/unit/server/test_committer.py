@@ -10,6 +10,7 @@ from multihost.store.base import Changes
 class RecordingStore:
     def __init__(self):
         self.log = []
+        self.publish_error = None
         self.commit_error = None
 
     def begin(self):
@@ -17,6 +18,11 @@ class RecordingStore:
 
     def prepare(self, now):
         return Changes([], [])
+
+    def publish(self):
+        if self.publish_error is not None:
+            error, self.publish_error = self.publish_error, None
+            raise error
 
     def commit(self, *, is_durable):
         if self.commit_error is not None:
@@ -126,10 +132,20 @@ def test_a_broken_store_acknowledges_nothing_and_stops_the_server():
     run(scenario, is_durable=True)
 
 
+def test_leases_leave_before_the_disk_is_waited_for_and_answers_after_it():
+    async def scenario(store, committer, fatal):
+        committer.listener.grant = lambda: store.log.append("grant")
+        committer.submit(Operation(lambda s, now: None, lambda _: store.log.append("answer")))
+        await committer.drain()
+        assert store.log == ["begin", "grant", "commit durable", "answer"]
+
+    run(scenario, is_durable=True)
+
+
 def test_a_full_store_refuses_what_may_be_refused():
     async def scenario(store, committer, fatal):
         done, refused = [], []
-        store.commit_error = StoreFull("no room on the disk")
+        store.publish_error = StoreFull("no room on the disk")
         committer.submit(Operation(lambda s, now: None, done.append, refused=refused.append))
         committer._turn()
         assert (done, refused, fatal) == ([], ["no room on the disk"], [])
@@ -141,7 +157,7 @@ def test_a_full_store_refuses_what_may_be_refused():
 def test_a_full_store_keeps_outcomes_until_there_is_room():
     async def scenario(store, committer, fatal):
         done = []
-        store.commit_error = StoreFull("no room on the disk")
+        store.publish_error = StoreFull("no room on the disk")
         committer.submit(Operation(lambda s, now: 7, done.append))
         committer._turn()
         assert done == []

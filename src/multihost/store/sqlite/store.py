@@ -160,9 +160,15 @@ class SQLiteStore:
         return progress.prepare(self._book, now)
 
     @_verb
+    def publish(self) -> None:
+        """Write the transaction; ``commit`` follows."""
+        self._db.execute("COMMIT")
+
+    @_verb
     def commit(self, *, is_durable: bool) -> None:
         """Commit; ``is_durable``: and wait until it would survive a power cut."""
-        self._db.execute("COMMIT")
+        if self._db.in_transaction:
+            self._db.execute("COMMIT")
         if is_durable:
             self._file.sync()
         self._file.checkpoint()

@@ -67,6 +67,9 @@ class Ground:
         self._touch_blobs(now)
         return Changes([self._row(job) for job in ended.values()], finals)
 
+    def publish(self) -> None:
+        """Do nothing: this disk never waits."""
+
     def commit(self, *, is_durable: bool) -> None:
         """Commit."""
         self._disk.data = self._data.copy()
