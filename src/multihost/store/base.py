@@ -325,7 +325,8 @@ class Store(Protocol):
         """Publish, if that was not done, and commit.
 
         ``is_durable``: the machine may lose power after this returns. May be
-        called from another thread than the verbs, never at the same time. Raises StoreError; then the outcome is unknown, and the owner stops.
+        called from another thread than the verbs, never at the same time.
+        Raises StoreError; then the outcome is unknown, and the owner stops.
         """
         ...
 
