@@ -236,6 +236,8 @@ class Committer:
     def _committed(self, batch: list[Operation], changes: Changes) -> None:
         self._is_busy = False
         assert self.listener is not None
+        for participant in self.participants:
+            participant.committed()
         for operation in batch:
             if operation.done is not None:
                 operation.done(operation.result)
