@@ -41,7 +41,7 @@ FUNCTIONS = 256
 """Functions that a child keeps; both ends forget the least recently used one."""
 TASK_HEAD = struct.Struct("<32sI")
 """Digest, and size of the function's pickle (0: the child has it)."""
-STYLES = ("call", "map", "starmap", "command")
+STYLES = ("call", "map", "starmap", "command", "process")
 STYLE_NUMBERS = {style: number for number, style in enumerate(STYLES)}
 
 Bytes = bytes | memoryview

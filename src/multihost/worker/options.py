@@ -12,6 +12,10 @@ CLOSE_S = 5.0
 """How long a worker that leaves waits for its killed children to be gone."""
 TASK_OUTPUT_BYTES = 1 << 20
 """What is sent of one task's output; the rest is dropped, with a notice."""
+UNSENT_OUTPUT_BYTES = 4 << 20
+"""What tasks print while there is no connection is kept up to so much."""
+PROCESSES = 1_000
+"""Processes that a worker runs beside its slots at most, unless told otherwise."""
 UNSETTLED_BYTES = 64 << 20
 """Outcomes not settled yet, above which no more tasks are asked for."""
 QUICK_RESPAWNS = 2
@@ -42,3 +46,5 @@ class WorkerOptions:
     argv: tuple[str, ...] = ()
     """The children's ``sys.argv``."""
     grace_s: float = DRAIN_S
+    processes: int = PROCESSES
+    """Processes at most, beside the slots; 0: none are taken."""

@@ -7,6 +7,7 @@ import os
 import sys
 import termios
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from multihost.worker.frames import OUTPUT
@@ -55,15 +56,16 @@ def flush() -> None:
             stream.flush()
 
 
-def wait_until_read(descriptor: int) -> None:
+def wait_until_read(descriptors: Iterable[int]) -> None:
     """Wait, if not for long, until the agent has read what went to the descriptors themselves.
 
     It can't tell whose that was once the next task has begun.
     """
-    for _ in range(READ_TRIES):
-        if fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) == _NOTHING:
-            return
-        time.sleep(READ_STEP_S)
+    tries = READ_TRIES
+    for descriptor in descriptors:
+        while fcntl.ioctl(descriptor, termios.FIONREAD, _NOTHING) != _NOTHING and tries:
+            tries -= 1
+            time.sleep(READ_STEP_S)
 
 
 def _text(child: "Child", number: int) -> io.TextIOWrapper:

@@ -1,7 +1,9 @@
 """What a worker writes about attempts that went wrong: failures in words and fields."""
 
+import pickle
 import signal
 import socket
+from collections.abc import Callable
 
 import msgspec
 
@@ -13,7 +15,7 @@ from multihost.worker.work import Work
 TAIL_LINES = 20
 
 
-def death(work: Work, slot: Slot, death: Death, worker: str, *, is_out_of_memory: bool) -> Failure:
+def crash(work: Work, slot: Slot, death: Death, worker: str, *, is_out_of_memory: bool) -> Failure:
     """The process died under the task."""
     certificate = Certificate(
         worker,
@@ -27,6 +29,20 @@ def death(work: Work, slot: Slot, death: Death, worker: str, *, is_out_of_memory
     )
     text = f"task {task_name(work.grant.task)}: {describe(certificate)}"
     return Failure(Ending.CRASHED, "TaskCrashed", text, worker=worker, certificates=(certificate,))
+
+
+def exit(  # noqa: A001 - a process's, as the system calls it
+    work: Work, slot: Slot, death: Death, worker: str, *, has_oom: Callable[[], bool]
+) -> tuple[Ending, bytes]:
+    """A process has ended: its ending and payload. Exit code 0 is success."""
+    if work.is_timed_out:
+        failure = timeout(work, worker)
+    elif death.exit_code == 0:
+        return Ending.OK, pickle.dumps(0)
+    else:
+        is_oom = death.exit_code == -signal.SIGKILL and has_oom()
+        failure = crash(work, slot, death, worker, is_out_of_memory=is_oom)
+    return failure.ending, encode_failure(failure)
 
 
 def timeout(work: Work, worker: str) -> Failure:

@@ -45,6 +45,8 @@ class Roster:
         self._setup = setup
         self._find = find
         self._retired: set[Slot] = set()
+        self._given: set[Slot] = set()
+        """Given away; only to be killed, and waited for, when the worker leaves."""
         self._deaths_in_a_row = 0
         self._is_closed = False
         self._loop = asyncio.get_running_loop()
@@ -212,13 +214,26 @@ class Roster:
         self.children.append(fresh)
         return fresh
 
+    def give_away(self) -> Slot:
+        """A child that has served nobody, warm if there is one; it holds no slot any more."""
+        for slot in self.children:
+            if not slot.served:
+                self.children.remove(slot)
+                self._given.add(slot)
+                self.fill()
+                return slot
+        slot = Slot(self.owner, self._setup)
+        self._given.add(slot)
+        return slot
+
     def died(self, slot: Slot) -> None:
         """A child is gone: start another, after a pause if they die as soon as they start."""
         self._retired.discard(slot)
+        self._given.discard(slot)
         if slot in self.children:
             self.children.remove(slot)
             self._replace_dead(slot)
-        if self._is_closed and not self._everyone() and not self._emptied.done():
+        if self._is_closed and self._is_empty() and not self._emptied.done():
             self._emptied.set_result(None)
 
     def _replace_dead(self, slot: Slot) -> None:
@@ -253,15 +268,18 @@ class Roster:
     def close(self) -> None:
         """Kill every child."""
         self._is_closed = True
-        for slot in self._everyone():
+        for slot in (*self._everyone(), *self._given):
             slot.signal(signal.SIGKILL)
-        if not self._everyone() and not self._emptied.done():
+        if self._is_empty() and not self._emptied.done():
             self._emptied.set_result(None)
 
     async def wait_until_empty(self) -> None:
         """Wait, after ``close``, until no child is left."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(asyncio.shield(self._emptied), CLOSE_S)
+
+    def _is_empty(self) -> bool:
+        return not self._everyone() and not self._given
 
     def _everyone(self) -> list[Slot]:
         return [*self.children, *self._retired]

@@ -166,6 +166,11 @@ class Slot:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
+    def signal_alone(self, number: int) -> None:
+        """Send a signal to the child, not to what it started; nothing happens if it has ended."""
+        if not self._is_gone:
+            self._process.send_signal(number)
+
     def retire(self) -> None:
         """Let it finish what it has and go."""
         if not self.is_retiring:
@@ -179,7 +184,9 @@ class Slot:
         task_read, self._tasks = os.pipe()
         self._outcomes, outcome_write = os.pipe()
         control_read, self._control = os.pipe()
-        self._prints, print_write = os.pipe()
+        out_read, out_write = os.pipe()
+        err_read, err_write = os.pipe()
+        self._prints = {out_read: m.Stream.STDOUT, err_read: m.Stream.STDERR}
         life_read, self._life = os.pipe()
         inherited = (task_read, outcome_write, control_read, life_read)
         arguments = [sys.executable, *_interpreter_flags(), "-m", "multihost.worker"]
@@ -187,26 +194,27 @@ class Slot:
             self._process = subprocess.Popen(
                 arguments + [str(descriptor) for descriptor in inherited],
                 stdin=subprocess.PIPE,
-                stdout=print_write,
-                stderr=print_write,
+                stdout=out_write,
+                stderr=err_write,
                 pass_fds=inherited,
                 cwd=setup.cwd,
                 env={**os.environ, **setup.environment},
                 start_new_session=True,
             )
         finally:
-            for descriptor in (*inherited, print_write):
+            for descriptor in (*inherited, out_write, err_write):
                 os.close(descriptor)
         self.pid = self._process.pid
         assert self._process.stdin is not None
         self._process.stdin.write(setup.setup)
         self._process.stdin.close()
-        for descriptor in (self._tasks, self._outcomes, self._prints):
+        for descriptor in (self._tasks, self._outcomes, *self._prints):
             os.set_blocking(descriptor, False)
         for descriptor in (self._tasks, self._outcomes):
             _widen(descriptor)
         self._loop.add_reader(self._outcomes, self._readable)
-        self._loop.add_reader(self._prints, self._printed)
+        for descriptor in self._prints:
+            self._loop.add_reader(descriptor, self._printed, descriptor)
         if hasattr(os, "pidfd_open"):
             self._pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(self._pidfd, self._exited)
@@ -314,7 +322,7 @@ class Slot:
         if self.fed and self.fed[0].grant.task == task:
             self.owner.slot_output(self, self.fed[0], stream, data)
 
-    def _printed(self) -> None:
+    def _printed(self, descriptor: int) -> None:
         """Something went to the descriptors themselves: from C code, or programs of the task.
 
         What has ended did not print it: a child waits until that is read.
@@ -322,17 +330,17 @@ class Slot:
         while self._readable():
             continue
         if not self._is_gone:
-            self._read_prints()
+            self._read_prints(descriptor)
 
-    def _read_prints(self) -> None:
+    def _read_prints(self, descriptor: int) -> None:
         try:
-            data = os.read(self._prints, READ_BYTES)
+            data = os.read(descriptor, READ_BYTES)
         except OSError:
             return
         if not data:
-            self._loop.remove_reader(self._prints)
+            self._loop.remove_reader(descriptor)
         elif self.fed:
-            self._output(self.fed[0].grant.task, m.Stream.STDERR, data)
+            self._output(self.fed[0].grant.task, self._prints[descriptor], data)
 
     def _reap(self, tries: int = 0) -> None:
         """The outcome pipe is closed: the process has ended or is about to."""
@@ -343,13 +351,14 @@ class Slot:
             self._loop.call_later(REAP_S, self._reap, tries + 1)
             return
         self._is_gone = True
-        self._read_prints()
-        self._loop.remove_reader(self._prints)
+        for descriptor in self._prints:
+            self._read_prints(descriptor)
+            self._loop.remove_reader(descriptor)
         if self._unwritten:
             self._loop.remove_writer(self._tasks)
         self._close_tasks()
         self._close_pidfd()
-        for descriptor in (self._outcomes, self._prints, self._control, self._life):
+        for descriptor in (self._outcomes, *self._prints, self._control, self._life):
             os.close(descriptor)
         # Whatever it had started and left behind goes with it.
         with contextlib.suppress(ProcessLookupError, PermissionError):

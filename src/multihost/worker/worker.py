@@ -30,7 +30,8 @@ from multihost.worker import feed, reports
 from multihost.worker.blobs import WorkerBlobs
 from multihost.worker.oom import OutOfMemoryWatch
 from multihost.worker.options import TASK_OUTPUT_BYTES, UNSETTLED_BYTES, WorkerOptions
-from multihost.worker.outbox import Outbox
+from multihost.worker.outbox import Outbox, OutputBox
+from multihost.worker.processes import Processes, is_process
 from multihost.worker.roster import Roster
 from multihost.worker.slot import ChildSetup, Death, Slot
 from multihost.worker.work import Work
@@ -53,8 +54,10 @@ class Worker:
         self.peer = Peer(self, m.Role.WORKER, options.urls, options.key)
         self.blobs = WorkerBlobs(self.peer)
         self.roster: Roster
+        self.processes: Processes
         self.is_draining = False
         self._outbox = Outbox(self.peer.send)
+        self._output = OutputBox(self.peer)
         self._works: dict[int, Work] = {}
         self._told = 0
         """Room that the server believes we have."""
@@ -74,6 +77,7 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stopped = self._loop.create_future()
         self.roster = Roster(self, self.options.slots, self._child_setup(), self._function)
+        self.processes = Processes(self.roster, self.options.processes)
         keeping = None
         try:
             await self.peer.connect()
@@ -112,6 +116,8 @@ class Worker:
         self._is_leaving = self.is_draining = True
         # First they end, then others may begin them.
         self.roster.close()
+        for work, slot in self.processes.works:
+            self._report_exit(slot, work, Death(-signal.SIGKILL, 0, slot.runs_s(clock.mono())))
         self._outbox.flush()
         self._give_back([work for work in self._works.values() if not work.is_revoked])
         if not self._stopped.done():
@@ -134,9 +140,11 @@ class Worker:
                 socket.gethostname(),
                 self.options.tags,
                 float(os.cpu_count() or 1),
+                processes=self.options.processes,
             ),
             tuple(held + self._outbox.held),
             self.options.is_elastic,
+            tuple(work.grant.task for work, _ in self.processes.works),
         )
 
     def connected(self, welcome: m.Welcome) -> None:
@@ -148,6 +156,9 @@ class Worker:
             self._outbox.settle(self._outbox.held)
         self._store = welcome.server
         self.blobs.connected()
+        for work, slot in self.processes.works:
+            self.peer.send(m.Began(*work.lease, slot.pid))
+        self._output.send_again()
         self._outbox.send_again()
         if self.is_draining:
             self.peer.send(m.Drain(DRAINING))
@@ -165,6 +176,8 @@ class Worker:
             elif kind is m.Revoked:
                 for held in message.tasks:
                     self._revoke(held)
+            elif kind is m.SignalTask:
+                self._signal(message)
             elif kind is m.SetSlots:
                 self.roster.resize(message.slots)
             elif kind is not m.Goodbye:
@@ -206,20 +219,32 @@ class Worker:
 
     def _granted(self, message: m.Grants) -> None:
         jobs = {job.number: job for job in message.jobs}
-        self._told = max(0, self._told - len(message.tasks))
         for grant in message.tasks:
             payload = grant.payload
             inline = payload if isinstance(payload, bytes) else None
             work = Work(grant, jobs[job_of(grant.task)], inline)
             self._works[grant.task] = work
+            if not is_process(work):
+                self._told = max(0, self._told - 1)
             if self.is_draining:
                 self._give_back([work])
             elif isinstance(payload, m.Blob):
                 self.blobs.get(payload.digest, partial(self._payload_came, work))
             else:
-                self.roster.backlog.append(work)
+                self._queue(work)
         if self._fence is None:
             self._check_lease()
+
+    def _queue(self, work: Work) -> None:
+        """All that a work needs is here: a slot takes it, a process begins at once."""
+        if not is_process(work):
+            self.roster.backlog.append(work)
+            return
+        begun = self.processes.start(work)
+        if isinstance(begun, Failure):
+            self._fail(work, msgspec.structs.replace(begun, worker=self.name))
+        else:
+            self.peer.send(m.Began(*work.lease, begun.pid))
 
     def _payload_came(self, work: Work, data: bytes | None) -> None:
         if self._works.get(work.grant.task) is not work:
@@ -228,7 +253,7 @@ class Worker:
             self._fail(work, reports.lost_blob("an argument of the task", self.name))
         else:
             work.payload = data
-            self.roster.backlog.append(work)
+            self._queue(work)
         self._schedule()
 
     def _function(self, work: Work, digest: bytes) -> bytes | None:
@@ -258,7 +283,16 @@ class Worker:
         if work.slot is None:
             self._forget(work)
         else:
-            self.roster.end(work)
+            self._end(work)
+
+    def _end(self, work: Work) -> None:
+        """Stop a work that a child has."""
+        (self.processes if is_process(work) else self.roster).end(work)
+
+    def _signal(self, message: m.SignalTask) -> None:
+        work = self._works.get(message.task)
+        if work is not None and work.grant.token == message.token:
+            self.processes.signal(work, message.number)
 
     def _give_back(self, works: list[Work]) -> None:
         if works:
@@ -303,14 +337,19 @@ class Worker:
 
     def _is_to_watch(self) -> bool:
         """Whether a long task would keep others waiting, here or soon to be sent here."""
-        is_inviting = bool(self._works) and self._told > self.roster.slots
+        is_inviting = self._in_hand > 0 and self._told > self.roster.slots
         return is_inviting or self.roster.has_waiting
+
+    @property
+    def _in_hand(self) -> int:
+        """Works that slots run or wait for."""
+        return len(self._works) - len(self.processes)
 
     def _want(self) -> None:
         if self._outbox.size_bytes > UNSETTLED_BYTES or not self.peer.is_connected:
             return
         slots, ahead = self.roster.slots, self.roster.pace.ahead
-        room = feed.room(slots, ahead, len(self._works))
+        room = feed.room(slots, ahead, self._in_hand)
         if feed.is_worth_saying(room, self._told, slots, ahead):
             self._told = room
             self.peer.send(m.Want(room))
@@ -329,7 +368,7 @@ class Worker:
         if work.job.timeout_s is not None:
             work.timer = self._loop.call_later(work.job.timeout_s, self._timed_out, work)
         if work.is_revoked:
-            self.roster.end(work)
+            self._end(work)
 
     def slot_done(self, slot: Slot, work: Work, ending: int, run_s: float, data: bytes) -> None:
         """Report how an attempt ended."""
@@ -365,18 +404,22 @@ class Worker:
         self._schedule()
 
     def slot_output(self, slot: Slot, work: Work, stream: int, data: bytes) -> None:
-        """Pass on what a task printed, up to a limit."""
+        """Pass on what a task printed, up to a limit; a process may go on for ever."""
         left = TASK_OUTPUT_BYTES - work.output_bytes
         if work.is_revoked or left < 0:
             return
-        work.output_bytes += len(data)
-        if len(data) > left:
-            data = data[:left] + b"\n[multihost: output beyond 1 MiB is not kept]\n"
-        self.peer.send(m.Output(work.grant.task, work.grant.token, stream, data))
+        if not is_process(work):
+            work.output_bytes += len(data)
+            if len(data) > left:
+                data = data[:left] + b"\n[multihost: output beyond 1 MiB is not kept]\n"
+        self._output.add(m.Output(work.grant.task, work.grant.token, stream, data))
 
     def slot_died(self, slot: Slot, fed: list[Work], death: Death) -> None:
         """A child is gone: report the task it died under; the others go elsewhere."""
-        if fed:
+        if fed and is_process(fed[0]):
+            self.processes.died(slot, fed[0])
+            self._report_exit(slot, fed[0], death)
+        elif fed:
             self._report_death(slot, fed[0], death)
             for work in fed[1:]:
                 work.slot = None
@@ -410,6 +453,15 @@ class Worker:
         self._forget(work)
         self._report(work, failure.ending, encode_failure(failure), 0.0)
 
+    def _report_exit(self, slot: Slot, work: Work, death: Death) -> None:
+        """A process has ended, or is being killed: that is its outcome."""
+        if self._works.get(work.grant.task) is not work:
+            return
+        self._forget(work)
+        if not work.is_revoked:
+            ending, data = reports.exit(work, slot, death, self.name, has_oom=self._oom.has_struck)
+            self._outbox.add(m.Attempt(*work.lease, ending, data, death.run_s))
+
     def _report_death(self, slot: Slot, work: Work, death: Death) -> None:
         if work.is_revoked or self._is_leaving:
             self._forget(work)
@@ -417,12 +469,12 @@ class Worker:
             self._fail(work, reports.timeout(work, self.name))
         else:
             is_oom = death.exit_code == -signal.SIGKILL and self._oom.has_struck()
-            self._fail(work, reports.death(work, slot, death, self.name, is_out_of_memory=is_oom))
+            self._fail(work, reports.crash(work, slot, death, self.name, is_out_of_memory=is_oom))
 
     def _timed_out(self, work: Work) -> None:
         if self._works.get(work.grant.task) is work:
             work.is_timed_out = True
-            self.roster.end(work)
+            self._end(work)
 
     def _child_setup(self) -> ChildSetup:
         options = self.options
