@@ -7,7 +7,8 @@ kept in memory for a moment, since somebody is about to ask for them.
 """
 
 import asyncio
-import os
+import contextlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +17,13 @@ from typing import Any, TypeVar
 
 from multihost.core.digest import Digester
 from multihost.runtime.config import sync_directory
+from multihost.server.directfile import DirectFile
 from multihost.wire.message import Blob
 
 RECENT_BYTES = 32 << 20
 """Blobs kept in memory after they came."""
-THREADS = 2
+THREADS = 4
+"""They wait for the disk most of the time."""
 
 T = TypeVar("T")
 
@@ -56,7 +59,7 @@ class BlobFiles:
         upload = self._uploads.get(name)
         if upload is None:
             path = self.directory / f"{blob.digest.hex()}.{id(owner):x}.part"
-            upload = self._uploads[name] = _Upload(path, blob)
+            upload = self._uploads[name] = _Upload(path, blob, is_durable=self.is_durable)
         try:
             is_whole = await self._run(self._take, upload, offset, data)
         except (BlobError, OSError) as error:
@@ -73,7 +76,9 @@ class BlobFiles:
     def forget(self, owner: object) -> None:
         """Drop what a connection had begun to send; it is gone."""
         for name in [name for name in self._uploads if name[0] is owner]:
-            self._uploads.pop(name).discard()
+            # Not here: a thread may be in the middle of a part.
+            with contextlib.suppress(RuntimeError):  # the server stops; the next one cleans up
+                self._threads.submit(self._uploads.pop(name).discard)
 
     async def read(self, digest: bytes, offset: int, size_bytes: int) -> bytes:
         """Part of a stored blob; raises OSError when there is none."""
@@ -112,7 +117,7 @@ class BlobFiles:
         upload.append(offset, data)
         if not upload.is_whole:
             return False
-        upload.close(is_durable=self.is_durable)
+        upload.close()
         path = self._path(upload.blob.digest)
         path.parent.mkdir(exist_ok=True)
         upload.path.replace(path)
@@ -130,12 +135,15 @@ class BlobFiles:
 
 
 class _Upload:
-    """A blob of which parts have come. Used in one thread at a time."""
+    """A blob of which parts have come."""
 
-    def __init__(self, path: Path, blob: Blob) -> None:
+    def __init__(self, path: Path, blob: Blob, *, is_durable: bool) -> None:
         self.path = path
         self.blob = blob
-        self._descriptor = -1
+        self._is_durable = is_durable
+        self._file: DirectFile | None = None
+        self._is_discarded = False
+        self._lock = threading.Lock()
         self._digester = Digester()
         self._size_bytes = 0
 
@@ -145,31 +153,36 @@ class _Upload:
         return self._size_bytes == self.blob.size_bytes
 
     def append(self, offset: int, data: bytes) -> None:
+        with self._lock:
+            self._append(offset, data)
+
+    def _append(self, offset: int, data: bytes) -> None:
+        if self._is_discarded:
+            raise BlobError("the connection it came over is gone")
         if offset != self._size_bytes or offset + len(data) > self.blob.size_bytes:
             message = f"part at {offset} does not continue the {self._size_bytes} bytes that came"
             raise BlobError(message)
-        if self._descriptor < 0:
-            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self._descriptor, view) :]
+        if self._file is None:
+            self._file = DirectFile(self.path, is_direct=self._is_durable)
+        self._file.write(data)
         self._digester.update(data)
         self._size_bytes += len(data)
 
-    def close(self, *, is_durable: bool) -> None:
+    def close(self) -> None:
         if self._digester.digest() != self.blob.digest:
             message = "its bytes don't have the digest it was announced with; send it again"
             raise BlobError(message)
-        if is_durable:
-            os.fsync(self._descriptor)
-        os.close(self._descriptor)
-        self._descriptor = -1
+        assert self._file is not None
+        if self._is_durable:
+            self._file.sync()
+        self._file.close()
 
     def discard(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        self.path.unlink(missing_ok=True)
+        with self._lock:
+            self._is_discarded = True
+            if self._file is not None:
+                self._file.close()
+            self.path.unlink(missing_ok=True)
 
 
 def _read(path: Path, offset: int, size_bytes: int) -> bytes:

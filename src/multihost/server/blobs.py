@@ -15,6 +15,8 @@ from multihost.wire import message as m
 
 ROW_BYTES = 128 << 10
 """Blobs up to this size are kept in the database itself."""
+WRITERS = 4
+"""Blobs of one connection that are written side by side."""
 UNWRITTEN_BYTES = 16 << 20
 """Bytes of parts that may wait for the disk before the connection is not read any more."""
 
@@ -36,18 +38,20 @@ class BlobStore:
 class BlobTraffic:
     """Blobs coming and going on one connection.
 
-    Parts are written one after the other; while too many wait, the connection
-    is not read, so that a fast sender meets the speed of the disk.
+    The parts of one blob are written one after the other, several blobs side
+    by side; while too many bytes wait, the connection is not read, so that a
+    fast sender meets the speed of the disk.
     """
 
     def __init__(self, blobs: BlobStore, link: Link) -> None:
         """Serve the peer on ``link``."""
         self._blobs = blobs
         self._link = link
-        self._parts: deque[m.PutBlob] = deque()
+        self._parts: dict[bytes, deque[m.PutBlob]] = {}
+        """By blob: what waits behind the part that is being written."""
+        self._writers = asyncio.Semaphore(WRITERS)
         self._unwritten_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._is_writing = False
         self._can_write = asyncio.Event()
         self._can_write.set()
 
@@ -74,13 +78,14 @@ class BlobTraffic:
         if part.offset == 0 and len(part.data) == part.size_bytes <= ROW_BYTES:
             self._put_row(part)
             return
-        self._parts.append(part)
+        parts = self._parts.get(part.digest)
+        if parts is None:
+            parts = self._parts[part.digest] = deque()
+            self._start(self._write(part.digest, parts))
+        parts.append(part)
         self._unwritten_bytes += len(part.data)
         if self._unwritten_bytes > UNWRITTEN_BYTES:
             self._link.pause_reading()
-        if not self._is_writing:
-            self._is_writing = True
-            self._start(self._write())
 
     def _put_row(self, part: m.PutBlob) -> None:
         """Keep a small blob in the database, in order with the messages around it."""
@@ -101,12 +106,11 @@ class BlobTraffic:
             )
         )
 
-    async def _write(self) -> None:
-        try:
-            while self._parts:
-                await self._write_part(self._parts.popleft())
-        finally:
-            self._is_writing = False
+    async def _write(self, digest: bytes, parts: deque[m.PutBlob]) -> None:
+        async with self._writers:
+            while parts:
+                await self._write_part(parts.popleft())
+            del self._parts[digest]
 
     async def _write_part(self, part: m.PutBlob) -> None:
         blob = m.Blob(part.digest, part.size_bytes)
