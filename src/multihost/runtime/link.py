@@ -164,6 +164,11 @@ class Link(asyncio.Protocol):
             assert self._loop is not None
             self._loop.call_soon(self._flush)
 
+    def flush(self) -> None:
+        """Send what is waiting now, not at the end of this turn of the loop."""
+        if not self._is_closed:
+            self._flush()
+
     def pause_reading(self) -> None:
         """Take no more bytes from the other end for now: back-pressure on it."""
         if self._transport is not None and not self._transport.is_closing():

@@ -199,7 +199,14 @@ class Committer:
         if is_durable and (len(batch) > FEW or self._disk_s > QUICK_DISK_S):
             self._is_busy = True
             self._disk.run(self._commit_in_thread, batch, changes)
-            return
+        elif is_durable:
+            # In the loop's next round, when the leases have really left.
+            self._is_busy = True
+            self._loop.call_soon(self._commit_here, batch, changes, True)
+        else:
+            self._commit_here(batch, changes, False)
+
+    def _commit_here(self, batch: list[Operation], changes: Changes, is_durable: bool) -> None:  # noqa: FBT001 - for call_soon
         try:
             self._commit_store(is_durable=is_durable)
         except StoreError as error:

@@ -36,7 +36,11 @@ class Taker(Protocol):
     held: int
 
     def grant(self, message: m.Grants) -> None:
-        """Send leases."""
+        """Have leases sent."""
+        ...
+
+    def flush(self) -> None:
+        """Send what was granted now: the disk may be waited for next."""
         ...
 
 
@@ -135,6 +139,8 @@ class Hub:
         for taker, leases, facts in self._granted:
             jobs = [self._info(fact, taker) for fact in facts.values()]
             taker.grant(m.Grants(jobs, [m.Grant(*lease) for lease in leases]))
+        for taker in {taker.session: taker for taker, _, _ in self._granted}.values():
+            taker.flush()
 
     def committed(self, changes: Changes) -> None:
         """Tell clients of tasks that start, now that they know their jobs; and of changes."""

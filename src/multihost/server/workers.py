@@ -89,8 +89,12 @@ class WorkerPeer:
     # Taker ---------------------------------------------------------------------------
 
     def grant(self, message: m.Grants) -> None:
-        """Send leases."""
+        """Have leases sent."""
         self.connection.link.send(message)
+
+    def flush(self) -> None:
+        """Send what was granted now."""
+        self.connection.link.flush()
 
     # the session -----------------------------------------------------------------------
 

@@ -15,10 +15,12 @@ import pytest
 
 from multihost.core.state import JobState
 from multihost.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreTooNew
+from multihost.store.base import SessionInfo
 from multihost.store.sqlite import SQLiteStore, open_store, prune
 from multihost.store.sqlite import file as store_file
 from multihost.testing.disk import MemoryDisk
 from multihost.testing.owner import Owner, make_spec
+from multihost.wire.message import Role
 
 HOLD = """
 import sys
@@ -345,3 +347,20 @@ def test_statements_are_prepared_once_whatever_is_bound_to_them(path: Path) -> N
     # Asking with -1 changes nothing.
     assert store._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
     store.close()
+
+
+def test_a_log_that_was_lengthened_is_read_back_after_a_kill(tmp_path):
+    path = tmp_path / "store.sqlite"
+    store = open_store(path, lengthens_log=True)
+    assert (tmp_path / "store.sqlite-wal").stat().st_size >= 16 << 20
+    store.begin()
+    session = store.open_session(SessionInfo(b"c" * 16, Role.CLIENT), 1.0)
+    store.prepare(1.0)
+    store.commit(is_durable=True)
+    for suffix in ("", "-wal"):  # as a kill would leave them
+        (tmp_path / f"copy{suffix}").write_bytes((tmp_path / f"store.sqlite{suffix}").read_bytes())
+    store.close()
+    copy = open_store(tmp_path / "copy", lengthens_log=True)
+    assert [row.number for row in copy.sessions(Role.CLIENT)] == [session]
+    assert copy.verify() == []
+    copy.close()
