@@ -14,12 +14,23 @@ _HOMES = {
     "AsyncClient": "multihost.client",
     "Client": "multihost.client",
     "connect": "multihost.client",
+    "Process": "multihost.process",
+    "BufferTooShort": "multihost.context",
+    "ProcessError": "multihost.context",
     "active_children": "multihost.context",
+    "allow_connection_pickling": "multihost.context",
     "cpu_count": "multihost.context",
     "current_process": "multihost.context",
     "freeze_support": "multihost.context",
+    "get_all_start_methods": "multihost.context",
     "get_context": "multihost.context",
+    "get_logger": "multihost.context",
     "get_start_method": "multihost.context",
+    "log_to_stderr": "multihost.context",
+    "parent_process": "multihost.context",
+    "reducer": "multihost.context",
+    "set_executable": "multihost.context",
+    "set_forkserver_preload": "multihost.context",
     "set_start_method": "multihost.context",
     "AuthenticationError": "multihost.errors",
     "MultihostError": "multihost.errors",
@@ -30,35 +41,57 @@ _HOMES = {
 __all__ = [
     "AsyncClient",
     "AuthenticationError",
+    "BufferTooShort",
     "Client",
     "Executor",
     "MultihostError",
     "Pool",
+    "Process",
+    "ProcessError",
     "TimeoutError",
     "active_children",
+    "allow_connection_pickling",
     "connect",
     "cpu_count",
     "current_process",
     "freeze_support",
+    "get_all_start_methods",
     "get_context",
+    "get_logger",
     "get_start_method",
+    "log_to_stderr",
+    "parent_process",
+    "reducer",
+    "set_executable",
+    "set_forkserver_preload",
     "set_start_method",
 ]
 
 if TYPE_CHECKING:
     from multihost.client import AsyncClient, Client, connect
     from multihost.context import (
+        BufferTooShort,
+        ProcessError,
         active_children,
+        allow_connection_pickling,
         cpu_count,
         current_process,
         freeze_support,
+        get_all_start_methods,
         get_context,
+        get_logger,
         get_start_method,
+        log_to_stderr,
+        parent_process,
+        reducer,
+        set_executable,
+        set_forkserver_preload,
         set_start_method,
     )
     from multihost.errors import AuthenticationError, MultihostError, TimeoutError  # noqa: A004
     from multihost.executor import Executor
     from multihost.pool import Pool
+    from multihost.process import Process
 else:  # hidden from type checkers, which would take any misspelt name for found
 
     def __getattr__(name: str) -> object:

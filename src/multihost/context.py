@@ -4,8 +4,34 @@ Child processes are always fresh ones, as with the start method "spawn"; the
 others are accepted, for scripts that ask for them, and change nothing.
 """
 
+import logging
 import os
+from multiprocessing import BufferTooShort, ProcessError, process, util
+from multiprocessing import reduction as reducer
+from multiprocessing.process import BaseProcess
 from typing import Any
+
+__all__ = [
+    "BaseContext",
+    "BufferTooShort",
+    "Context",
+    "ProcessError",
+    "active_children",
+    "allow_connection_pickling",
+    "cpu_count",
+    "current_process",
+    "freeze_support",
+    "get_all_start_methods",
+    "get_context",
+    "get_logger",
+    "get_start_method",
+    "log_to_stderr",
+    "parent_process",
+    "reducer",
+    "set_executable",
+    "set_forkserver_preload",
+    "set_start_method",
+]
 
 _METHODS = ("fork", "spawn", "forkserver")
 _method: str | None = None
@@ -28,16 +54,41 @@ def cpu_count() -> int:
     return slots or os.cpu_count() or 1
 
 
-def current_process() -> Any:
-    """The process this code runs in, as multiprocessing describes it."""
-    import multiprocessing
+def current_process() -> BaseProcess:
+    """The process this code runs in: in a child, the ``Process`` that was started."""
+    return process.current_process()
 
-    return multiprocessing.current_process()
+
+def parent_process() -> BaseProcess | None:
+    """The process that started this one; None in a program."""
+    return process.parent_process()
 
 
 def active_children() -> list[Any]:
-    """Live processes that this one has started through multihost."""
-    return []
+    """Live processes that this one has started."""
+    return process.active_children()
+
+
+def get_logger() -> logging.Logger:
+    """The logger that the standard library's multiprocessing and this one share."""
+    return util.get_logger()
+
+
+def log_to_stderr(level: int | str | None = None) -> logging.Logger:
+    """Have that logger write to stderr, here and in processes started from now on."""
+    return util.log_to_stderr(level)
+
+
+def allow_connection_pickling() -> None:
+    """Do nothing: connections can be pickled anyway."""
+
+
+def set_executable(executable: object) -> None:
+    """Do nothing: the interpreter of a child is its worker's."""
+
+
+def set_forkserver_preload(module_names: object) -> None:
+    """Do nothing: there is no fork server."""
 
 
 def freeze_support() -> None:
@@ -94,6 +145,9 @@ class Context:
 
     def __repr__(self) -> str:
         return f"<multihost context {self._method or 'default'}>"
+
+
+BaseContext = Context
 
 
 def get_context(method: str | None = None) -> Context:

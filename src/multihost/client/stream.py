@@ -75,6 +75,8 @@ class Stream:
         """Why its tasks are not being run, as far as the server told."""
         self.total: int | None = None
         """Tasks it will ever have, once that was stated."""
+        self.title = ""
+        """What a process is called where its output is told from others'."""
         self.alias = 0
         self._blobs = tuple(blobs)
         self._is_watched = is_watched
@@ -85,6 +87,7 @@ class Stream:
         self._unstored: dict[int, m.Add] = {}
         self._fetching: set[int] = set()
         self._cancelled: set[int] = set()
+        self._signals: list[int] = []
         self._untaken = 0
         self._is_opened = False
         self._is_sent = False
@@ -363,6 +366,19 @@ class Stream:
                 if entry is not None:
                     entry[0].started(entry[1])
 
+    def on_process_began(self, message: m.ProcessBegan) -> None:
+        """Tell whoever started a process that it runs, and where."""
+        self.title = f"{self.spec.label}@{message.host}"
+        entry = self._pending.get(message.index)
+        if entry is not None:
+            entry[0].began(message.pid, message.host, message.worker)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the job's only process; again after a reconnect, lest it was lost."""
+        self._signals.append(number)
+        if self._is_sent:
+            self.session.send(m.Signal(self.alias, 0, number))
+
     def on_opened(self, message: m.Opened) -> None:
         """The job is kept; its blobs need not be sent again."""
         self._is_opened = True
@@ -409,6 +425,8 @@ class Stream:
             self.session.send(m.Cancel(self.alias, sorted(self._cancelled)))
         if self.total is not None:
             self.session.send(m.Seal(self.alias, self.total))
+        for number in self._signals:
+            self.session.send(m.Signal(self.alias, 0, number))
 
     def fail(self, error: MultihostError) -> None:
         """Nothing more will come: tell everyone who waits, now and later."""

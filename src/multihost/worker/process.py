@@ -61,10 +61,6 @@ def _settle(surroundings: Mapping[str, Any]) -> None:
         util.log_to_stderr(surroundings["log_level"])
     elif surroundings["log_level"] is not None:
         util.get_logger().setLevel(surroundings["log_level"])
-    if surroundings["start_method"] is not None:
-        from multihost import context
-
-        context.set_start_method(surroundings["start_method"], force=True)
 
 
 def _be_where_it_was(surroundings: Mapping[str, Any]) -> None:
@@ -72,8 +68,10 @@ def _be_where_it_was(surroundings: Mapping[str, Any]) -> None:
     for path in surroundings["sys_path"]:
         if path not in sys.path:
             sys.path.append(path)
+    directory = surroundings["directory"]
     with contextlib.suppress(OSError):  # another user's directory, or one that is gone
-        os.chdir(surroundings["directory"])
+        if directory is not None:
+            os.chdir(directory)
 
 
 def _parent_sentinel() -> int:
