@@ -88,6 +88,27 @@ def pack_initializer(initializer: Callable[..., Any], initargs: Iterable[Any]) -
     return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
 
 
+def pack_process(surroundings: Mapping[str, Any], process: Any, label: str) -> Packed:
+    """Payload of style PROCESS: plain data about where it comes from, and the Process object."""
+
+    def blame(error: Exception) -> Exception:
+        culprit = _blame_call(process._args, process._kwargs, label, error)
+        if not isinstance(culprit, PayloadError) or "argument" in str(culprit.what or ""):
+            return culprit
+        return _error(f"the process {process.name} or its target", type(process), error)
+
+    head = _dumps(surroundings, PROTOCOL)
+    try:
+        data = _dumps(process, PROTOCOL)
+    except Exception:  # as above
+        is_plain = False
+    else:
+        is_plain = _MAIN not in data and not _has_registered_modules()
+    if is_plain:
+        return Packed(head + data, is_by_value=False)
+    return Packed(head + _by_value(process, blame).data, is_by_value=True)
+
+
 def as_payload(data: bytes) -> bytes | Bulk:
     """The payload itself, or a blob when it is too large to travel inline."""
     if len(data) <= INLINE_BYTES:

@@ -178,7 +178,7 @@ class Session:
                     for stream in list(streams.values()):
                         stream.on_blob_refused(message)
             elif kind is m.Printed:
-                self.printer.put(message)
+                self.printer.put(message, streams.get(message.job))
             elif kind is m.Waiting:
                 self._waits(message)
 
@@ -214,6 +214,7 @@ _FOR_STREAMS: dict[type, Callable[[Stream, Any], None]] = {
     m.Opened: Stream.on_opened,
     m.OpenRefused: Stream.on_open_refused,
     m.AddRefused: Stream.on_add_refused,
+    m.ProcessBegan: Stream.on_process_began,
 }
 _FOR_BLOBS = frozenset({m.BlobFound, m.BlobStored, m.BlobRefused, m.BlobPart})
 
