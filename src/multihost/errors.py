@@ -10,6 +10,7 @@ from concurrent.futures import BrokenExecutor
 from multiprocessing import AuthenticationError as _AuthenticationError
 from multiprocessing import TimeoutError as TimeoutError  # noqa: A004, PLC0414 - multiprocessing's own
 from pickle import PicklingError
+from threading import BrokenBarrierError
 from typing import Any
 
 
@@ -82,6 +83,29 @@ class LimitExceeded(MultihostError):
     """Something is larger than a limit; the message names the limit and its option."""
 
     fields = ("limit", "value")
+
+
+# --- queues of items and synchronizers ----------------------------------------------------
+
+
+class Gone(MultihostError, LookupError):
+    """There is no such queue or synchronizer: it was dropped, or ended with its maker."""
+
+
+class QueueClosed(MultihostError, ValueError):
+    """The queue was closed or dropped: it takes no more items, and has none to give."""
+
+
+class NotHeld(MultihostError, AssertionError, RuntimeError):
+    """A lock was released, or its condition used, by who does not hold it."""
+
+
+class TooMany(MultihostError, ValueError):
+    """Released, or ``task_done`` called, more often than is due."""
+
+
+class BarrierBroken(MultihostError, BrokenBarrierError):
+    """The barrier is broken: reset or aborted, or one of its parties gave up or died."""
 
 
 # --- the server, the network, the disk ---------------------------------------------------

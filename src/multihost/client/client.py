@@ -6,12 +6,13 @@ iterables are pulled and results are decoded in the calling thread.
 
 import atexit
 import os
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from multihost.client import embedded
 from multihost.client.arrivals import BlockingArrivals
@@ -28,6 +29,9 @@ from multihost.client.submitter import Submitter
 from multihost.core.job import JobSpec, Style
 from multihost.errors import MultihostError
 from multihost.runtime.config import Target, find_target
+
+if TYPE_CHECKING:
+    from multihost.client.queues import Queue
 
 
 class Client:
@@ -58,8 +62,8 @@ class Client:
         # Late, so that it overlaps with the start of an embedded server.
         from multihost.client.opening import open_session
 
-        self._bridge, self.session, target = open_session(find, patience_s)
-        self.listings = Listings(target)
+        self._bridge, self.session, self.target = open_session(find, patience_s)
+        self.listings = Listings(self.target)
         """What the server knows of all jobs, queues and workers."""
         self.dispatcher = Dispatcher("multihost-callbacks")
         self._spec = JobSpec(is_transient=True)
@@ -158,14 +162,25 @@ class Client:
         """Cancel what is unfinished of a job, by its number or name."""
         self.listings.cancel(job)
 
-    def close(self) -> None:
-        """End the session: unfinished unnamed work is cancelled. Idempotent."""
+    def queue(self, name: str, maxsize: int = 0, *, confirm: str | None = None) -> "Queue":
+        """The lasting queue of this name, made if there is none; see ``Queue``."""
+        from multihost.client.queues import Queue
+
+        return Queue(maxsize, name=name, confirm=confirm, client=self._owner or self)
+
+    def close(self, *, is_clean: bool = True) -> None:
+        """End the session: unfinished unnamed work is cancelled. Idempotent.
+
+        What the calling thread has taken from queues is done with if this ``is_clean``;
+        what other threads still hold is for others.
+        """
         if self._owner is not None:
             self._submitter.close("the client's view was closed")
             return
         _open_clients.discard(self)
         if not self._bridge.is_stopped:
-            self._bridge.call(self.session.close())
+            keeper = self.session.calls.threads.existing() if is_clean else None
+            self._bridge.call(self.session.close(keeper))
             self._bridge.stop()
             self.session.printer.stop()
         self.dispatcher.stop()
@@ -179,7 +194,7 @@ class Client:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self.close(is_clean=kind is None)
 
     def __repr__(self) -> str:
         state = "" if self.is_usable else " closed"
@@ -266,6 +281,16 @@ def shared_client(url: str | None = None, authkey: bytes | str | None = None) ->
         return client
 
 
+def client_of(store: bytes, target: Target | None) -> Client:
+    """A client of the server with this store, else of ``target``, else the shared one."""
+    for client in list(_open_clients):
+        if client.session.store == store and client.is_usable:
+            return client
+    if target is None:
+        return shared_client()
+    return shared_client(",".join(target.urls), target.key)
+
+
 def _forget() -> None:
     """In a forked child: the connections are the parent's."""
     global _shared_lock  # noqa: PLW0603 - the parent may have held it
@@ -276,8 +301,10 @@ def _forget() -> None:
 
 def _close_all() -> None:
     """At exit: say goodbye, so that the server need not wait for us."""
+    # The interpreter notes here what ended the program, if that was an exception.
+    has_failed = getattr(sys, "last_value", None) is not None
     for client in list(_open_clients):
-        client.close()
+        client.close(is_clean=not has_failed)
 
 
 forget_in_child(_forget)

@@ -116,6 +116,12 @@ def as_payload(data: bytes) -> bytes | Bulk:
     return Bulk(Blob(digest_of(data), len(data)), data)
 
 
+def pack_item(item: Any) -> bytes | Bulk:
+    """An item for a queue as its payload; raises PayloadError."""
+    data = _pack_object(item, "the item").data
+    return data if len(data) <= INLINE_BYTES else as_payload(data)
+
+
 def is_reusable(function: object) -> bool:
     """Whether pickling this very object again gives the same again.
 

@@ -15,9 +15,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from multihost.client.blobs import BlobExchange
+from multihost.client.calls import Calls
 from multihost.client.options import PATIENCE_S
 from multihost.client.printer import Printer
 from multihost.client.stream import Stream
+from multihost.client.taker import Taker
 from multihost.errors import ConnectionLost, MultihostError
 from multihost.runtime.config import Target
 from multihost.runtime.peer import Peer
@@ -40,16 +42,19 @@ class Session:
         self.loop = asyncio.get_running_loop()
         self.peer = Peer(self, m.Role.CLIENT, target.urls, target.key, patience_s)
         self.blobs = BlobExchange(self, self.loop)
-        self._store: bytes | None = None
+        self.store: bytes | None = None
+        """Uid of the store that the server keeps everything in, once connected."""
         self._streams: dict[int, Stream] = {}
         self._last_alias = 0
         self._slots = 0
-        self._calls: deque[Callable[[], None]] = deque()
+        self._posted: deque[Callable[[], None]] = deque()
         self._is_woken = False
         self._unwritten: dict[Callable[[], None], None] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._told_waiting = ""
         self.printer = Printer()
+        self.calls = Calls(self)
+        """What its takers ask of queues and synchronizers."""
 
     # any thread --------------------------------------------------------------------
 
@@ -58,19 +63,19 @@ class Session:
 
         Raises ConnectionLost when the client has been closed.
         """
-        self._calls.append(call)
+        self._posted.append(call)
         if not self._is_woken:
             self._is_woken = True
             try:
-                self.loop.call_soon_threadsafe(self._run_calls)
+                self.loop.call_soon_threadsafe(self._run_posted)
             except RuntimeError:
                 raise ConnectionLost(self.peer.url, "this client has been closed") from None
 
-    def _run_calls(self) -> None:
+    def _run_posted(self) -> None:
         self._is_woken = False
-        calls = self._calls
-        for _ in range(len(calls)):
-            calls.popleft()()
+        posted = self._posted
+        for _ in range(len(posted)):
+            posted.popleft()()
 
     # the loop's thread -----------------------------------------------------------------
 
@@ -80,8 +85,12 @@ class Session:
         self._keeper = self.loop.create_task(self._keep())
         return self
 
-    async def close(self) -> None:
-        """End the session: the server cancels its transient jobs."""
+    async def close(self, keeper: Taker | None = None) -> None:
+        """End the session: the server cancels its transient jobs.
+
+        What the taker ``keeper`` holds is done with, what others hold is for others.
+        """
+        await self.calls.finish(keeper)
         self.fail(ConnectionLost(self.peer.url, "this client has been closed"))
         self.peer.close("the client is done")
         if self._keeper is not None:
@@ -105,6 +114,7 @@ class Session:
         for stream in streams:
             stream.fail(error)
         self.blobs.fail(error)
+        self.calls.fail(error)
         self._run_unwritten()
 
     @property
@@ -149,17 +159,21 @@ class Session:
 
     def connected(self, welcome: m.Welcome) -> None:
         """Go on where the last connection broke off."""
-        is_same_store = self._store in (None, welcome.server)
-        self._store = welcome.server
+        is_same_store = self.store in (None, welcome.server)
+        self.store = welcome.server
         if self._slots:
             self.send(m.Resize(self._slots))
         self.blobs.connected(is_same_store=is_same_store)
+        lost = None
+        if not is_same_store:
+            lost = ConnectionLost(self.peer.url, "another store is there now")
+        self.calls.connected(welcome, lost)
         for stream in list(self._streams.values()):
-            if is_same_store:
+            if lost is None:
                 stream.resume()
             else:
                 self._streams.pop(stream.alias)
-                stream.fail(ConnectionLost(self.peer.url, "another store is there now"))
+                stream.fail(lost)
         self._run_unwritten()
 
     def received(self, messages: Sequence[Any]) -> None:
@@ -167,6 +181,9 @@ class Session:
         streams = self._streams
         for message in messages:
             kind = type(message)
+            if kind is m.Answer:
+                self.calls.answered(message)
+                continue
             handler = _FOR_STREAMS.get(kind)
             if handler is not None:
                 stream = streams.get(message.job)

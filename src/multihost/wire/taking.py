@@ -26,7 +26,8 @@ class Taking:
 
     Call one of the verbs to get an exchange, send it, and give its result to
     ``settle`` before the next. Items in ``kept`` are exempt from being confirmed by the way: they
-    belong to a ``with queue.take()``, which confirms or returns them itself.
+    belong to a ``with queue.take()``, which confirms or returns them itself, and
+    while there are any nothing that is staged goes out.
     """
 
     held: dict[int, list[int]] = field(default_factory=dict)
@@ -66,35 +67,46 @@ class Taking:
 
     def put(self, queue: int, payloads: list[Payload]) -> Exchange:
         """Put at once, with what is staged; what was held is done with."""
+        if self.kept:
+            return Exchange([], [], [Put(queue, list(payloads))])
         self.stage(queue, payloads)
         return self.flush()
 
     def take(self, queue: int, limit: int = 1) -> Exchange:
         """Take the next of a queue: what was taken from it before is done with."""
-        if self.staged:
-            confirms = self._by_the_way()
-        else:
-            confirms = self._loose(queue) if self._policy(queue) is Confirm.NEXT else []
-        return Exchange(confirms, [], self._unstage(), [], queue, limit)
+        confirms: list[int] = []
+        puts: list[Put] = []
+        if not self.kept:
+            if self.staged:
+                confirms, puts = self._by_the_way(), self._unstage()
+            elif self._policy(queue) is Confirm.NEXT:
+                confirms = self._loose(queue)
+        return Exchange(confirms, [], puts, [], queue, limit)
 
     def flush(self) -> Exchange:
-        """Send what is staged, and confirm what it was made of."""
+        """Send what is staged, and confirm what it was made of; nothing while anything is kept."""
+        if self.kept:
+            return Exchange()
         return Exchange(self._by_the_way(), [], self._unstage())
 
     def finish(self, queue: int, times: int = 1) -> Exchange:
         """``task_done``: confirms the oldest items of the queue, with what is staged."""
-        confirms = set(self._by_the_way()) if self.staged else set()
+        goes_along = bool(self.staged) and not self.kept
+        confirms = set(self._by_the_way()) if goes_along else set()
         confirms.update(self._loose(queue)[:times])
-        return Exchange(sorted(confirms), [], self._unstage(), [Finish(queue, times)])
+        puts = self._unstage() if goes_along else []
+        return Exchange(sorted(confirms), [], puts, [Finish(queue, times)])
 
     def confirm(self, items: Iterable[int]) -> Exchange:
         """Certain items are done with, with what is staged: a ``with`` that ended well."""
-        return Exchange(list(items), [], self._unstage())
+        confirms = {*items, *(self._by_the_way() if self.staged else ())}
+        return Exchange(sorted(confirms), [], self._unstage())
 
     def give_back(self, items: Iterable[int]) -> Exchange:
         """Certain items are for others, what was staged is forgotten: a ``with`` that raised."""
+        returns = {*items, *(self._by_the_way() if self.staged else ())}
         self._unstage()
-        return Exchange([], list(items))
+        return Exchange([], sorted(returns))
 
     def end(self) -> Exchange:
         """The taker ends in good order: everything it held is done with."""
@@ -126,6 +138,10 @@ class Taking:
         self.held.clear()
         self.kept.clear()
         self._unstage()
+
+    def loose(self) -> list[int]:
+        """All that is held but for what is kept."""
+        return [item for queue in self.held for item in self._loose(queue)]
 
     # within ----------------------------------------------------------------------------
 

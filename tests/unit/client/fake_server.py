@@ -47,6 +47,8 @@ class FakeServer:
         self.drop_adds = False
         self.refuse_blobs = False
         self.slots = 0
+        self.answer = lambda call: None
+        """What a call of a taker is answered; None: nothing yet."""
         self._runner = ThreadPoolExecutor(2)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -97,6 +99,11 @@ class FakeServer:
 
     def of_kind(self, kind):
         return [message for message in self.messages if isinstance(message, kind)]
+
+    def answer_now(self, taker, number, result):
+        """Answer a call that was left waiting."""
+        answer = m.Answer(taker, number, result)
+        self.on_loop(lambda: [c.link.send(answer) for c in self.connections])
 
     # on the loop
 
@@ -292,6 +299,17 @@ class _Connection:
             if index not in job.outcomes:
                 job.cancelled.add(index)
                 self.server.finish(job, index, Ending.CANCELLED, b"")
+
+    def on_call(self, message):
+        result = self.server.answer(message)
+        if result is not None:
+            self.link.send(m.Answer(message.taker, message.number, result))
+
+    def on_withdraw(self, message):
+        pass
+
+    def on_endtaker(self, message):
+        pass
 
     def on_taken(self, message):
         job = self.aliases.get(message.job)

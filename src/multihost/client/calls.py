@@ -1,0 +1,255 @@
+"""Calls: what the takers of a session ask of the server, each answered once.
+
+A taker's calls are sent one after the other; what a call asks for is decided
+when it is sent, so that it builds on the answers to all that came before. What
+is unanswered when a connection breaks is sent again under the same numbers.
+Everything here runs on the event-loop thread, except ``post`` and the
+registering of takers.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from multihost.client.blobs import BlobExchange
+from multihost.client.taker import Decide, LoopTaker, Pending, Taker
+from multihost.client.takers import TaskTakers, ThreadTakers
+from multihost.errors import MultihostError
+from multihost.runtime import clock
+from multihost.wire import message as m
+from multihost.wire.act import AnyAct
+from multihost.wire.taking import LINGER_S
+
+if TYPE_CHECKING:
+    from multihost.client.session import Session
+
+ENDED_TAKERS = 1000
+"""How many ended takers are named again after a reconnect."""
+FINISH_S = 5.0
+"""How long a session that ends waits for its last confirmations."""
+
+
+class Calls:
+    """All takers of one session, and what they wait for.
+
+    Invariant: a taker has at most one call in ``_pending``; those behind it are in
+    ``_behind``; each leaves with its answer or with the session's failure.
+    """
+
+    def __init__(self, session: "Session") -> None:
+        """Serve the takers of ``session``."""
+        self.session = session
+        self.threads = ThreadTakers(self)
+        self.tasks = TaskTakers(self)
+        self._numbers = itertools.count(1)
+        self._pending: dict[int, Pending] = {}
+        self._behind: dict[int, deque[Pending]] = {}
+        self._ended: deque[int] = deque(maxlen=ENDED_TAKERS)
+        self._ending: set[asyncio.Future[None]] = set()
+        self._staged: set[Taker] = set()
+        self._is_sweep_due = False
+        self._keeper: LoopTaker | None = None
+        self._number = 0
+        """The server's number of the session, once it is known."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that everything runs on."""
+        return self.session.loop
+
+    @property
+    def blobs(self) -> BlobExchange:
+        """How large payloads travel."""
+        return self.session.blobs
+
+    # any thread ----------------------------------------------------------------------
+
+    def new_number(self) -> int:
+        """Number for one more taker."""
+        return next(self._numbers)
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Call something on the loop's thread; raises ConnectionLost when the client is closed."""
+        self.session.post(call)
+
+    def post_end(self, taker: Taker, *, is_clean: bool) -> None:
+        """A taker is no more; see ``end``."""
+        with contextlib.suppress(MultihostError):  # closed: its session has ended, too
+            self.session.post(lambda: self.end(taker, is_clean=is_clean))
+
+    def note_staged(self, taker: Taker) -> None:
+        """Have what ``taker`` staged sent soon, whatever it does meanwhile."""
+        self._staged.add(taker)
+        if not self._is_sweep_due:
+            self._is_sweep_due = True
+            self.session.post(self._arm)
+
+    def run_later(self, decide: Decide) -> None:
+        """Have something asked that nobody waits for (dropping what is no longer used)."""
+        with contextlib.suppress(MultihostError):  # closed: transients go with the session
+            self.session.post(
+                lambda: self.start(Pending(self._housekeeper(), decide, 0.0, _nobody))
+            )
+
+    # the loop's thread ---------------------------------------------------------------
+
+    def start(self, pending: Pending) -> None:
+        """Send a call, or let it wait for those of its taker that came before."""
+        number = pending.taker.number
+        failure = self.session.failure
+        if failure is not None:
+            self._over(pending, failure)
+        elif number in self._pending:
+            self._behind.setdefault(number, deque()).append(pending)
+        else:
+            self._send(pending)
+
+    def abandon(self, pending: Pending) -> None:
+        """Withdraw a call; what it is granted nevertheless is given back."""
+        pending.is_abandoned = True
+        taker = pending.taker
+        if self._pending.get(taker.number) is pending:
+            self.session.send(m.Withdraw(taker.number, pending.number))
+        elif pending.result is not None and pending.act is not None:
+            self._follow(taker, taker.undo(pending.act, pending.result))
+        else:
+            behind = self._behind.get(taker.number, ())
+            if pending in behind:
+                behind.remove(pending)  # type: ignore[union-attr]
+
+    def end(self, taker: Taker, *, is_clean: bool) -> None:
+        """A taker is no more. In good order: what it held is done with, else it is for others."""
+        over: asyncio.Future[None] = self.session.loop.create_future()
+        self._ending.add(over)
+        over.add_done_callback(self._ending.discard)
+
+        def gone() -> None:
+            self._ended.append(taker.number)
+            self.session.send(m.EndTaker(taker.number))
+            over.set_result(None)
+
+        self._staged.discard(taker)
+        self.start(Pending(taker, taker.last_act if is_clean else _nothing, 0.0, gone))
+
+    def answered(self, answer: m.Answer) -> None:
+        """Take the answer to a call; one that came before, again, is ignored."""
+        pending = self._pending.get(answer.taker)
+        if pending is None or pending.number != answer.number or pending.act is None:
+            return
+        del self._pending[answer.taker]
+        pending.result = answer.result
+        taker = pending.taker
+        follow = taker.settle(pending.act, answer.result)
+        if follow is None and pending.is_abandoned:
+            follow = taker.undo(pending.act, answer.result)
+        self._follow(taker, follow)
+        pending.wake()
+
+    def connected(self, welcome: m.Welcome, error: MultihostError | None) -> None:
+        """The connection stands (again). ``error``: what calls asked for is not there any more."""
+        if self._number not in (0, welcome.session) or error is not None:
+            for taker in self._takers():
+                taker.lose()
+        self._number = welcome.session
+        if error is not None:
+            self.fail(error)
+        for number in self._ended:
+            self.session.send(m.EndTaker(number))
+        now = clock.mono()
+        for pending in self._pending.values():
+            self._transmit(pending, now)
+            if pending.is_abandoned:
+                self.session.send(m.Withdraw(pending.taker.number, pending.number))
+
+    def fail(self, error: MultihostError) -> None:
+        """The session is lost: every call ends with ``error``."""
+        pendings = [*self._pending.values(), *itertools.chain(*self._behind.values())]
+        self._pending.clear()
+        self._behind.clear()
+        for pending in pendings:
+            self._over(pending, error)
+
+    async def finish(self, keeper: Taker | None) -> None:
+        """Before the session ends: have done with what ``keeper`` and ended takers held.
+
+        What others still hold is for others.
+        """
+        if keeper is not None:
+            self.end(keeper, is_clean=True)
+        if self._ending and self.session.is_connected:
+            await asyncio.wait(set(self._ending), timeout=FINISH_S)
+
+    # within --------------------------------------------------------------------------
+
+    def _send(self, pending: Pending) -> None:
+        taker = pending.taker
+        pending.act = taker.decide(pending.decide)
+        if pending.act is None:
+            pending.wake()
+            return
+        taker.last_call += 1
+        pending.number = taker.last_call
+        pending.began = clock.mono()
+        self._pending[taker.number] = pending
+        self.session.send(m.Call(taker.number, pending.number, pending.act, pending.wait_s))
+
+    def _transmit(self, pending: Pending, now: float) -> None:
+        wait_s = pending.wait_s
+        if wait_s is not None:
+            wait_s = max(0.0, wait_s - (now - pending.began))
+        assert pending.act is not None
+        self.session.send(m.Call(pending.taker.number, pending.number, pending.act, wait_s))
+
+    def _follow(self, taker: Taker, act: AnyAct | None) -> None:
+        """Send what an answer calls for, before anything else of its taker; else what waits."""
+        number = taker.number
+        if act is not None:
+            follow = Pending(taker, lambda: act, 0.0, _nobody)
+            if number in self._pending:
+                self._behind.setdefault(number, deque()).appendleft(follow)
+            else:
+                self._send(follow)
+        while number not in self._pending and (behind := self._behind.get(number)):
+            pending = behind.popleft()
+            if not behind:
+                del self._behind[number]
+            self._send(pending)
+
+    def _over(self, pending: Pending, error: MultihostError) -> None:
+        pending.error = error
+        pending.wake()
+
+    def _housekeeper(self) -> Taker:
+        if self._keeper is None:
+            self._keeper = LoopTaker(self, self.new_number())
+        return self._keeper
+
+    def _takers(self) -> Iterable[Taker]:
+        return [*self.threads, *self.tasks]
+
+    # what is staged ------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        self.session.loop.call_later(LINGER_S, self._sweep)
+
+    def _sweep(self) -> None:
+        """Send what has been staged; those who are about to do so themselves are left alone."""
+        takers, self._staged = self._staged, set()
+        self._is_sweep_due = False
+        for taker in takers:
+            if taker.number not in self._pending and taker.taking.staged:
+                self.start(Pending(taker, taker.staged_act, 0.0, _nobody))
+        if self._staged and not self._is_sweep_due:
+            self._is_sweep_due = True
+            self._arm()
+
+
+def _nobody() -> None:
+    """Nobody waits."""
+
+
+def _nothing() -> None:
+    """Nothing is asked."""

@@ -1,0 +1,200 @@
+"""Queues of items: what their users' verbs mean in exchanges with the server.
+
+Written once with ``await``, for threads and for coroutines (see ``taker``).
+"""
+
+import queue as standard
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
+
+from multihost.client.packing import Bulk
+from multihost.client.taker import Taker
+from multihost.errors import LeaseLost, QueueClosed
+from multihost.wire.act import (
+    Confirm,
+    DropQueue,
+    Exchange,
+    Exchanged,
+    ExchangeEnd,
+    Finish,
+    Item,
+    JoinQueue,
+    Measured,
+    MeasureQueue,
+    OpenQueue,
+    QueueOpened,
+)
+from multihost.wire.taking import STAGED_ITEMS
+
+CHUNK_BYTES = 1 << 20
+"""Bytes of payloads after which ``put_many`` begins another exchange."""
+POLICIES = {"next": Confirm.NEXT, "task_done": Confirm.TASK_DONE, "get": Confirm.GET}
+"""Names by which users choose when an item that was taken is done with."""
+
+
+class Size(NamedTuple):
+    """What is in a queue."""
+
+    waiting: int
+    held: int
+    """Taken, and not done with yet."""
+    unfinished: int
+    """Put, and not followed by a ``task_done``."""
+    limit: int
+
+
+class Items:
+    """A queue of items on the server, by its number there."""
+
+    __slots__ = ("confirm", "limit", "number")
+
+    def __init__(self, number: int, limit: int, confirm: Confirm) -> None:
+        """The queue ``number`` for ``limit`` items (0: no bound), with its policy."""
+        self.number = number
+        self.limit = limit
+        self.confirm = confirm
+
+    @classmethod
+    async def open(
+        cls, taker: Taker, name: str, limit: int, confirm: Confirm, *, is_transient: bool
+    ) -> "Items":
+        """Find the queue of this name, with the settings that it has, or make it."""
+        result = await taker.call(OpenQueue(name, limit, confirm, is_transient))
+        assert isinstance(result, QueueOpened)
+        return cls(result.queue, result.limit, result.confirm)
+
+    async def put(self, taker: Taker, packed: bytes | Bulk, wait_s: float | None) -> None:
+        """Add an item; raises queue.Full when there is no room in time."""
+        payload = packed if type(packed) is bytes else await taker.upload(packed)
+        if taker.stage(self.number, self.limit, [payload]):
+            return
+        taking = taker.taking
+        _check_room(await taker.exchange(lambda: taking.put(self.number, [payload]), wait_s))
+
+    async def put_many(
+        self, taker: Taker, packed: Iterable[bytes | Bulk], wait_s: float | None
+    ) -> None:
+        """Add items, up to a thousand in one exchange; when it raises, those before are in."""
+        taking = taker.taking
+        for chunk in _chunks(packed, min(STAGED_ITEMS, self.limit or STAGED_ITEMS)):
+            payloads = [await taker.upload(each) for each in chunk]
+            if not taker.stage(self.number, self.limit, payloads):
+                decide = partial(taking.put, self.number, payloads)
+                _check_room(await taker.exchange(decide, wait_s))
+
+    async def take(
+        self, taker: Taker, count: int, wait_s: float | None, *, keeps: bool = False
+    ) -> tuple[Sequence[Item], list[bytes]]:
+        """Take up to ``count`` items and fetch their bytes; raises queue.Empty if none comes.
+
+        What was taken before is done with, unless it ``keeps``: then it is so when
+        ``confirm`` says it. Raises QueueClosed when none will come.
+        """
+        taking = taker.taking
+        taking.policies[self.number] = self.confirm
+        while True:
+            result = await taker.exchange(lambda: taking.take(self.number, count), wait_s)
+            if result.end is ExchangeEnd.OK:
+                break
+            if result.end is ExchangeEnd.EMPTY:
+                raise standard.Empty
+            if result.end is ExchangeEnd.CLOSED:
+                raise QueueClosed(f"queue {self.number} was closed or dropped, and is empty")
+        items = result.items
+        if keeps:
+            taker.keep(item.number for item in items)
+        try:
+            return items, [await taker.fetch(item.payload) for item in items]
+        except BaseException:
+            taker.give_back_soon([item.number for item in items])
+            raise
+
+    async def confirm_kept(self, taker: Taker, items: Sequence[Item]) -> None:
+        """Kept items are done with; raises LeaseLost when others may have got them."""
+        numbers = [item.number for item in items]
+        if self.confirm is Confirm.GET:
+            return
+        finishes = [Finish(self.number, len(items))] if self.confirm is Confirm.TASK_DONE else []
+
+        def decide() -> Exchange:
+            exchange = taker.taking.confirm(numbers)
+            return Exchange(exchange.confirms, [], exchange.puts, finishes)
+
+        result = await taker.exchange(decide)
+        if result.end is ExchangeEnd.LOST:
+            raise LeaseLost(
+                f"the lease on {len(result.lost)} item(s) of queue {self.number} was lost: this "
+                "session was away too long; others get them, and what was put for them is void"
+            )
+
+    async def give_back(self, taker: Taker, items: Sequence[Item]) -> None:
+        """Items are for others; what was staged since is forgotten."""
+        numbers = [item.number for item in items]
+        if self.confirm is not Confirm.GET:
+            await taker.exchange(lambda: taker.taking.give_back(numbers))
+
+    async def task_done(self, taker: Taker, times: int = 1) -> None:
+        """The oldest items taken are done with; raises TooMany (a ValueError) if there are none."""
+        taking = taker.taking
+        while times > 0:
+            result = await taker.exchange(partial(taking.finish, self.number, times))
+            if result.end is not ExchangeEnd.LOST:
+                return
+            # What was lost is done, and finished, by others.
+            times = min(times - len(result.lost), len(taking.held.get(self.number, ())))
+
+    async def join(self, taker: Taker) -> None:
+        """Wait until all that was put is finished."""
+        await taker.call(JoinQueue(self.number), None)
+
+    async def measure(self, taker: Taker) -> Size:
+        """What is in it."""
+        result = await taker.call(MeasureQueue(self.number))
+        assert isinstance(result, Measured)
+        return Size(*result.numbers)
+
+    async def leave(self, taker: Taker) -> None:
+        """The taker is done with the queue: what it took and what it staged are settled."""
+        taking = taker.taking
+
+        def decide() -> Exchange | None:
+            if taking.staged and not taking.kept:
+                return taking.flush()
+            loose = [item for item in taking.held.get(self.number, ()) if item not in taking.kept]
+            if self.confirm is not Confirm.NEXT or not loose:
+                return None
+            return taking.confirm(loose)
+
+        if taking.held or taking.staged:
+            await taker.exchange(decide)
+
+    async def drop(self, taker: Taker) -> None:
+        """Delete the queue and what is in it."""
+        await taker.call(DropQueue(self.number))
+
+
+def policy_of(confirm: str) -> Confirm:
+    """The policy of this name; raises ValueError that tells which there are."""
+    policy = POLICIES.get(confirm)
+    if policy is None:
+        raise ValueError(f"confirm={confirm!r}: it is one of {', '.join(map(repr, POLICIES))}")
+    return policy
+
+
+def _check_room(result: Exchanged) -> None:
+    if result.end is ExchangeEnd.FULL:
+        raise standard.Full
+
+
+def _chunks(packed: Iterable[bytes | Bulk], items: int) -> Iterator[list[bytes | Bulk]]:
+    chunk: list[bytes | Bulk] = []
+    size = 0
+    for each in packed:
+        chunk.append(each)
+        size += len(each) if isinstance(each, bytes) else 64
+        if len(chunk) >= items or size >= CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk

@@ -1,0 +1,246 @@
+"""Queues of items for blocking programs, with the signatures of the standard library.
+
+An item that was taken is leased: if its taker dies before it is done with the
+item, another gets it. ``confirm`` says when it is done with:
+
+- ``"next"``: when it takes the next one, or ends in good order. What it puts
+  into unbounded queues meanwhile goes out in the same transaction.
+- ``"task_done"``: when it calls ``task_done``.
+- ``"get"``: at once, as with the standard library: an item dies with its taker.
+"""
+
+import pickle
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from multihost.client.handles import Handle
+from multihost.client.items import Items, policy_of
+from multihost.client.packing import pack_item
+from multihost.client.taker import run
+from multihost.wire.act import AnyAct, DropQueue, Item
+
+if TYPE_CHECKING:
+    from multihost.client.client import Client
+
+
+def wait_of(block: bool, timeout: float | None) -> float | None:  # noqa: FBT001 - the standard library's way
+    """Seconds that the server may wait; None: as long as it takes."""
+    if not block:
+        return 0.0
+    return None if timeout is None else max(0.0, float(timeout))
+
+
+class Queue(Handle):
+    """A queue on the server, for any number of threads, processes and machines.
+
+    Without a ``name`` it lives with the program that made it; with one it lasts,
+    and strangers find it by its name. Every ``put`` is on disk when it returns,
+    unless it belongs to an item that is held (see the module).
+    """
+
+    _confirm = "next"
+    _is_closed = False
+
+    def __init__(
+        self,
+        maxsize: int = 0,
+        *,
+        name: str | None = None,
+        confirm: str | None = None,
+        client: "Client | None" = None,
+        ctx: object = None,
+    ) -> None:
+        """A queue for ``maxsize`` items (0: no bound), or the one of this ``name``.
+
+        One that exists keeps its settings. ``client``: the one that pools use, if
+        not given. ``ctx`` is accepted and has no meaning.
+        """
+        policy = policy_of(confirm if confirm is not None else self._confirm)
+        taker = self._attach(client, name)
+        is_transient = name is None
+        self._items = run(
+            Items.open(taker, self._name, max(0, maxsize), policy, is_transient=is_transient)
+        )
+
+    # the standard library's verbs ------------------------------------------------------
+
+    def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - as above
+        """Add an item; raises queue.Full if there is no room in ``timeout`` seconds."""
+        self._check_open()
+        run(self._items.put(self._taker(), pack_item(obj), wait_of(block, timeout)))
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - as above
+        """The next item; raises queue.Empty if none comes in ``timeout`` seconds.
+
+        While there is no connection to the server the time stands still.
+        """
+        self._check_open()
+        _, (data,) = run(self._items.take(self._taker(), 1, wait_of(block, timeout)))
+        return pickle.loads(data)
+
+    def put_nowait(self, obj: Any) -> None:
+        """Add an item; raises queue.Full if there is no room."""
+        self.put(obj, False)
+
+    def get_nowait(self) -> Any:
+        """The next item; raises queue.Empty if there is none."""
+        return self.get(False)
+
+    def qsize(self) -> int:
+        """Items that wait to be taken."""
+        return run(self._items.measure(self._taker())).waiting
+
+    def empty(self) -> bool:
+        """Whether nothing waits to be taken."""
+        return not self.qsize()
+
+    def full(self) -> bool:
+        """Whether there is no room for another item."""
+        size = run(self._items.measure(self._taker()))
+        return bool(size.limit) and size.waiting >= size.limit
+
+    def close(self) -> None:
+        """This process uses the queue no more: what the calling thread took of it is done with."""
+        if not self._is_closed:
+            self._is_closed = True
+            if self._client is not None and self._client.is_usable:
+                run(self._items.leave(self._taker()))
+
+    def join_thread(self) -> None:
+        """Return at once: there is no thread that would have to end. After ``close`` only."""
+        assert self._is_closed, f"Queue {self!r} not closed"
+
+    def cancel_join_thread(self) -> None:
+        """Do nothing: there is no thread that an exit would wait for."""
+
+    # beyond it --------------------------------------------------------------------------
+
+    def put_many(
+        self,
+        objs: Iterable[Any],
+        block: bool = True,  # noqa: FBT001, FBT002 - as ``put``
+        timeout: float | None = None,
+    ) -> None:
+        """Add items, up to a thousand in one transaction.
+
+        ``timeout`` is for each of them; when queue.Full is raised, those before are in.
+        """
+        self._check_open()
+        packed = (pack_item(obj) for obj in objs)
+        run(self._items.put_many(self._taker(), packed, wait_of(block, timeout)))
+
+    def get_many(
+        self,
+        count: int,
+        block: bool = True,  # noqa: FBT001, FBT002 - as ``get``
+        timeout: float | None = None,
+    ) -> list[Any]:
+        """Up to ``count`` items, at least one; raises queue.Empty as ``get`` does."""
+        self._check_open()
+        _, payloads = run(self._items.take(self._taker(), count, wait_of(block, timeout)))
+        return [pickle.loads(data) for data in payloads]
+
+    def take(self, block: bool = True, timeout: float | None = None) -> "Take":  # noqa: FBT001, FBT002 - as ``get``
+        """``with queue.take() as item:`` an item that is done with when the block ends.
+
+        If the block raises, the item goes to others and what was put in it is void.
+        """
+        return Take(self, wait_of(block, timeout))
+
+    @property
+    def maxsize(self) -> int:
+        """How many items may wait in it; 0: no bound."""
+        return self._items.limit
+
+    @property
+    def confirm(self) -> str:
+        """When an item that was taken is done with."""
+        return self._items.confirm.name.lower()
+
+    def drop(self) -> None:
+        """Delete the queue and all that is in it, for everybody."""
+        run(self._items.drop(self._taker()))
+        self._is_own = False
+
+    # within ------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise ValueError(f"Queue {self!r} is closed")
+
+    def _drop(self) -> AnyAct | None:
+        return DropQueue(self._items.number) if "_items" in self.__dict__ else None
+
+    def __repr__(self) -> str:
+        what = repr(self.name) if self.name else f"#{self._items.number}"
+        return f"<multihost.{type(self).__name__} {what}>"
+
+
+class Take:
+    """An item in a ``with`` block."""
+
+    def __init__(self, queue: Queue, wait_s: float | None) -> None:
+        """Take from ``queue`` when the block is entered."""
+        self._queue = queue
+        self._wait_s = wait_s
+        self._held: tuple[Item, ...] = ()
+
+    def __enter__(self) -> Any:
+        queue = self._queue
+        queue._check_open()
+        held, (data,) = run(queue._items.take(queue._taker(), 1, self._wait_s, keeps=True))
+        self._held = tuple(held)
+        return pickle.loads(data)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        queue, held, self._held = self._queue, self._held, ()
+        if kind is None:
+            run(queue._items.confirm_kept(queue._taker(), held))
+        else:
+            run(queue._items.give_back(queue._taker(), held))
+
+
+class JoinableQueue(Queue):
+    """A queue whose items are done with when ``task_done`` is called; ``join`` waits for all."""
+
+    _confirm = "task_done"
+
+    def task_done(self) -> None:
+        """The oldest item taken is done with; raises ValueError when called too often."""
+        run(self._items.task_done(self._taker()))
+
+    def join(self) -> None:
+        """Wait until ``task_done`` was called for every item that was put."""
+        run(self._items.join(self._taker()))
+
+
+class SimpleQueue:
+    """A queue with nothing but ``put``, ``get``, ``empty`` and ``close``; unbounded."""
+
+    def __init__(
+        self, *, name: str | None = None, client: "Client | None" = None, ctx: object = None
+    ) -> None:
+        """A queue, or the one of this ``name``; see ``Queue``."""
+        self._queue = Queue(name=name, client=client)
+
+    def put(self, obj: Any) -> None:
+        """Add an item."""
+        self._queue.put(obj)
+
+    def get(self) -> Any:
+        """The next item, waiting for it."""
+        return self._queue.get()
+
+    def empty(self) -> bool:
+        """Whether nothing waits to be taken."""
+        return self._queue.empty()
+
+    def close(self) -> None:
+        """This process uses the queue no more; as ``Queue.close``."""
+        self._queue.close()

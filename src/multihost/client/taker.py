@@ -1,0 +1,364 @@
+"""A taker: one thread's or coroutine's line of calls, and what it holds.
+
+The same core serves both. It is written with ``await``; what is awaited
+suspends a coroutine, but blocks a thread right where it stands, so that ``run``
+gets from the beginning of a blocking program's coroutine to its result in one
+step, at no more cost than a lock.
+"""
+
+import asyncio
+import contextlib
+from _thread import allocate_lock
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Protocol, TypeVar
+
+from multihost.client.blobs import BlobExchange
+from multihost.client.packing import Bulk
+from multihost.client.refusals import error_of
+from multihost.errors import MultihostError
+from multihost.wire.act import (
+    Acquire,
+    AnyAct,
+    AnyResult,
+    Confirm,
+    Done,
+    Exchange,
+    Exchanged,
+    ExchangeEnd,
+    Put,
+    Rejected,
+    Release,
+)
+from multihost.wire.blob import Blob, Payload
+from multihost.wire.taking import Taking
+
+T = TypeVar("T")
+
+Decide = Callable[[], AnyAct | None]
+"""What a call is to ask for, when its turn has come; None: nothing any more."""
+Wake = Callable[[], None]
+
+
+class Pending:
+    """A call under way. ``wake`` is called exactly once, when it is over."""
+
+    __slots__ = (
+        "act",
+        "began",
+        "decide",
+        "error",
+        "is_abandoned",
+        "number",
+        "result",
+        "taker",
+        "wait_s",
+        "wake",
+    )
+
+    def __init__(self, taker: "Taker", decide: Decide, wait_s: float | None, wake: Wake) -> None:
+        """A call of ``taker``; the server waits for what it asks for ``wait_s`` at most."""
+        self.taker = taker
+        self.decide = decide
+        self.wait_s = wait_s
+        self.wake = wake
+        self.began = 0.0
+        """When it was first sent, on the clock of this process."""
+        self.number = 0
+        self.act: AnyAct | None = None
+        self.result: AnyResult | None = None
+        self.error: MultihostError | None = None
+        self.is_abandoned = False
+        """Nobody waits for it any more; what it is granted is given back."""
+
+
+class Line(Protocol):
+    """The session's calls, as a taker needs them. All but ``post`` on the loop's thread."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that everything runs on."""
+        ...
+
+    @property
+    def blobs(self) -> BlobExchange:
+        """How large payloads travel."""
+        ...
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Call something on the loop's thread; raises ConnectionLost when the client is closed."""
+        ...
+
+    def start(self, pending: Pending) -> None:
+        """Send a call when its turn has come."""
+        ...
+
+    def abandon(self, pending: Pending) -> None:
+        """Nobody waits for a call any more."""
+        ...
+
+    def note_staged(self, taker: "Taker") -> None:
+        """Have what was staged sent soon; from any thread."""
+        ...
+
+
+class Taker:
+    """Base of both kinds.
+
+    Invariant: ``taking`` is changed under ``_guard``: by its own thread when it
+    stages, else on the loop's thread, in the order in which calls are answered.
+    """
+
+    def __init__(self, line: Line, number: int) -> None:
+        """A taker with the session's ``number`` for it."""
+        self.line = line
+        self.number = number
+        self.last_call = 0
+        self.taking = Taking()
+        self.tokens: dict[int, list[int]] = {}
+        """Fencing tokens of what it holds, by synchronizer, the latest last."""
+        self._guard = allocate_lock()
+        self._trouble: MultihostError | None = None
+        """Why what was staged could not be put; told with the next exchange."""
+
+    # for the core --------------------------------------------------------------------
+
+    async def call(self, act: AnyAct, wait_s: float | None = 0.0) -> AnyResult:
+        """Have something done and return what came of it.
+
+        ``wait_s``: how long the server may wait for it; None: as long as it takes.
+        Raises what the server's refusal means, or ConnectionLost.
+        """
+        if self.taking.staged and not self.taking.kept:
+            await self.exchange(self.staged_act)
+        pending = await self._perform(lambda: act, wait_s)
+        assert pending.result is not None
+        if type(pending.result) is Rejected:
+            raise error_of(pending.result)
+        return pending.result
+
+    async def exchange(
+        self, decide: Callable[[], Exchange | None], wait_s: float | None = 0.0
+    ) -> Exchanged:
+        """Have an exchange done, decided from what is held by then."""
+        pending = await self._perform(decide, wait_s)
+        self._raise_trouble()
+        result = pending.result
+        if result is None:
+            return Exchanged(ExchangeEnd.OK)
+        if type(result) is Rejected:
+            raise error_of(result)
+        assert type(result) is Exchanged
+        return result
+
+    def stage(self, queue: int, limit: int, payloads: list[Payload]) -> bool:
+        """Keep items to go with the confirmation of what is held; False: they are to go now."""
+        taking = self.taking
+        if not taking.held:
+            return False
+        with self._guard:
+            if not taking.stages(limit) or taking.is_full:
+                return False
+            taking.stage(queue, payloads)
+        self.line.note_staged(self)
+        return True
+
+    def keep(self, items: Iterable[int]) -> None:
+        """Items just taken are not to be confirmed by the way."""
+        with self._guard:
+            self.taking.kept.update(items)
+
+    def give_back_soon(self, items: list[int]) -> None:
+        """Have items given to others, without waiting for it."""
+        pending = Pending(self, lambda: Exchange(returns=items), 0.0, _nobody)
+        with contextlib.suppress(MultihostError):  # closed: they go to others anyway
+            self.line.post(lambda: self.line.start(pending))
+
+    async def upload(self, payload: bytes | Bulk) -> Payload:
+        """The payload as it travels in a message; a large one is stored as a blob before."""
+        if type(payload) is bytes:
+            return payload
+        assert isinstance(payload, Bulk)
+        blob, data = payload
+        error = await self._wait_for(lambda then: self.line.blobs.put(blob, data, then))
+        if error is not None:
+            raise error
+        return blob
+
+    async def fetch(self, payload: Payload) -> bytes:
+        """The bytes of a payload, wherever they are."""
+        if type(payload) is bytes:
+            return payload
+        assert isinstance(payload, Blob)
+        result = await self._wait_for(lambda then: self.line.blobs.get(payload, then))
+        if isinstance(result, MultihostError):
+            raise result
+        data: bytes = result
+        return data
+
+    # for the line, on the loop's thread ------------------------------------------------
+
+    def decide(self, decide: Decide) -> AnyAct | None:
+        """What a call whose turn has come asks for."""
+        with self._guard:
+            return decide()
+
+    def staged_act(self) -> Exchange | None:
+        """Sends what is staged, unless that has happened or a ``with`` holds it back."""
+        return self.taking.flush() if self.taking.staged and not self.taking.kept else None
+
+    def last_act(self) -> Exchange | None:
+        """Has done with everything: the taker ends in good order."""
+        taking = self.taking
+        return taking.end() if taking.held or taking.staged else None
+
+    def settle(self, act: AnyAct, result: AnyResult) -> AnyAct | None:
+        """Follow an answer; what it calls for, if anything."""
+        kind = type(act)
+        if kind is Exchange:
+            with self._guard:
+                return self._settle_exchange(act, result)  # type: ignore[arg-type]
+        if type(result) is Done and result.value:
+            if kind is Acquire:
+                self.tokens.setdefault(act.synchronizer, []).append(result.token)  # type: ignore[union-attr]
+            elif kind is Release:
+                self._forget_tokens(act)  # type: ignore[arg-type]
+        return None
+
+    def undo(self, act: AnyAct, result: AnyResult) -> AnyAct | None:
+        """Gives back what was granted to a call that nobody waits for any more."""
+        if isinstance(act, Exchange) and isinstance(result, Exchanged) and result.items:
+            assert act.take is not None
+            if self.taking.policies.get(act.take) is Confirm.GET:
+                return Exchange(puts=[Put(act.take, [item.payload for item in result.items])])
+            return Exchange(returns=[item.number for item in result.items])
+        if isinstance(act, Acquire) and isinstance(result, Done) and result.value:
+            return Release(act.synchronizer)
+        return None
+
+    def lose(self) -> None:
+        """The session was lost with all that was held."""
+        with self._guard:
+            self.taking.lose()
+            self.tokens.clear()
+
+    # within --------------------------------------------------------------------------
+
+    def _settle_exchange(self, act: Exchange, result: AnyResult) -> AnyAct | None:
+        taking = self.taking
+        end = None
+        if isinstance(result, Exchanged):
+            taking.settle(act, result)
+            end = result.end
+        if end is ExchangeEnd.FULL:
+            # All but the last, which is the caller's, were staged.
+            for put in act.puts[:-1]:
+                taking.stage(put.queue, put.payloads)
+        if not act.puts or (end is not None and end < ExchangeEnd.CLOSED):
+            return None
+        if end is not ExchangeEnd.LOST:
+            assert isinstance(result, Rejected | Exchanged)
+            self._trouble = error_of(result)
+        # What was to be put is dropped, so what it was made of is for others.
+        returns = {*act.confirms, *taking.loose()}
+        return Exchange(returns=sorted(returns)) if returns else None
+
+    def _raise_trouble(self) -> None:
+        trouble, self._trouble = self._trouble, None
+        if trouble is not None:
+            raise trouble
+
+    def _forget_tokens(self, act: Release) -> None:
+        tokens = self.tokens.get(act.synchronizer)
+        if tokens is not None:
+            del tokens[-act.times :]
+            if not tokens:
+                del self.tokens[act.synchronizer]
+
+    async def _perform(self, decide: Decide, wait_s: float | None) -> Pending:
+        raise NotImplementedError
+
+    async def _wait_for(self, begin: "Begin") -> Any:
+        raise NotImplementedError
+
+
+Begin = Callable[[Callable[[Any], None]], None]
+"""Begins something on the loop's thread that calls back there with what came of it."""
+
+
+class ThreadTaker(Taker):
+    """The taker of a thread: waiting blocks it. KeyboardInterrupt and the like withdraw."""
+
+    has_failed = False
+    """Whether its thread is ending with an exception."""
+
+    async def _perform(self, decide: Decide, wait_s: float | None) -> Pending:
+        door = allocate_lock()
+        door.acquire()
+        pending = Pending(self, decide, wait_s, door.release)
+        line = self.line
+        try:
+            line.post(lambda: line.start(pending))
+            door.acquire()
+        except MultihostError:
+            raise
+        except BaseException:
+            line.post(lambda: line.abandon(pending))
+            raise
+        if pending.error is not None:
+            raise pending.error
+        return pending
+
+    async def _wait_for(self, begin: Begin) -> Any:
+        door = allocate_lock()
+        door.acquire()
+        results: list[Any] = []
+
+        def then(result: Any) -> None:
+            results.append(result)
+            door.release()
+
+        self.line.post(lambda: begin(then))
+        door.acquire()
+        return results[0]
+
+
+class LoopTaker(Taker):
+    """The taker of a coroutine on the session's own loop. Cancelling withdraws."""
+
+    async def _perform(self, decide: Decide, wait_s: float | None) -> Pending:
+        over: asyncio.Future[None] = self.line.loop.create_future()
+        pending = Pending(self, decide, wait_s, lambda: _set(over, None))
+        self.line.start(pending)
+        try:
+            await over
+        except BaseException:
+            self.line.abandon(pending)
+            raise
+        if pending.error is not None:
+            raise pending.error
+        return pending
+
+    async def _wait_for(self, begin: Begin) -> Any:
+        over: asyncio.Future[Any] = self.line.loop.create_future()
+        begin(lambda result: _set(over, result))
+        return await over
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of a core's coroutine whose taker is a thread's: it never suspends."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise AssertionError("a blocking call was made with a coroutine's taker")
+
+
+def _nobody() -> None:
+    """Nobody waits."""
+
+
+def _set(future: "asyncio.Future[T]", result: T) -> None:
+    if not future.done():
+        future.set_result(result)

@@ -1,0 +1,283 @@
+"""Calls of takers against a server that answers what a test tells it to."""
+
+import contextlib
+import gc
+import queue
+import threading
+
+import pytest
+
+from multihost.errors import ConnectionLost, QueueClosed, TooMany
+from multihost.testing import wait_until
+from multihost.wire import act as a
+from multihost.wire import message as m
+
+NONE = b"N."
+
+
+def opened(call):
+    """A server with one empty, unbounded queue, where everything succeeds but takes."""
+    if isinstance(call.act, a.OpenQueue):
+        return a.QueueOpened(7, call.act.limit, call.act.confirm, True)
+    if isinstance(call.act, a.Exchange) and call.act.take is not None:
+        return None
+    if isinstance(call.act, a.Exchange):
+        return a.Exchanged(a.ExchangeEnd.OK)
+    return a.Done()
+
+
+@pytest.fixture
+def items(server, client):
+    server.answer = opened
+    return client.queue("images")
+
+
+def calls(server):
+    return server.of_kind(m.Call)
+
+
+def waiting_take(server):
+    """The call of a take that the server has got."""
+    wait_until(lambda: takes(server), "a take has arrived")
+    return takes(server)[-1]
+
+
+def takes(server):
+    return [c for c in calls(server) if isinstance(c.act, a.Exchange) and c.act.take is not None]
+
+
+def grant(server, call, number, payload=NONE):
+    item = a.Item(number, payload)
+    server.answer_now(call.taker, call.number, a.Exchanged(a.ExchangeEnd.OK, [item]))
+
+
+def in_thread(work):
+    """Run ``work`` in a thread; its end is waited for, and its result or error comes out."""
+    box = []
+
+    def run():
+        try:
+            box.append((True, work()))
+        except BaseException as error:
+            box.append((False, error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def result():
+        thread.join(20)
+        is_ok, value = box[0]
+        if not is_ok:
+            raise value
+        return value
+
+    return result
+
+
+def test_a_call_that_waits_when_the_connection_breaks_is_sent_again_under_its_number(server, items):
+    result = in_thread(items.get)
+    first = waiting_take(server)
+    server.cut()
+    wait_until(lambda: len(takes(server)) == 2, "the call was sent again")
+    again = takes(server)[1]
+    assert (again.taker, again.number, again.act) == (first.taker, first.number, first.act)
+    grant(server, again, 1, b"K\x05.")
+    assert result() == 5
+
+
+def test_what_is_left_of_the_time_is_what_is_sent_again(server, items):
+    result = in_thread(lambda: items.get(timeout=1000))
+    waiting_take(server)
+    server.cut()
+    wait_until(lambda: len(takes(server)) == 2, "the call was sent again")
+    again = takes(server)[1]
+    assert again.wait_s <= 1000
+    server.answer_now(again.taker, again.number, a.Exchanged(a.ExchangeEnd.EMPTY))
+    with pytest.raises(queue.Empty):
+        result()
+
+
+def test_an_answer_that_comes_twice_counts_once(server, items):
+    result = in_thread(items.get)
+    call = waiting_take(server)
+    grant(server, call, 1)
+    assert result() is None
+    grant(server, call, 2)
+    result = in_thread(items.get)
+    wait_until(lambda: len(takes(server)) == 2, "the second take has arrived")
+    grant(server, takes(server)[1], 3, b"K\x03.")
+    assert result() == 3
+
+
+def test_each_thread_is_a_taker_of_its_own_and_ends_with_its_thread(server, items):
+    items.put(1)
+    in_thread(lambda: items.put(2))()
+    mine, other = (c.taker for c in calls(server) if isinstance(c.act, a.Exchange))
+    assert mine != other
+    wait_until(lambda: [m.EndTaker(other)] == server.of_kind(m.EndTaker), "the taker ended")
+
+
+def test_what_is_put_while_an_item_is_held_goes_out_with_its_confirmation(server, items):
+    held = []
+
+    def work():
+        held.append(items.get())
+        items.put("made of it")
+        with contextlib.suppress(queue.Empty):
+            items.get_nowait()
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), 11)
+    wait_until(lambda: len(takes(server)) == 2, "the next take has arrived")
+    second = takes(server)[1]
+    assert second.act.confirms == [11]
+    assert [put.queue for put in second.act.puts] == [7]
+    server.answer_now(second.taker, second.number, a.Exchanged(a.ExchangeEnd.EMPTY))
+    result()
+
+
+def test_what_is_staged_goes_out_soon_even_if_nothing_is_taken(server, items):
+    release = threading.Event()
+
+    def work():
+        items.get()
+        items.put("made of it")
+        release.wait(20)
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), 11)
+    wait_until(lambda: any(puts(c) for c in calls(server)), "the put has arrived")
+    call = next(c for c in calls(server) if puts(c))
+    assert call.act.confirms == [11]
+    assert call.act.take is None
+    release.set()
+    result()
+
+
+def puts(call):
+    return isinstance(call.act, a.Exchange) and call.act.puts
+
+
+def test_a_thread_that_ends_in_good_order_is_done_with_its_item(server, items):
+    result = in_thread(items.get)
+    grant(server, waiting_take(server), 11)
+    result()
+    wait_until(lambda: server.of_kind(m.EndTaker), "the taker ended")
+    assert calls(server)[-1].act.confirms == [11]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_ends_with_an_exception_leaves_its_item_to_others(server, items):
+    def fail():
+        items.get()
+        raise LookupError("on purpose")
+
+    thread = threading.Thread(target=fail)
+    thread.start()
+    grant(server, waiting_take(server), 11)
+    thread.join(20)
+    wait_until(lambda: server.of_kind(m.EndTaker), "the taker ended")
+    assert all(not c.act.confirms for c in calls(server) if isinstance(c.act, a.Exchange))
+
+
+def test_what_was_granted_to_an_interrupted_call_is_given_back(server, client, items):
+    taker = client.session.calls.threads.mine()
+    post = taker.line.post
+    posted = threading.Event()
+
+    def interrupt(call):
+        post(call)
+        if not posted.is_set():
+            posted.set()
+            raise KeyboardInterrupt
+
+    client.session.calls.post = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        items.get()
+    call = waiting_take(server)
+    wait_until(lambda: server.of_kind(m.Withdraw), "the call was withdrawn")
+    assert server.of_kind(m.Withdraw) == [m.Withdraw(call.taker, call.number)]
+    grant(server, call, 11)
+    wait_until(lambda: calls(server)[-1].act.returns == [11], "the item was given back")
+
+
+def test_a_lost_item_voids_what_was_made_of_it_and_the_next_is_taken(server, items):
+    def work():
+        items.get()
+        items.put("void")
+        return items.get()
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), 11)
+    wait_until(lambda: len(takes(server)) == 2, "the next take has arrived")
+    second = takes(server)[1]
+    server.answer_now(second.taker, second.number, a.Exchanged(a.ExchangeEnd.LOST, [], [11]))
+    wait_until(lambda: len(takes(server)) == 3, "the take was repeated")
+    third = takes(server)[2]
+    assert (third.act.confirms, third.act.puts) == ([], [])
+    grant(server, third, 12, b"K\x0c.")
+    assert result() == 12
+
+
+def test_a_full_queue_is_the_standard_librarys_full(server, client):
+    server.answer = lambda call: (
+        opened(call) if isinstance(call.act, a.OpenQueue) else a.Exchanged(a.ExchangeEnd.FULL)
+    )
+    items = client.queue("small", 1)
+    with pytest.raises(queue.Full):
+        items.put_nowait(1)
+
+
+def test_a_queue_dropped_while_waiting_is_closed(server, items):
+    result = in_thread(items.get)
+    call = waiting_take(server)
+    server.answer_now(call.taker, call.number, a.Exchanged(a.ExchangeEnd.CLOSED))
+    with pytest.raises(QueueClosed):
+        result()
+
+
+def test_a_refusal_is_an_error_that_standard_programs_catch(server, items):
+    server.answer = lambda call: a.Rejected(a.RejectCode.TOO_MANY, "too often")
+    with pytest.raises(ValueError, match="too often") as caught:
+        items.qsize()
+    assert caught.type is TooMany
+
+
+def test_a_large_item_travels_as_a_blob(server, items):
+    items.put(bytes(1 << 20))
+    (call,) = [c for c in calls(server) if puts(c)]
+    (blob,) = call.act.puts[0].payloads
+    assert isinstance(blob, m.Blob)
+    result = in_thread(items.get)
+    grant(server, waiting_take(server), 1, blob)
+    assert result() == bytes(1 << 20)
+
+
+def test_closing_the_client_ends_calls_that_wait(server, client, items):
+    result = in_thread(items.get)
+    waiting_take(server)
+    client.close()
+    with pytest.raises(ConnectionLost):
+        result()
+
+
+def test_closing_the_client_is_done_with_what_its_thread_took(server, client, items):
+    def answer(call):
+        if isinstance(call.act, a.Exchange) and call.act.take is not None:
+            return a.Exchanged(a.ExchangeEnd.OK, [a.Item(11, NONE)])
+        return opened(call)
+
+    server.answer = answer
+    items.get()
+    client.close()
+    assert calls(server)[-1].act.confirms == [11]
+
+
+def test_an_unnamed_queue_is_dropped_when_nobody_can_use_it_any_more(server, client):
+    from multihost.client.queues import Queue
+
+    server.answer = opened
+    items = Queue(client=client)
+    del items
+    gc.collect()
+    wait_until(lambda: calls(server)[-1].act == a.DropQueue(7), "it was dropped")
