@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 )
 @click.option("--name", default="", help="What listings call it. Default: host and process id.")
 @click.option("--tag", "tags", multiple=True, help="Something it offers, for jobs that ask for it.")
+@click.option(
+    "--processes",
+    type=click.IntRange(min=0),
+    help="Processes (of multihost.Process) beside the slots, at most; 0 takes none. Default: 1000.",
+)
 @server_options
 def worker(
     *,
@@ -37,6 +42,7 @@ def worker(
     queues: tuple[str, ...],
     name: str,
     tags: tuple[str, ...],
+    processes: int | None,
     url: str | None,
     key_file: Path | None,
 ) -> int:
@@ -44,7 +50,7 @@ def worker(
     target = find_server(url, key_file)
     from multihost.runtime import loop
     from multihost.runtime.memory import keep_freed_memory
-    from multihost.worker.options import WorkerOptions
+    from multihost.worker.options import PROCESSES, WorkerOptions
 
     keep_freed_memory()
 
@@ -55,6 +61,7 @@ def worker(
         name=name,
         queues=queues,
         tags=tags,
+        processes=PROCESSES if processes is None else processes,
     )
     return loop.run(_work(options))
 

@@ -1,8 +1,8 @@
 """A process on some worker, as the program sees it that started it.
 
 It has what the standard library calls a popen: a pid, an exit code to wait
-for, signals to send. Its end is told only after all that it printed has been
-written, so that nothing appears behind it.
+for, signals to send. Its end is told, like any outcome, only after all that it
+printed has been written.
 """
 
 import contextlib
@@ -158,13 +158,13 @@ class Launched:
                 self._error = LimitExceeded(failure.message)
             else:
                 self._error = exception_of(ending, payload, RuntimeError)
-        self._session.printer.after(lambda: self._finish(code))
+        self._finish(code)
 
     def refuse(self, position: int, error: MultihostError) -> None:
         """It was not started, or nobody knows what became of it."""
         if not self._begun.is_open():
             self._error = error
-        self._session.printer.after(lambda: self._finish(UNKNOWN))
+        self._finish(UNKNOWN)
 
     def _finish(self, code: int) -> None:
         with self._lock:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from multihost.client.dispatcher import Dispatcher
 from multihost.errors import ConfigError
 from multihost.wire.message import Printed
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 
 OUTPUT_VARIABLE = "MULTIHOST_OUTPUT"
 WAYS = ("plain", "named", "none")
+
+BEHIND_BYTES = 64 << 20
+"""What waits to be written at most; beyond that output is dropped, with a notice."""
 
 _new_decoder = codecs.getincrementaldecoder("utf-8")
 
@@ -49,22 +54,31 @@ class Printer:
         self._is_named = way_of_output() == "named"
         self._open_lines: set[tuple[int, int, int]] = set()
         """Whose last line has not ended yet."""
-        self._has_begun = False
+        self._put = self._written = 0
+        """Bytes; each is changed by one thread only."""
+        self._lost = 0
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether something that was put has not been written yet."""
+        return self._put != self._written
 
     def put(self, message: Printed, job: "Stream | None" = None) -> None:
         """Have a task's output written; ``job`` tells whose it is."""
+        size = len(message.data)
+        if self._put - self._written > BEHIND_BYTES:
+            self._lost += size  # the terminal was stopped, or nobody reads the pipe
+            return
         name = ""
         if self._is_named and job is not None:
             name = job.title or f"{job.spec.label} {job.number}/{message.index}"
-        self._has_begun = True
-        self._thread.put(lambda: self._write(message, name))
+        lost, self._lost = self._lost, 0
+        self._put += size
+        self._thread.put(lambda: self._show(message, name, lost))
 
     def after(self, call: Callable[[], None]) -> None:
-        """Call something as soon as all that was put before has been written."""
-        if self._has_begun:
-            self._thread.put(call)
-        else:
-            call()
+        """Call something, on the thread, as soon as all that was put before has been written."""
+        self._thread.put(call)
 
     def join(self) -> None:
         """Wait until all that was put before has been written."""
@@ -74,6 +88,15 @@ class Printer:
         """Wait until all has been written, and end the thread."""
         self._thread.join()
         self._thread.stop()
+
+    def _show(self, message: Printed, name: str, lost: int) -> None:
+        try:
+            if lost:
+                text = f"\n[multihost: {lost} bytes of output were not shown]\n"
+                self._write(msgspec.structs.replace(message, data=text.encode()), "")
+            self._write(message, name)
+        finally:
+            self._written += len(message.data)
 
     def _write(self, message: Printed, name: str) -> None:
         key = (message.job, message.index, message.stream)

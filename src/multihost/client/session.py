@@ -186,9 +186,7 @@ class Session:
                 continue
             handler = _FOR_STREAMS.get(kind)
             if handler is not None:
-                stream = streams.get(message.job)
-                if stream is not None:
-                    handler(stream, message)
+                self._tell_stream(handler, message)
             elif kind in _FOR_BLOBS:
                 self.blobs.received(message)
                 if kind is m.BlobRefused:
@@ -213,6 +211,24 @@ class Session:
         calls, self._unwritten = self._unwritten, {}
         for call in calls:
             call()
+
+    def _tell_stream(self, handler: Callable[[Stream, Any], None], message: Any) -> None:
+        stream = self._streams.get(message.job)
+        if stream is None:
+            return
+        if type(message) is m.Outcomes and self.printer.is_behind:
+            self._when_printed(stream, message)
+        else:
+            handler(stream, message)
+
+    def _when_printed(self, stream: Stream, message: m.Outcomes) -> None:
+        """Tell outcomes as soon as all has been written that was printed before them."""
+
+        def tell() -> None:
+            with contextlib.suppress(ConnectionLost):  # closed meanwhile, and all were told
+                self.post(lambda: stream.on_outcomes(message))
+
+        self.printer.after(tell)
 
     def _waits(self, message: m.Waiting) -> None:
         stream = self._streams.get(message.job)

@@ -101,6 +101,7 @@ class Slot:
         """Functions that the child surely has, least recently used first."""
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
+        self._is_paused = False
         self._is_ending = False
         self._is_gone = False
         self._buffer = frames.FrameBuffer()
@@ -153,6 +154,26 @@ class Slot:
         if not self.is_asked_back:
             self.is_asked_back = True
             self._command(frames.pack(frames.GIVE_BACK))
+
+    # output ----------------------------------------------------------------------------
+
+    def pause_output(self) -> None:
+        """Read nothing more for now: the child waits when its pipes are full."""
+        if not self._is_paused and not self._is_ending:
+            self._is_paused = True
+            for descriptor in (self._outcomes, *self._prints):
+                self._loop.remove_reader(descriptor)
+
+    def resume_output(self) -> None:
+        """Read again."""
+        if self._is_paused and not self._is_ending:
+            self._is_paused = False
+            self._read_pipes()
+
+    def _read_pipes(self) -> None:
+        self._loop.add_reader(self._outcomes, self._readable)
+        for descriptor in self._prints:
+            self._loop.add_reader(descriptor, self._printed, descriptor)
 
     # ending ----------------------------------------------------------------------------
 
@@ -212,9 +233,7 @@ class Slot:
             os.set_blocking(descriptor, False)
         for descriptor in (self._tasks, self._outcomes):
             _widen(descriptor)
-        self._loop.add_reader(self._outcomes, self._readable)
-        for descriptor in self._prints:
-            self._loop.add_reader(descriptor, self._printed, descriptor)
+        self._read_pipes()
         if hasattr(os, "pidfd_open"):
             self._pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(self._pidfd, self._exited)
@@ -273,18 +292,29 @@ class Slot:
         if not data:
             self._end()
             return False
+        printed = _Printed()
         for kind, detail, first, _, seconds, payload in self._buffer.feed(data):
-            if kind == frames.DONE:
-                self._done(first, detail, seconds, payload)
-            elif kind == frames.OUTPUT:
-                self._output(first, detail, payload)
-            elif kind == frames.RETURNED:
-                self._returned(payload)
-            elif kind == frames.READY:
-                self._unready -= 1
-                if self.fed:
-                    self._began()
+            if kind == frames.OUTPUT and printed.adds(first, detail, payload):
+                continue
+            if printed.parts:
+                self._output(*printed.take())
+            if kind == frames.OUTPUT:
+                printed.adds(first, detail, payload)
+            else:
+                self._heard(kind, detail, first, seconds, payload)
+        if printed.parts:
+            self._output(*printed.take())
         return True
+
+    def _heard(self, kind: int, detail: int, task: int, seconds: float, payload: bytes) -> None:
+        if kind == frames.DONE:
+            self._done(task, detail, seconds, payload)
+        elif kind == frames.RETURNED:
+            self._returned(payload)
+        elif kind == frames.READY:
+            self._unready -= 1
+            if self.fed:
+                self._began()
 
     def _done(self, task: int, ending: int, run_s: float, data: bytes) -> None:
         if not self.fed or self.fed[0].grant.task != task:
@@ -378,6 +408,27 @@ class Slot:
         if self._tasks >= 0:
             os.close(self._tasks)
             self._tasks = -1
+
+
+class _Printed:
+    """What a task wrote to one stream in a row: many lines, one message."""
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self._whose = (0, 0)
+
+    def adds(self, task: int, stream: int, data: bytes) -> bool:
+        """Add what was written, unless it is of another task or stream."""
+        if self.parts and self._whose != (task, stream):
+            return False
+        self._whose = (task, stream)
+        self.parts.append(data)
+        return True
+
+    def take(self) -> tuple[int, int, bytes]:
+        """Task, stream and all that was written; nothing is left."""
+        parts, self.parts = self.parts, []
+        return *self._whose, b"".join(parts)
 
 
 def _widen(descriptor: int) -> None:

@@ -58,6 +58,8 @@ class Worker:
         self.is_draining = False
         self._outbox = Outbox(self.peer.send)
         self._output = OutputBox(self.peer)
+        self._paused: set[Slot] = set()
+        """Whose output waits for the connection to take it."""
         self._works: dict[int, Work] = {}
         self._told = 0
         """Room that the server believes we have."""
@@ -186,12 +188,19 @@ class Worker:
 
     def writable(self) -> None:
         """Back-pressure is over."""
+        self._resume_output()
         self._schedule()
 
     def disconnected(self, reason: str) -> None:
         """Go on with what runs, but not beyond its lease."""
+        self._resume_output()
         self._told = 0
         self._check_lease()
+
+    def _resume_output(self) -> None:
+        paused, self._paused = self._paused, set()
+        for slot in paused:
+            slot.resume_output()
 
     def _check_lease(self) -> None:
         """Stop in time when the lease was not renewed: a dead line looks like a quiet one."""
@@ -413,6 +422,9 @@ class Worker:
             if len(data) > left:
                 data = data[:left] + b"\n[multihost: output beyond 1 MiB is not kept]\n"
         self._output.add(m.Output(work.grant.task, work.grant.token, stream, data))
+        if self.peer.is_connected and not self.peer.is_writable:
+            self._paused.add(slot)
+            slot.pause_output()
 
     def slot_died(self, slot: Slot, fed: list[Work], death: Death) -> None:
         """A child is gone: report the task it died under; the others go elsewhere."""
@@ -424,6 +436,7 @@ class Worker:
             for work in fed[1:]:
                 work.slot = None
             self.slot_returned(slot, fed[1:])
+        self._paused.discard(slot)
         self.roster.died(slot)
         self._schedule()
 
