@@ -1,0 +1,356 @@
+"""Calls that wait at queues of items: for an item, for room, for the last ``task_done``.
+
+Each queue that somebody waits at has a *line*: three lists in order of arrival.
+Whatever changes a queue serves those who wait at it in the same transaction,
+first come first served, and what that changes in turn, until nobody can be
+served. So nobody waits for what could be had, and nothing polls. Lines live in
+memory only: after a restart the clients send their calls again.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import msgspec
+
+from multihost.core.ids import queue_of
+from multihost.store.base import Store
+from multihost.wire.act import (
+    AnyAct,
+    AnyResult,
+    Confirm,
+    Done,
+    Exchange,
+    Exchanged,
+    ExchangeEnd,
+    JoinQueue,
+    RejectCode,
+    Rejected,
+)
+
+Reply = Callable[[AnyResult], None]
+Answer = Callable[["Pending", AnyResult], None]
+Note = Callable[[Store, int, int, AnyResult], None]
+
+
+@dataclass(slots=True, eq=False)
+class Pending:
+    """A call that is not answered yet."""
+
+    taker: int
+    number: int
+    act: AnyAct
+    wait_s: float | None
+    reply: Reply
+    is_fresh: bool
+    """Whether it can't have come before; else the store is asked first."""
+    rest: Exchange | None = None
+    """What is still to be done of an exchange: the whole, or the take alone."""
+    is_over: bool = False
+    """Answered, or its taker has ended; true for good when the transaction is kept."""
+
+
+@dataclass(slots=True)
+class Line:
+    """Who waits at one queue, by taker, in order of arrival."""
+
+    takers: dict[int, Pending] = field(default_factory=dict)
+    putters: dict[int, Pending] = field(default_factory=dict)
+    joiners: dict[int, Pending] = field(default_factory=dict)
+
+    def copy(self) -> "Line":
+        """A line of the same calls."""
+        return Line(dict(self.takers), dict(self.putters), dict(self.joiners))
+
+    def __bool__(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self.takers or self.putters or self.joiners)
+
+
+_NOBODY = Line()
+
+
+class _Turn(NamedTuple):
+    """The transaction under way."""
+
+    store: Store
+    now: float
+
+
+class Parking:
+    """The lines of all queues of items.
+
+    Invariant between calls: nobody in a line could be served by the store.
+    """
+
+    def __init__(self, answer: Answer, note: Note) -> None:
+        """Begin with no lines.
+
+        ``answer`` is told of each call that is over; ``note`` keeps an answer in the store.
+        """
+        self._answer = answer
+        self._note_answer = note
+        self._lines: dict[int, Line] = {}
+        self._policies: dict[int, Confirm] = {}
+        self._before: dict[int, Line] = {}
+        """Lines as they were when this transaction first touched them."""
+        self._rests: list[tuple[Pending, Exchange]] = []
+        """What was left of exchanges before this transaction, oldest first."""
+        self._room: deque[int] = deque()
+        """Queues from which something was taken."""
+        self._items: deque[int] = deque()
+        """Queues into which something was put, or came back."""
+
+    # what calls ask ------------------------------------------------------------------------
+
+    def exchange(self, store: Store, now: float, pending: Pending) -> None:
+        """Do an exchange, or what is left of it; answer it, or let it wait."""
+        if self.holds(pending):
+            return
+        if pending.rest is None:
+            assert isinstance(pending.act, Exchange)
+            pending.rest = pending.act
+        exchange, turn = pending.rest, _Turn(store, now)
+        for put in exchange.puts:
+            if self._lines.get(put.queue, _NOBODY).putters:
+                # Others came first and wait for room.
+                self._touch(put.queue).putters[pending.taker] = pending
+                return
+        if exchange.take is not None and self._lines.get(exchange.take, _NOBODY).takers:
+            self._join_line(turn, pending, exchange, exchange.take)
+        else:
+            self._place(turn, pending, self._try(turn, pending, exchange))
+        self._serve(turn)
+
+    def join(self, store: Store, pending: Pending) -> None:
+        """Answer when nothing in the queue is unfinished."""
+        assert isinstance(pending.act, JoinQueue)
+        queue = pending.act.queue
+        row = store.item_queue(queue)
+        if row is None:
+            self._answer(pending, missing(queue))
+        elif not row.unfinished:
+            self._answer(pending, Done())
+        else:
+            self._touch(queue).joiners[pending.taker] = pending
+
+    def holds(self, pending: Pending) -> bool:
+        """Whether a call waits in some line."""
+        taker = pending.taker
+        for queue in _queues(pending.act):
+            line = self._lines.get(queue)
+            if line is not None and (
+                line.takers.get(taker) is pending
+                or line.putters.get(taker) is pending
+                or line.joiners.get(taker) is pending
+            ):
+                return True
+        return False
+
+    def leave(self, store: Store, now: float, pending: Pending) -> Exchanged | Done | None:
+        """Take a call out of its line: what it is answered if its time is over."""
+        taker = pending.taker
+        for queue in _queues(pending.act):
+            if not self._lines.get(queue):
+                continue
+            line = self._touch(queue)
+            if line.takers.pop(taker, None):
+                return Exchanged(ExchangeEnd.EMPTY)
+            if line.joiners.pop(taker, None):
+                return Done(False)
+            if line.putters.pop(taker, None):
+                # Those behind it may want less room.
+                self._room.append(queue)
+                self._serve(_Turn(store, now))
+                return Exchanged(ExchangeEnd.FULL)
+        return None
+
+    def look(self, store: Store, now: float, queue: int) -> None:
+        """A queue was closed, or has got items back: serve who waits at it."""
+        self._items.append(queue)
+        self._room.append(queue)
+        self._serve(_Turn(store, now))
+
+    def drop(self, queue: int) -> None:
+        """A queue is no more: tell who waits at it."""
+        self._policies.pop(queue, None)
+        if not self._lines.get(queue):
+            return
+        line = self._touch(queue)
+        for pending in [*line.takers.values(), *line.putters.values()]:
+            self._answer(pending, Exchanged(ExchangeEnd.CLOSED))
+        for pending in line.joiners.values():
+            self._answer(pending, missing(queue))
+        self._lines[queue] = Line()
+
+    def waiting(self, queue: int) -> int:
+        """How many takers wait for an item of a queue."""
+        line = self._lines.get(queue)
+        return len(line.takers) if line else 0
+
+    def is_lossy(self, store: Store, queue: int) -> bool:
+        """Whether items of a queue are confirmed as they are taken, and can't be given again."""
+        policy = self._policies.get(queue)
+        if policy is None:
+            row = store.item_queue(queue)
+            if row is None:
+                return False
+            policy = self._policies[queue] = row.confirm
+        return policy is Confirm.GET
+
+    # transactions --------------------------------------------------------------------------
+
+    def keep(self) -> None:
+        """The transaction is kept."""
+        for queue in self._before:
+            if not self._lines[queue]:
+                del self._lines[queue]
+        self._before.clear()
+        self._rests.clear()
+
+    def undo(self) -> None:
+        """The transaction did not happen."""
+        self._lines.update(self._before)
+        self._before.clear()
+        for pending, rest in reversed(self._rests):
+            pending.rest = rest
+        self._rests.clear()
+        self._policies.clear()
+        self._room.clear()
+        self._items.clear()
+
+    # serving -------------------------------------------------------------------------------
+
+    def _try(
+        self, turn: _Turn, pending: Pending, exchange: Exchange
+    ) -> Exchanged | Rejected | None:
+        """Do an exchange; None: it waits for an item, and all else of it is done."""
+        result = turn.store.exchange(pending.taker, pending.number, exchange, turn.now)
+        if isinstance(result, Rejected) or result.end > ExchangeEnd.EMPTY:
+            return result
+        for put in exchange.puts:
+            self._items.append(put.queue)
+        for item in exchange.returns:
+            self._items.append(queue_of(item))
+        for finish in exchange.finishes:
+            self._look_at_joiners(turn, finish.queue)
+        self._note(turn.store, pending, exchange, result)
+        if result.end is ExchangeEnd.EMPTY:
+            return None
+        if exchange.take is not None:
+            self._room.append(exchange.take)
+        return result
+
+    def _join_line(self, turn: _Turn, pending: Pending, exchange: Exchange, queue: int) -> None:
+        """Do all of an exchange but the take, for which others were there first."""
+        if exchange.confirms or exchange.returns or exchange.puts or exchange.finishes:
+            rest = msgspec.structs.replace(exchange, take=None)
+            result = self._try(turn, pending, rest)
+            if result is None or isinstance(result, Rejected) or result.end is not ExchangeEnd.OK:
+                self._place(turn, pending, result)
+                return
+        self._wait_for_item(pending, exchange, queue)
+
+    def _place(self, turn: _Turn, pending: Pending, result: Exchanged | Rejected | None) -> None:
+        """Answer an exchange, or put it into the line where it has to wait."""
+        exchange = pending.rest
+        assert exchange is not None
+        if result is None:
+            assert exchange.take is not None
+            self._wait_for_item(pending, exchange, exchange.take)
+        elif isinstance(result, Exchanged) and result.end is ExchangeEnd.FULL:
+            self._touch(_full(turn.store, exchange)).putters[pending.taker] = pending
+        else:
+            self._answer(pending, result)
+
+    def _wait_for_item(self, pending: Pending, exchange: Exchange, queue: int) -> None:
+        self._rests.append((pending, exchange))
+        pending.rest = Exchange(take=queue, limit=exchange.limit)
+        self._touch(queue).takers[pending.taker] = pending
+
+    def _note(self, store: Store, pending: Pending, exchange: Exchange, result: Exchanged) -> None:
+        """Keep what must not be done twice. Items can be looked up, unless they are gone."""
+        if result.items and exchange.take is not None and self.is_lossy(store, exchange.take):
+            self._note_answer(store, pending.taker, pending.number, result)
+        elif exchange.puts or exchange.confirms or exchange.finishes:
+            self._note_answer(store, pending.taker, pending.number, Exchanged(result.end))
+
+    def _serve(self, turn: _Turn) -> None:
+        """Serve until nobody can be served."""
+        while self._items or self._room:
+            if self._items:
+                self._serve_takers(turn, self._items.popleft())
+            else:
+                self._serve_putters(turn, self._room.popleft())
+
+    def _serve_takers(self, turn: _Turn, queue: int) -> None:
+        line = self._lines.get(queue)
+        while line is not None and line.takers:
+            pending = next(iter(line.takers.values()))
+            assert pending.rest is not None
+            result = self._try(turn, pending, pending.rest)
+            if result is None:
+                return
+            line = self._touch(queue)
+            del line.takers[pending.taker]
+            self._answer(pending, result)
+
+    def _serve_putters(self, turn: _Turn, queue: int) -> None:
+        line = self._lines.get(queue)
+        while line is not None and line.putters:
+            pending = next(iter(line.putters.values()))
+            assert pending.rest is not None
+            result = self._try(turn, pending, pending.rest)
+            is_full = isinstance(result, Exchanged) and result.end is ExchangeEnd.FULL
+            if is_full and _full(turn.store, pending.rest) == queue:
+                return
+            line = self._touch(queue)
+            del line.putters[pending.taker]
+            self._place(turn, pending, result)
+
+    def _look_at_joiners(self, turn: _Turn, queue: int) -> None:
+        line = self._lines.get(queue)
+        if line is None or not line.joiners:
+            return
+        row = turn.store.item_queue(queue)
+        if row is None or row.unfinished:
+            return
+        line = self._touch(queue)
+        for pending in line.joiners.values():
+            self._answer(pending, Done())
+        line.joiners.clear()
+
+    def _touch(self, queue: int) -> Line:
+        """Line of a queue, to be changed."""
+        line = self._lines.get(queue)
+        if line is None:
+            line = self._lines[queue] = Line()
+        if queue not in self._before:
+            self._before[queue] = line.copy()
+        return line
+
+
+def _full(store: Store, exchange: Exchange) -> int:
+    """Queue that has no room for what an exchange puts."""
+    for put in exchange.puts:
+        row = store.item_queue(put.queue)
+        if row is not None and row.limit and row.waiting + len(put.payloads) > row.limit:
+            return put.queue
+    # Puts that fit one by one but not together.
+    return exchange.puts[0].queue
+
+
+def missing(queue: int) -> Rejected:
+    """There is no such queue."""
+    return Rejected(
+        RejectCode.NOT_FOUND, f"queue {queue} doesn't exist (any more); open it by its name"
+    )
+
+
+def _queues(act: AnyAct) -> list[int]:
+    """Queues in whose lines a call may wait."""
+    if isinstance(act, Exchange):
+        queues = [put.queue for put in act.puts]
+        return queues if act.take is None else [*queues, act.take]
+    return [act.queue] if isinstance(act, JoinQueue) else []

@@ -1,0 +1,591 @@
+"""Claims about the calls of takers, with a store of dicts and transactions that can fail."""
+
+import asyncio
+
+import pytest
+from item_store import ItemStore
+
+from multihost.core.ids import taker_id
+from multihost.errors import StoreFull
+from multihost.server.calls import Calls
+from multihost.server.committer import Committer
+from multihost.wire import act as a
+from multihost.wire.act import Confirm, Exchange, ExchangeEnd, Finish, Kind, Put, RejectCode
+
+ANN, BOB, CY = (taker_id(session, 1) for session in (1, 2, 3))
+
+
+class Listener:
+    def assign(self, store, now):
+        pass
+
+    def grant(self):
+        pass
+
+    def committed(self, changes):
+        pass
+
+    def rolled_back(self):
+        pass
+
+
+class Desk:
+    """A server's calls, without a server."""
+
+    def __init__(self, store):
+        self.store = store
+        self.fatal = []
+        self.numbers = {}
+        self.acts = {}
+        self.start()
+
+    def start(self):
+        """Begin, or begin again after a kill: nothing is left in memory."""
+        self.committer = Committer(self.store, is_durable=True, on_fatal=self.fatal.append)
+        self.committer.listener = Listener()
+        self.calls = Calls(self.committer)
+        self.answers = {}
+
+    async def settle(self):
+        await self.committer.drain()
+        assert not self.fatal
+
+    async def do(self, taker, act, wait_s=None):
+        """Result of an act, or None while it waits."""
+        self.numbers[taker] = self.numbers.get(taker, 0) + 1
+        self.acts[taker] = act
+        return await self.again(taker, wait_s)
+
+    async def again(self, taker, wait_s=None):
+        """Result of the latest call of a taker, sent once more."""
+        self.answers.pop(taker, None)
+        self.send(taker, wait_s)
+        await self.settle()
+        return self.answers.get(taker)
+
+    def send(self, taker, wait_s=None):
+        def reply(result, calls=self.calls):
+            assert taker not in self.answers
+            if calls is self.calls:
+                self.answers[taker] = result
+
+        self.calls.call(taker, self.numbers[taker], self.acts[taker], wait_s, reply)
+
+    async def queue(self, name="q", limit=0, confirm=Confirm.NEXT, *, taker=CY, is_transient=False):
+        opened = await self.do(taker, a.OpenQueue(name, limit, confirm, is_transient))
+        return opened.queue
+
+    async def synchronizer(self, kind, number=0, *, taker=CY, is_transient=False, name="s"):
+        act = a.OpenSynchronizer(kind, name, number, b"data", is_transient)
+        return (await self.do(taker, act)).synchronizer
+
+    async def put(self, taker, queue, *payloads, wait_s=None):
+        return await self.do(taker, Exchange(puts=[Put(queue, list(payloads))]), wait_s)
+
+    async def take(self, taker, queue, wait_s=None, **rest):
+        return await self.do(taker, Exchange(take=queue, **rest), wait_s)
+
+    async def measure(self, queue):
+        return (await self.do(CY, a.MeasureQueue(queue))).numbers
+
+
+def case(test):
+    """A test that is a coroutine and is given a desk."""
+
+    def run():
+        async def main():
+            desk = Desk(ItemStore())
+            async with asyncio.timeout(20):
+                await test(desk)
+            desk.committer.stop()
+
+        asyncio.run(main())
+
+    run.__name__ = test.__name__
+    return run
+
+
+def payloads(result):
+    assert result.end is ExchangeEnd.OK, result
+    return [item.payload for item in result.items]
+
+
+# --- items -----------------------------------------------------------------------------
+
+
+@case
+async def test_takers_that_wait_are_served_in_the_order_in_which_they_came(desk):
+    queue = await desk.queue()
+    assert await desk.take(ANN, queue) is None
+    assert await desk.take(BOB, queue) is None
+    await desk.put(CY, queue, b"1", b"2", b"3")
+    assert payloads(desk.answers[ANN]) == [b"1"]
+    assert payloads(desk.answers[BOB]) == [b"2"]
+    assert await desk.measure(queue) == [1, 2, 3, 0]
+
+
+@case
+async def test_a_put_and_all_it_wakes_are_one_transaction(desk):
+    queue = await desk.queue()
+    await desk.take(ANN, queue)
+    before = len(desk.store.log)
+    await desk.put(CY, queue, b"1")
+    assert desk.store.log[before:] == ["durable"]
+    assert ANN in desk.answers
+
+
+@case
+async def test_who_would_not_wait_is_told_at_once(desk):
+    queue = await desk.queue(limit=1)
+    assert (await desk.take(ANN, queue, 0)).end is ExchangeEnd.EMPTY
+    await desk.put(CY, queue, b"1")
+    assert (await desk.put(ANN, queue, b"2", wait_s=0)).end is ExchangeEnd.FULL
+    assert (await desk.do(ANN, a.JoinQueue(queue), 0)) == a.Done(False)
+    assert await desk.measure(queue) == [1, 0, 1, 1]
+
+
+@case
+async def test_time_is_over_for_who_has_waited_long_enough(desk):
+    queue = await desk.queue(limit=1)
+    await desk.take(ANN, queue)
+    desk.calls.withdraw(ANN, desk.numbers[ANN])
+    await desk.settle()
+    assert desk.answers[ANN].end is ExchangeEnd.EMPTY
+    await desk.put(CY, queue, b"1")
+    await desk.put(ANN, queue, b"2")
+    await desk.do(BOB, a.JoinQueue(queue))
+    for taker in (ANN, BOB):
+        desk.calls.withdraw(taker, desk.numbers[taker])
+    await desk.settle()
+    assert desk.answers[ANN].end is ExchangeEnd.FULL
+    assert desk.answers[BOB] == a.Done(False)
+
+
+@case
+async def test_a_wait_ends_by_itself_after_its_time(desk):
+    queue = await desk.queue()
+    assert await desk.take(ANN, queue, 0.001) is None
+    while ANN not in desk.answers:  # noqa: ASYNC110 - what is awaited is the timer itself
+        await asyncio.sleep(0)
+    assert desk.answers[ANN].end is ExchangeEnd.EMPTY
+    assert not desk.calls.parking.waiting(queue)
+
+
+@case
+async def test_puts_wait_for_room_in_the_order_in_which_they_came(desk):
+    queue = await desk.queue(limit=2)
+    await desk.put(CY, queue, b"1", b"2")
+    assert await desk.put(ANN, queue, b"3", b"4") is None
+    # There will be room for one before there is room for two.
+    assert await desk.put(BOB, queue, b"5") is None
+    await desk.take(CY, queue)
+    assert desk.answers.keys().isdisjoint({ANN, BOB})
+    assert payloads(await desk.take(CY, queue)) == [b"2"]
+    assert desk.answers[ANN].end is ExchangeEnd.OK
+    assert payloads(await desk.take(CY, queue)) == [b"3"]
+    assert desk.answers[BOB].end is ExchangeEnd.OK
+
+
+@case
+async def test_those_behind_a_put_that_gave_up_get_their_room(desk):
+    queue = await desk.queue(limit=2)
+    await desk.put(CY, queue, b"1")
+    await desk.put(ANN, queue, b"2", b"3")
+    await desk.put(BOB, queue, b"4")
+    desk.calls.withdraw(ANN, desk.numbers[ANN])
+    await desk.settle()
+    assert desk.answers[BOB].end is ExchangeEnd.OK
+
+
+@case
+async def test_what_waits_for_an_item_has_done_the_rest_already(desk):
+    tasks, results = await desk.queue("tasks"), await desk.queue("results")
+    await desk.put(CY, tasks, b"1")
+    (item,) = (await desk.take(ANN, tasks)).items
+    puts = [Put(results, [b"one"])]
+    assert await desk.take(ANN, tasks, confirms=[item.number], puts=puts) is None
+    assert payloads(await desk.take(BOB, results)) == [b"one"]
+    assert (await desk.measure(tasks))[:2] == [0, 0]
+
+
+@case
+async def test_who_puts_and_takes_does_not_overtake_those_who_wait(desk):
+    queue = await desk.queue()
+    await desk.take(BOB, queue)
+    assert await desk.take(ANN, queue, puts=[Put(queue, [b"1"])]) is None
+    assert payloads(desk.answers[BOB]) == [b"1"]
+    await desk.put(CY, queue, b"2")
+    assert payloads(desk.answers[ANN]) == [b"2"]
+
+
+@case
+async def test_one_room_serves_a_chain_of_queues(desk):
+    first, second = await desk.queue("a", 1), await desk.queue("b", 1)
+    await desk.put(CY, first, b"1")
+    await desk.put(CY, second, b"2")
+    # ANN moves what is made of it from one full queue to the next, BOB waits before the first.
+    assert await desk.do(ANN, Exchange(puts=[Put(second, [b"3"])], take=first)) is None
+    assert await desk.put(BOB, first, b"4") is None
+    await desk.take(CY, second)
+    assert payloads(desk.answers[ANN]) == [b"1"]
+    assert desk.answers[BOB].end is ExchangeEnd.OK
+
+
+@case
+async def test_join_ends_with_the_last_task_done(desk):
+    queue = await desk.queue(confirm=Confirm.TASK_DONE)
+    assert await desk.do(ANN, a.JoinQueue(queue)) == a.Done()
+    await desk.put(CY, queue, b"1", b"2")
+    assert await desk.do(ANN, a.JoinQueue(queue)) is None
+    await desk.do(CY, Exchange(finishes=[Finish(queue)]))
+    assert ANN not in desk.answers
+    await desk.do(CY, Exchange(finishes=[Finish(queue)]))
+    assert desk.answers[ANN] == a.Done()
+    refused = await desk.do(CY, Exchange(finishes=[Finish(queue)]))
+    assert refused.code is RejectCode.TOO_MANY
+
+
+@case
+async def test_closing_or_dropping_a_queue_tells_those_who_wait(desk):
+    for act in (a.CloseQueue, a.DropQueue):
+        queue, full = await desk.queue(act.__name__), await desk.queue(f"{act.__name__} full", 1)
+        await desk.put(CY, full, b"1")
+        await desk.take(ANN, queue)
+        await desk.put(BOB, full, b"2")
+        await desk.do(CY, act(queue))
+        await desk.do(CY, act(full))
+        assert desk.answers[ANN].end is ExchangeEnd.CLOSED
+        assert desk.answers[BOB].end is ExchangeEnd.CLOSED
+
+
+@case
+async def test_what_is_not_there_is_not_found(desk):
+    for act in (
+        *(Exchange(take=77), a.JoinQueue(77), a.MeasureQueue(77), a.CloseQueue(77)),
+        *(a.Acquire(77), a.ReadValue(77)),
+    ):
+        assert (await desk.do(ANN, act)).code is RejectCode.NOT_FOUND
+    assert await desk.do(ANN, a.DropQueue(77)) == a.Done()
+    assert await desk.do(ANN, a.DropSynchronizer(77)) == a.Done()
+
+
+# --- calls that come again ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_restart", [False, True])
+@pytest.mark.parametrize("confirm", [Confirm.NEXT, Confirm.GET])
+def test_a_call_that_comes_again_is_not_done_again(is_restart, confirm):
+    @case
+    async def check(desk):
+        tasks = await desk.queue("tasks", confirm=confirm)
+        results = await desk.queue("results")
+        await desk.put(CY, tasks, b"1", b"2")
+        act = Exchange(puts=[Put(results, [b"r"])], take=tasks)
+        first = await desk.do(ANN, act)
+        if is_restart:
+            desk.start()
+        assert await desk.again(ANN) == first
+        assert (await desk.measure(tasks))[0] == 1
+        assert (await desk.measure(results))[0] == 1
+
+    check()
+
+
+@case
+async def test_a_call_that_waits_keeps_its_place_when_it_comes_again(desk):
+    queue = await desk.queue()
+    await desk.take(ANN, queue)
+    await desk.take(BOB, queue)
+    assert await desk.again(ANN) is None
+    await desk.put(CY, queue, b"1")
+    assert payloads(desk.answers[ANN]) == [b"1"]
+    assert BOB not in desk.answers
+
+
+@case
+async def test_a_restart_while_a_call_waits_repeats_only_its_wait(desk):
+    tasks, results = await desk.queue("tasks"), await desk.queue("results")
+    assert await desk.do(ANN, Exchange(puts=[Put(results, [b"r"])], take=tasks)) is None
+    desk.start()
+    assert await desk.again(ANN) is None
+    assert (await desk.measure(results))[0] == 1
+    await desk.put(CY, tasks, b"1")
+    assert payloads(desk.answers[ANN]) == [b"1"]
+    desk.start()
+    assert payloads(await desk.again(ANN)) == [b"1"]
+
+
+@case
+async def test_a_release_that_comes_again_does_not_release_the_next_holder(desk):
+    lock = await desk.synchronizer(Kind.LOCK)
+    await desk.do(ANN, a.Acquire(lock))
+    await desk.do(BOB, a.Acquire(lock))
+    await desk.do(ANN, a.Release(lock))
+    desk.start()
+    assert await desk.again(ANN) == a.Done()
+    assert (await desk.do(CY, a.MeasureSynchronizer(lock))).numbers[0] == 1
+    assert (await desk.again(BOB)).value
+
+
+@case
+async def test_a_restart_loses_no_waiter_of_a_lock_or_condition(desk):
+    lock = await desk.synchronizer(Kind.LOCK)
+    condition = await desk.synchronizer(Kind.CONDITION, lock, name="c")
+    await desk.do(ANN, a.Acquire(lock))
+    await desk.do(ANN, a.WaitNotified(condition))
+    await desk.do(BOB, a.Acquire(lock))
+    await desk.do(CY, a.Acquire(lock))
+    desk.start()
+    assert await desk.do(BOB, a.Notify(condition)) == a.Done(True, 0, 1)
+    assert await desk.again(CY) is None
+    await desk.do(BOB, a.Release(lock))
+    assert desk.answers[CY].value
+    await desk.do(CY, a.Release(lock))
+    # It was notified and given the lock before it was back.
+    assert (await desk.again(ANN)).value
+
+
+@case
+async def test_tokens_rise_over_restarts_and_new_locks(desk):
+    tokens = []
+    for round_ in range(3):
+        lock = await desk.synchronizer(Kind.LOCK, name=f"lock {round_}")
+        tokens.append((await desk.do(ANN, a.Acquire(lock))).token)
+        desk.store.epoch += 1
+        desk.start()
+    assert tokens == sorted(set(tokens))
+
+
+@case
+async def test_a_call_that_was_followed_by_another_is_refused(desk):
+    queue = await desk.queue()
+    await desk.put(ANN, queue, b"1")
+    await desk.put(ANN, queue, b"2")
+    desk.numbers[ANN] = 1
+    assert (await desk.again(ANN)).code is RejectCode.BAD_REQUEST
+
+
+@case
+async def test_a_taker_that_goes_on_to_its_next_call_waits_no_more(desk):
+    queue = await desk.queue()
+    lock = await desk.synchronizer(Kind.LOCK)
+    await desk.do(BOB, a.Acquire(lock))
+    await desk.take(ANN, queue)
+    await desk.do(ANN, a.Acquire(lock))
+    await desk.put(CY, queue, b"1")
+    assert (await desk.measure(queue))[:2] == [1, 0]
+    await desk.do(ANN, a.MeasureQueue(queue))
+    await desk.do(BOB, a.Release(lock))
+    assert (await desk.do(CY, a.MeasureSynchronizer(lock))).numbers[0] == 0
+
+
+# --- takers that end ---------------------------------------------------------------------
+
+
+@case
+async def test_what_a_taker_held_goes_to_who_waits_when_it_ends(desk):
+    queue = await desk.queue()
+    lock = await desk.synchronizer(Kind.LOCK)
+    await desk.put(CY, queue, b"1")
+    await desk.take(ANN, queue)
+    await desk.do(ANN, a.Acquire(lock))
+    await desk.take(BOB, queue)
+    await desk.do(CY, a.Acquire(lock))
+    desk.calls.end_taker(ANN)
+    await desk.settle()
+    assert desk.answers[BOB].items[0].attempt == 2
+    assert desk.answers[CY].value
+
+
+@case
+async def test_a_taker_that_has_ended_swallows_nothing(desk):
+    queue = await desk.queue(limit=1)
+    await desk.put(CY, queue, b"1")
+    await desk.put(ANN, queue, b"2")
+    desk.calls.end_taker(ANN)
+    await desk.take(CY, queue)
+    assert (await desk.take(CY, queue, 0)).end is ExchangeEnd.EMPTY
+    await desk.take(BOB, queue)
+    desk.calls.end_taker(BOB)
+    await desk.put(CY, queue, b"3")
+    assert (await desk.measure(queue))[0] == 1
+    assert ANN not in desk.answers
+    assert BOB not in desk.answers
+
+
+@case
+async def test_nothing_is_handed_to_a_session_whose_connection_broke(desk):
+    queue = await desk.queue()
+    await desk.take(ANN, queue)
+    desk.calls.disconnected(1)
+    await desk.take(BOB, queue)
+    await desk.put(CY, queue, b"1", b"2")
+    assert payloads(desk.answers[BOB]) == [b"1"]
+    assert (await desk.measure(queue))[0] == 1
+    assert payloads(await desk.again(ANN)) == [b"2"]
+
+
+@case
+async def test_a_session_that_comes_back_late_has_lost_what_it_held_but_repeats_nothing(desk):
+    tasks, results = await desk.queue("tasks"), await desk.queue("results")
+    await desk.put(CY, tasks, b"1")
+    assert payloads(await desk.do(ANN, Exchange(puts=[Put(results, [b"r"])], take=tasks)))
+    desk.calls.release_session(1)
+    await desk.settle()
+    assert (await desk.measure(tasks))[0] == 1
+    assert payloads(await desk.again(ANN)) == [b"1"]
+    assert (await desk.measure(results))[0] == 1
+
+
+@case
+async def test_a_call_that_comes_while_its_session_is_released_is_answered(desk):
+    queue = await desk.queue()
+    await desk.take(ANN, queue)
+    desk.calls.release_session(1)
+    assert await desk.again(ANN) is None
+    await desk.put(CY, queue, b"1")
+    assert payloads(desk.answers[ANN]) == [b"1"]
+
+
+@case
+async def test_what_lived_with_a_session_is_dropped_with_it(desk):
+    queue = await desk.queue(taker=ANN, is_transient=True)
+    lock = await desk.synchronizer(Kind.LOCK, taker=ANN, is_transient=True)
+    await desk.do(ANN, a.Acquire(lock))
+    await desk.take(BOB, queue)
+    await desk.do(CY, a.WaitNotified(lock))
+    desk.calls.release_session(1)
+    await desk.settle()
+    assert BOB not in desk.answers
+    await desk.do(CY, a.Acquire(lock))
+    other = taker_id(2, 2)
+    await desk.do(other, a.Acquire(lock))
+    desk.calls.end_session(1)
+    await desk.settle()
+    assert desk.answers[BOB].end is ExchangeEnd.CLOSED
+    assert desk.answers[other].code is RejectCode.NOT_FOUND
+    assert not desk.store.data.queues
+    assert not desk.store.data.synchronizers
+    assert not len(desk.calls.synchronizers)
+
+
+@case
+async def test_a_semaphore_is_given_back_by_the_dead_but_not_by_who_left(desk):
+    semaphore = await desk.synchronizer(Kind.SEMAPHORE, 3)
+    for taker in (ANN, BOB):
+        await desk.do(taker, a.Acquire(semaphore))
+    desk.calls.end_session(1, is_clean=True)
+    desk.calls.end_session(2)
+    assert (await desk.do(CY, a.MeasureSynchronizer(semaphore))).numbers[0] == 2
+
+
+@case
+async def test_takers_opened_for_a_session_are_never_the_same(desk):
+    takers = [desk.calls.open_taker(7) for _ in range(3)]
+    desk.calls.end_taker(takers[-1])
+    takers.append(desk.calls.open_taker(7))
+    assert len(set(takers)) == 4
+
+
+# --- transactions that fail ----------------------------------------------------------------
+
+
+@case
+async def test_a_full_store_refuses_puts_and_leaves_everything_as_it_was(desk):
+    queue = await desk.queue()
+    lock = await desk.synchronizer(Kind.LOCK)
+    await desk.do(ANN, a.Acquire(lock))
+    await desk.take(BOB, queue)
+    desk.store.publish_errors = [StoreFull("no room")]
+    desk.numbers[CY] += 1
+    desk.acts[CY] = Exchange(puts=[Put(queue, [b"1"])])
+    desk.answers.pop(CY)
+    desk.send(CY)
+    desk.calls.end_taker(ANN)
+    desk.committer._turn()
+    assert desk.answers[CY].code is RejectCode.STORE_FULL
+    assert BOB not in desk.answers
+    assert desk.calls.parking.waiting(queue) == 1
+    assert list(desk.calls.synchronizers.state(lock).holders()) == [ANN]
+    desk.committer._turn()  # the timer's work, without waiting for it
+    assert not list(desk.calls.synchronizers.state(lock).holders())
+    await desk.put(CY, queue, b"2")
+    assert payloads(desk.answers[BOB]) == [b"2"]
+
+
+@case
+async def test_a_put_whose_transaction_failed_is_done_when_that_is_tried_again(desk):
+    first, second = await desk.queue("a"), await desk.queue("b", 1)
+    await desk.put(CY, second, b"1")
+    assert await desk.do(ANN, Exchange(puts=[Put(second, [b"2"])], take=first)) is None
+    desk.store.publish_errors = [StoreFull("no room")]
+    desk.numbers[BOB], desk.acts[BOB] = 1, Exchange(take=second)
+    desk.send(BOB)
+    desk.committer._turn()
+    assert BOB not in desk.answers
+    desk.committer._turn()  # the timer's work, without waiting for it
+    await desk.settle()
+    assert payloads(desk.answers[BOB]) == [b"1"]
+    assert (await desk.measure(second))[0] == 1
+
+
+@case
+async def test_an_act_that_can_not_be_done_takes_no_other_down(desk):
+    queue = await desk.queue()
+    await desk.take(ANN, queue)
+    exchange = desk.store.exchange
+
+    def fail(taker, number, act, now):
+        if taker == BOB:
+            raise OverflowError("int too large")
+        return exchange(taker, number, act, now)
+
+    desk.store.exchange = fail
+    desk.numbers.update({BOB: 1})
+    desk.acts[BOB] = Exchange(take=1 << 64)
+    desk.send(BOB)
+    await desk.put(CY, queue, b"1")
+    assert desk.answers[BOB].code is RejectCode.BAD_REQUEST
+    assert payloads(desk.answers[ANN]) == [b"1"]
+
+
+@case
+async def test_what_leaves_nothing_behind_does_not_wait_for_the_disk(desk):
+    queue = await desk.queue()
+    lock = await desk.synchronizer(Kind.LOCK)
+    await desk.put(CY, queue, b"1")
+    before = len(desk.store.log)
+    await desk.take(ANN, queue)
+    await desk.take(ANN, queue)
+    await desk.measure(queue)
+    await desk.do(BOB, a.JoinQueue(queue))
+    assert set(desk.store.log[before:]) == {"quick"}
+    before = len(desk.store.log)
+    await desk.do(CY, a.Acquire(lock))
+    assert set(desk.store.log[before:]) == {"durable"}
+
+
+# --- opening -----------------------------------------------------------------------------
+
+
+@case
+async def test_what_exists_is_found_with_the_settings_it_has(desk):
+    first = await desk.do(ANN, a.OpenQueue("q", 5, Confirm.GET))
+    assert first.is_new
+    second = await desk.do(BOB, a.OpenQueue("q", 9, Confirm.NEXT))
+    assert second == a.QueueOpened(first.queue, 5, Confirm.GET, is_new=False)
+    assert (await desk.do(BOB, a.OpenQueue("q", -1))).code is RejectCode.BAD_REQUEST
+
+
+@case
+async def test_a_name_is_of_one_kind_with_one_set_of_settings(desk):
+    lock = await desk.synchronizer(Kind.LOCK)
+    assert await desk.do(BOB, a.OpenSynchronizer(Kind.LOCK, "s")) == a.SynchronizerOpened(
+        lock, is_new=False
+    )
+    refused = await desk.do(BOB, a.OpenSynchronizer(Kind.EVENT, "s"))
+    assert refused.code is RejectCode.CONFLICT
+    await desk.synchronizer(Kind.BARRIER, 3, name="b")
+    refused = await desk.do(BOB, a.OpenSynchronizer(Kind.BARRIER, "b", 2))
+    assert refused.code is RejectCode.CONFLICT
+    assert "parties: 3, not 2" in refused.message
