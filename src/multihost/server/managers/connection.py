@@ -1,0 +1,311 @@
+"""One connection of a standard-library client, from the handshake to its end.
+
+Every connection first says one thing to the server itself (make an object,
+count a reference, …) and is closed, unless that was ``accept_connection``:
+then it goes on with calls on objects, one at a time, as one thread's.
+"""
+
+import asyncio
+import secrets
+import socket
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, cast
+
+from multihost.runtime import clock
+from multihost.server.managers import framing, requests, writing
+from multihost.server.managers.departure import SETTLE_S, Leaver
+from multihost.server.managers.framing import Framer, FramingError, frame
+from multihost.server.managers.handshake import NONCE_BYTES, Handshake
+from multihost.server.managers.host import Channel
+from multihost.server.managers.queue_methods import CallError, QueueCall
+from multihost.server.managers.reading import (
+    Request,
+    UnreadableError,
+    read_request,
+    read_usual_put,
+)
+from multihost.server.managers.realm import KnownQueue, Realm, ident_of, name_of
+from multihost.server.managers.taker import QueueTaker, load_blob
+from multihost.server.managers.writing import failed
+from multihost.wire import act as a
+from multihost.wire.blob import Blob
+
+if TYPE_CHECKING:
+    from multihost.server.managers.door import Door
+
+HANDSHAKE_S = 10.0
+MAX_PENDING = 4
+"""Requests that may come before the one under way is answered; proxies send none."""
+WRITE_BUFFER_BYTES = 1 << 20
+
+
+class Connection(asyncio.Protocol):
+    """A client's connection.
+
+    Invariant: requests are answered in the order they came, one under way at a time.
+    """
+
+    def __init__(self, door: "Door", sock: socket.socket) -> None:
+        """Serve ``sock`` for ``door``."""
+        self.door = door
+        self.realm: Realm
+        self.host = ""
+        self.taker: QueueTaker | None = None
+        self._socket = sock
+        self._framer = Framer()
+        self._handshake = Handshake(door.realms, secrets.token_bytes(NONCE_BYTES))
+        self._receive: Callable[[bytes], None] = self._shake
+        self._pending: deque[bytes] = deque()
+        self._is_busy = False
+        self._is_closed = False
+        self._put_to: set[str] = set()
+        self._channel: Channel | None = None
+        self._is_dialling = False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    # asyncio.Protocol --------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Challenge the client."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        peer = self._transport.get_extra_info("peername")
+        self.host = str(peer[0]) if isinstance(peer, tuple) and peer else "local"
+        self._loop = asyncio.get_running_loop()
+        self._deadline = self._loop.call_later(HANDSHAKE_S, self.abort)
+        slow_s = self.door.failures.slow_s(self.host, clock.mono())
+        if slow_s:
+            self._loop.call_later(slow_s, self._send, self._handshake.begin())
+        else:
+            self._send(self._handshake.begin())
+
+    def data_received(self, data: bytes) -> None:
+        """Take whole messages in turn."""
+        try:
+            messages = self._framer.feed(data)
+        except FramingError:
+            self.abort()
+            return
+        for message in messages:
+            if self._is_busy:
+                self._pending.append(message)
+                if len(self._pending) > MAX_PENDING:
+                    self.abort()
+                    return
+            else:
+                self._receive(message)
+        if self._receive != self._serve or self._framer.is_within:
+            self._acknowledge()
+
+    def pause_writing(self) -> None:
+        """Let the host wait for a slow reader."""
+        if self._channel is not None:
+            self._channel.pause(is_paused=True)
+
+    def resume_writing(self) -> None:
+        """Let the host go on."""
+        if self._channel is not None:
+            self._channel.pause(is_paused=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End the taker; its items are decided about."""
+        self._is_closed = True
+        self.door.connections.discard(self)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._handshake.key is None and self._handshake.is_refused:
+            self.door.failures.note(self.host, clock.mono())
+        if self._channel is not None:
+            self._channel.close()
+        if self.taker is not None:
+            self._end_taker(self.taker)
+
+    def abort(self) -> None:
+        """Hang up at once."""
+        if not self._is_closed:
+            self._transport.abort()
+
+    # the handshake -----------------------------------------------------------------------
+
+    def _shake(self, message: bytes) -> None:
+        answer = self._handshake.received(message)
+        if answer is not None:
+            self._send(answer)
+        if self._handshake.is_refused:
+            self._transport.close()
+        elif self._handshake.is_done:
+            assert self._handshake.key is not None
+            assert self._deadline is not None
+            self._deadline.cancel()
+            self.realm = self.door.realms[self._handshake.key]
+            self._framer.limit_bytes = framing.MAX_MESSAGE_BYTES
+            self._receive = self._first
+
+    def _acknowledge(self) -> None:
+        """Have TCP acknowledge now: the client writes twice in a row, and waits for it between."""
+        if self._socket.family != getattr(socket, "AF_UNIX", None) and not self._is_closed:
+            quick = getattr(socket, "TCP_QUICKACK", None)
+            if quick is not None:
+                self._socket.setsockopt(socket.IPPROTO_TCP, quick, 1)
+
+    # what is said to the server itself -----------------------------------------------------
+
+    def _first(self, message: bytes) -> None:
+        try:
+            request = read_request(message)
+        except UnreadableError as error:
+            self._finish(failed(f"multihost: the request can't be read: {error}"))
+            return
+        if request.method == "accept_connection":
+            self._receive = self._serve
+            self._send(writing.RETURN_NONE)
+            return
+        self._is_busy = True
+        self._spawn(requests.answer_to(self, request))
+
+    def _finish(self, answer: bytes) -> None:
+        self._send(answer)
+        self._transport.close()
+
+    def _spawn(self, work: Any) -> None:
+        task = self._loop.create_task(work)
+        self.door.tasks.add(task)
+        task.add_done_callback(self._first_done)
+
+    def _first_done(self, task: "asyncio.Task[bytes]") -> None:
+        self.door.tasks.discard(task)
+        if task.cancelled() or self._is_closed:
+            return
+        error = task.exception()
+        if isinstance(error, OSError):
+            self._finish(failed(f"multihost: {error}"))
+        elif error is not None:
+            self.abort()
+            raise error
+        else:
+            self._finish(task.result())
+
+    # calls on objects ----------------------------------------------------------------------
+
+    def _serve(self, message: bytes) -> None:
+        put = read_usual_put(message)
+        if put is not None:
+            name = name_of(put.ident)
+            if name is not None and not self._has_failed():
+                self._put_to.add(put.ident)
+                self._on_queue(name, lambda call: call.put_item(put.item, None))
+                return
+        try:
+            request = read_request(message)
+        except UnreadableError as error:
+            self._send(failed(f"multihost: the request can't be read: {error}"))
+            return
+        name = name_of(request.ident)
+        if name is not None:
+            if request.method in ("put", "put_nowait"):
+                self._put_to.add(request.ident)
+            self._on_queue(name, lambda call: self._run(call, request))
+        elif request.method == requests.END and self.taker is not None:
+            self.taker.end(is_clean=True)
+            self._send(writing.RETURN_NONE)
+        elif self.realm.host is not None:
+            self._pass_on(message)
+        else:
+            self._send(failed(f"KeyError: no object {request.ident!r} here"))
+
+    def _has_failed(self) -> bool:
+        return self.taker is not None and bool(self.taker.failure)
+
+    def _run(self, call: QueueCall, request: Request) -> None:
+        if call.taker.failure:
+            failure, call.taker.failure = call.taker.failure, ""
+            call.answer(failed(f"multihost: {failure}"))
+            return
+        try:
+            call.run(request)
+        except CallError as error:
+            call.answer(error.answer)
+
+    def _on_queue(self, name: str, do: Callable[[QueueCall], None]) -> None:
+        """Find the queue and do something with it; a queue that is gone is made anew, once."""
+        if self.taker is None:
+            self.taker = QueueTaker(self.door.services, self.door, self.realm)
+        taker = self.taker
+        self._is_busy = True
+
+        def opened(queue: KnownQueue | a.Rejected) -> None:
+            if isinstance(queue, KnownQueue):
+                do(QueueCall(taker, name, queue, self._answer))
+            else:
+                self._answer(failed(f"multihost: {queue.code}: {queue.message}"))
+
+        taker.open(name, 0, opened)
+
+    def _answer(self, answer: bytes | Blob) -> None:
+        if isinstance(answer, Blob):
+            self._loop.create_task(self._answer_blob(answer))
+            return
+        self._is_busy = False
+        if self._is_closed:
+            return
+        self._send(answer)
+        while self._pending and not self._is_busy and not self._is_closed:
+            self._receive(self._pending.popleft())
+
+    async def _answer_blob(self, blob: Blob) -> None:
+        try:
+            item = await load_blob(self.door.services, blob)
+        except OSError as error:
+            self._answer(failed(f"multihost: {error}"))
+        else:
+            self._answer(writing.returned_item(item))
+
+    def _send(self, message: bytes) -> None:
+        if not self._is_closed:
+            self._transport.write(frame(message))
+
+    # objects of the host -------------------------------------------------------------------
+
+    def _pass_on(self, message: bytes) -> None:
+        if self._channel is not None:
+            self._channel.send(message)
+        else:
+            self._is_busy = True
+            self._loop.create_task(self._dial(message))
+
+    async def _dial(self, message: bytes) -> None:
+        assert self.realm.host is not None
+        try:
+            channel = await self.realm.host.dial()
+        except OSError as error:
+            self._answer(failed(f"multihost: the manager's host process is gone: {error}"))
+            return
+        if self._is_closed:
+            channel.close()
+            return
+        self._channel = channel
+        channel.pipe(self._relay, self.abort)
+        channel.send(message)
+        self._is_busy = False
+
+    def _relay(self, data: bytes) -> None:
+        if not self._is_closed:
+            self._transport.write(data)
+
+    # the end -------------------------------------------------------------------------------
+
+    def _end_taker(self, taker: QueueTaker) -> None:
+        if self._is_busy or not taker.holds:
+            taker.end(is_clean=False)
+            return
+        self.door.departures.left(
+            Leaver(
+                self.host,
+                frozenset(map(ident_of, taker.took_from)),
+                frozenset(self._put_to),
+                taker.has_begun,
+                lambda is_clean: taker.end(is_clean=is_clean),
+            )
+        )
+        self._loop.call_later(SETTLE_S, lambda: self.door.departures.settle(clock.mono()))

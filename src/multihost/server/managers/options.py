@@ -1,0 +1,24 @@
+"""What the managers' listener is started with."""
+
+import socket
+from dataclasses import dataclass
+
+from multihost.server.managers.host import Host, OnShutdown
+
+
+@dataclass(frozen=True, slots=True)
+class ManagersOptions:
+    """Where standard-library clients connect, and with which authkeys."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 takes a free one."""
+    keys: tuple[tuple[str, bytes], ...] = ()
+    """(tenant, authkey); a tenant's queues begin with its name and a slash, without a name they
+    are called as the client calls them. None given: the server's own key."""
+    listener: socket.socket | None = None
+    """A socket that is bound already, in place of host and port."""
+    objects: Host | None = None
+    """The manager's host process, where objects that are no queues live."""
+    on_shutdown: OnShutdown | None = None
+    """What a client's ``shutdown`` does; None: it is refused."""

@@ -1,0 +1,187 @@
+"""What a client may call on a queue, and how each is answered: ``queue.Queue`` as it behaves."""
+
+from collections.abc import Callable
+from typing import Any
+
+from multihost.server.managers.reading import Request
+from multihost.server.managers.realm import KnownQueue
+from multihost.server.managers.taker import QueueTaker
+from multihost.server.managers.writing import (
+    EMPTY,
+    FULL,
+    RETURN_NONE,
+    failed,
+    raised,
+    returned,
+    returned_item,
+)
+from multihost.wire import act as a
+from multihost.wire.blob import Blob
+
+Answer = Callable[[bytes | Blob], None]
+"""Takes the message for the client, or the reference to an item that is to be its answer."""
+
+
+class CallError(Exception):
+    """A call that ``queue.Queue`` would not take; ``answer`` is the message that says so."""
+
+    def __init__(self, answer: bytes) -> None:
+        """Keep the answer."""
+        super().__init__("call refused")
+        self.answer = answer
+
+
+class QueueCall:
+    """One request to one queue."""
+
+    def __init__(self, taker: QueueTaker, name: str, queue: KnownQueue, answer: Answer) -> None:
+        """Answer through ``answer``, once."""
+        self.taker = taker
+        self.name = name
+        self.queue = queue
+        self.answer = answer
+
+    def run(self, request: Request) -> None:
+        """Do what is asked; raises CallError."""
+        method = METHODS.get(request.method)
+        if method is None:
+            raise CallError(
+                failed(f"AttributeError: a queue has no method {request.method!r} for its proxies")
+            )
+        method(self, request)
+
+    def put_item(self, item: bytes, wait_s: float | None) -> None:
+        """``put``."""
+        self.taker.put(self.queue, item, wait_s, self._put_done)
+
+    # the methods -------------------------------------------------------------------------
+
+    def _put(self, request: Request) -> None:
+        item = request.item("item", "obj")
+        if item is None:
+            raise _type_error("put() takes an item")
+        self.put_item(item, _wait_s(_bound(request, ("item", "block", "timeout"))))
+
+    def _put_nowait(self, request: Request) -> None:
+        item = request.item("item", "obj")
+        if item is None:
+            raise _type_error("put_nowait() takes an item")
+        self.put_item(item, 0.0)
+
+    def _get(self, request: Request) -> None:
+        self._take(_wait_s(_bound(request, ("block", "timeout"))))
+
+    def _get_nowait(self, request: Request) -> None:
+        self._take(0.0)
+
+    def _task_done(self, request: Request) -> None:
+        self.taker.finish(self.queue, self._finished)
+
+    def _join(self, request: Request) -> None:
+        self.taker.ask(a.JoinQueue(self.queue.number), self._joined)
+
+    def _qsize(self, request: Request) -> None:
+        self._measure(lambda waiting, _: waiting)
+
+    def _empty(self, request: Request) -> None:
+        self._measure(lambda waiting, _: waiting == 0)
+
+    def _full(self, request: Request) -> None:
+        self._measure(lambda waiting, limit: 0 < limit <= waiting)
+
+    def _describe(self, request: Request) -> None:
+        self.answer(returned(f"<multihost queue {self.name!r}>"))
+
+    # within ------------------------------------------------------------------------------
+
+    def _take(self, wait_s: float | None) -> None:
+        self.taker.take(self.name, self.queue, wait_s, self._taken)
+
+    def _measure(self, what: Callable[[int, int], Any]) -> None:
+        def measured(result: a.AnyResult) -> None:
+            if isinstance(result, a.Measured):
+                self.answer(returned(what(result.numbers[0], result.numbers[3])))
+            else:
+                self.answer(_unexpected(result))
+
+        self.taker.ask(a.MeasureQueue(self.queue.number), measured)
+
+    def _taken(self, result: a.AnyResult) -> None:
+        if not isinstance(result, a.Exchanged) or result.end is a.ExchangeEnd.CLOSED:
+            self.answer(_unexpected(result))
+        elif result.end is a.ExchangeEnd.OK and result.items:
+            payload = result.items[0].payload
+            self.answer(payload if isinstance(payload, Blob) else returned_item(payload))
+        else:
+            self.answer(EMPTY)
+
+    def _put_done(self, result: a.AnyResult) -> None:
+        if isinstance(result, a.Exchanged) and result.end is a.ExchangeEnd.FULL:
+            self.answer(FULL)
+        else:
+            self._done(result)
+
+    def _finished(self, result: a.AnyResult) -> None:
+        if isinstance(result, a.Rejected) and result.code is a.RejectCode.TOO_MANY:
+            self.answer(raised("builtins", "ValueError", "task_done() called too many times"))
+        else:
+            self._done(result)
+
+    def _joined(self, result: a.AnyResult) -> None:
+        self.answer(RETURN_NONE if isinstance(result, a.Done) else _unexpected(result))
+
+    def _done(self, result: a.AnyResult) -> None:
+        is_done = isinstance(result, a.Exchanged) and result.end is a.ExchangeEnd.OK
+        self.answer(RETURN_NONE if is_done else _unexpected(result))
+
+
+METHODS: dict[Any, Callable[[QueueCall, Request], None]] = {
+    "put": QueueCall._put,
+    "put_nowait": QueueCall._put_nowait,
+    "get": QueueCall._get,
+    "get_nowait": QueueCall._get_nowait,
+    "task_done": QueueCall._task_done,
+    "join": QueueCall._join,
+    "qsize": QueueCall._qsize,
+    "empty": QueueCall._empty,
+    "full": QueueCall._full,
+    "__str__": QueueCall._describe,
+    "__repr__": QueueCall._describe,
+}
+
+
+def _bound(request: Request, names: tuple[str, ...]) -> dict[str, Any]:
+    """Arguments by their names; raises CallError as Python would TypeError."""
+    if len(request.args) > len(names):
+        raise _type_error(f"{request.method}() takes at most {len(names)} arguments")
+    bound = dict(zip(names, request.args, strict=False))
+    for name, value in request.kwds.items():
+        known = "item" if name == "obj" else name
+        if known not in names or known in bound:
+            raise _type_error(f"{request.method}() got an unexpected argument {name!r}")
+        bound[known] = value
+    return bound
+
+
+def _wait_s(arguments: dict[str, Any]) -> float | None:
+    """Seconds to wait at most, None: as long as it takes."""
+    if not arguments.get("block", True):
+        return 0.0
+    timeout = arguments.get("timeout")
+    if timeout is None:
+        return None
+    if not isinstance(timeout, int | float):
+        raise _type_error("'timeout' must be a number")
+    if timeout < 0:
+        raise CallError(raised("builtins", "ValueError", "'timeout' must be a non-negative number"))
+    return float(timeout)
+
+
+def _type_error(text: str) -> CallError:
+    return CallError(raised("builtins", "TypeError", text))
+
+
+def _unexpected(result: a.AnyResult) -> bytes:
+    if isinstance(result, a.Rejected):
+        return failed(f"multihost: {result.code}: {result.message}")
+    return failed("multihost: the queue is closed; nothing can be put into it any more")

@@ -1,0 +1,268 @@
+"""One connection as a taker of queues: its calls, one after the other.
+
+What the standard library's client sees is ``queue.Queue``; what is done is
+``wire.taking``'s: an item is leased to the connection, what is put while one
+is held is staged and answered at once, and goes out in the transaction that
+confirms the item: with the next ``get``, or after ``LINGER_S``.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from multihost.core.digest import digest_of
+from multihost.server.blobs import ROW_BYTES
+from multihost.server.managers.realm import KnownQueue, Realm
+from multihost.server.services import Services
+from multihost.wire import act as a
+from multihost.wire.blob import Blob, Payload
+from multihost.wire.message import INLINE_BYTES
+from multihost.wire.taking import LINGER_S, Taking
+
+Then = Callable[[a.AnyResult], None]
+Make = Callable[[], a.AnyAct]
+
+
+class Sessions(Protocol):
+    """Who gives takers their session."""
+
+    @property
+    def session(self) -> int:
+        """Number of the session that all connections belong to."""
+        ...
+
+
+class QueueTaker:
+    """The calls of one connection.
+
+    Invariant: at most one call is under way; others wait their turn, and an exchange is
+    made only when its turn has come.
+    """
+
+    def __init__(self, services: Services, sessions: Sessions, realm: Realm) -> None:
+        """Be nobody until the first call."""
+        self.taking = Taking()
+        self.has_begun = False
+        """Whether it ever put something while it held nothing."""
+        self.took_from: set[str] = set()
+        self.failure = ""
+        """Why something that was answered could not be done after all; for the next request."""
+        self._services = services
+        self._sessions = sessions
+        self._realm = realm
+        self._taker: int | None = None
+        self._number = 0
+        self._waiting: deque[tuple[Make, float | None, Then]] = deque()
+        self._under_way: tuple[int, Then] | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._is_flushing = False
+        self._is_ended = False
+
+    # calls -----------------------------------------------------------------------------
+
+    def call(self, make: Make, wait_s: float | None, then: Then) -> None:
+        """Do an act in its turn, and hand its result to ``then``."""
+        if self._under_way is not None:
+            self._waiting.append((make, wait_s, then))
+        else:
+            self._start(make, wait_s, then)
+
+    def open(self, name: str, limit: int, then: Callable[[KnownQueue | a.Rejected], None]) -> None:
+        """The queue of a name, made if there is none."""
+        known = self._realm.queues.get(name)
+        if known is not None:
+            then(known)
+            return
+
+        def opened(result: a.AnyResult) -> None:
+            if isinstance(result, a.QueueOpened):
+                queue = KnownQueue(result.queue, result.limit, result.confirm)
+                self._realm.queues[name] = queue
+                then(queue)
+            else:
+                assert isinstance(result, a.Rejected)
+                then(result)
+
+        self.call(lambda: a.OpenQueue(self._realm.prefix + name, limit), None, opened)
+
+    def put(self, queue: KnownQueue, item: bytes, wait_s: float | None, then: Then) -> None:
+        """Put an item: staged when one is held, else at once."""
+        if len(item) > INLINE_BYTES:
+            self._put_large(queue, item, wait_s, then)
+        else:
+            self._put(queue, item, wait_s, then)
+
+    def take(self, name: str, queue: KnownQueue, wait_s: float | None, then: Then) -> None:
+        """Take the next item; what was taken before is done with."""
+        self.took_from.add(name)
+        self.taking.policies[queue.number] = queue.confirm
+        self._exchange(lambda: self.taking.take(queue.number), wait_s, then)
+
+    def finish(self, queue: KnownQueue, then: Then) -> None:
+        """``task_done``."""
+        self._exchange(lambda: self.taking.finish(queue.number), None, then)
+
+    def ask(self, act: a.AnyAct, then: Then) -> None:
+        """Do another act, after what is staged has gone out."""
+        self._flush()
+        self.call(lambda: act, None, then)
+
+    # the end -----------------------------------------------------------------------------
+
+    @property
+    def holds(self) -> bool:
+        """Whether items are in its hands."""
+        return bool(self.taking.held)
+
+    def end(self, *, is_clean: bool) -> None:
+        """The connection is gone; what was staged goes out all the same.
+
+        Clean: what is held is done with. Otherwise it goes to others, unless what was made
+        of it was put.
+        """
+        if self._is_ended:
+            return
+        self._waiting.clear()
+        if self._linger is not None:
+            self._linger.cancel()
+        if self._under_way is not None and not self._is_flushing:
+            # It was inside a call: nobody saw the answer, so nothing is known to be done.
+            self._abandon()
+            return
+        if self.taking.staged or self._is_flushing or (is_clean and self.holds):
+            make = self.taking.end if is_clean else self.taking.flush
+            self._exchange(make, None, lambda _: self._abandon())
+        else:
+            self._abandon()
+
+    def _abandon(self) -> None:
+        self._is_ended = True
+        self._under_way = None
+        if self._taker is not None:
+            self._services.calls.end_taker(self._taker, is_clean=False)
+
+    # within ------------------------------------------------------------------------------
+
+    def _put_large(self, queue: KnownQueue, item: bytes, wait_s: float | None, then: Then) -> None:
+        async def store() -> None:
+            payload = await store_blob(self._services, item)
+            if not self._is_ended:
+                self._put(queue, payload, wait_s, then)
+
+        task = asyncio.get_running_loop().create_task(store())
+        task.add_done_callback(lambda done: _refused(done, then))
+
+    def _put(self, queue: KnownQueue, item: Payload, wait_s: float | None, then: Then) -> None:
+        if self.taking.stages(queue.limit):
+            self.taking.stage(queue.number, [item])
+            then(a.Exchanged(a.ExchangeEnd.OK))
+            if self.taking.is_full:
+                self._flush()
+            elif self._linger is None:
+                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._flush)
+            return
+        if not self.holds:
+            self.has_begun = True
+        self._exchange(lambda: self.taking.put(queue.number, [item]), wait_s, then)
+
+    def _flush(self) -> None:
+        """Let what is staged go out by itself."""
+
+        def flushed(_: a.AnyResult) -> None:
+            self._is_flushing = False
+
+        if self.taking.staged and not self._is_flushing:
+            self._is_flushing = True
+            self._exchange(self.taking.flush, None, flushed)
+
+    def _exchange(self, make: Callable[[], a.Exchange], wait_s: float | None, then: Then) -> None:
+        made: list[a.Exchange] = []
+
+        def build() -> a.AnyAct:
+            if self._linger is not None:
+                self._linger.cancel()
+                self._linger = None
+            made.append(make())
+            return made[-1]
+
+        def settle(result: a.AnyResult) -> None:
+            if isinstance(result, a.Exchanged):
+                self.taking.settle(made[-1], result)
+                if result.end is a.ExchangeEnd.LOST:
+                    # What it held is another's, so what it made of it never was; go on without.
+                    self._start(build, wait_s, settle)
+                    return
+            if made[-1].puts and made[-1].confirms and not _is_done(result):
+                self._give_up(result)
+            then(result)
+
+        self.call(build, wait_s, settle)
+
+    def _give_up(self, result: a.AnyResult) -> None:
+        """What was made of the items can't be kept: others get them, and the client is told."""
+        why = result.message if isinstance(result, a.Rejected) else "the queue is closed"
+        self.failure = f"what was put could not be kept, and what it was made of goes back: {why}"
+        held = [item for items in self.taking.held.values() for item in items]
+        self._exchange(lambda: self.taking.give_back(held), None, _nothing)
+
+    def _start(self, make: Make, wait_s: float | None, then: Then) -> None:
+        calls = self._services.calls
+        if self._taker is None:
+            self._taker = calls.open_taker(self._sessions.session)
+        self._number += 1
+        number = self._number
+        self._under_way = (number, then)
+        calls.call(
+            self._taker, number, make(), wait_s, lambda result: self._answered(number, result)
+        )
+
+    def _answered(self, number: int, result: a.AnyResult) -> None:
+        if self._under_way is None or self._under_way[0] != number:
+            return
+        then = self._under_way[1]
+        self._under_way = None
+        then(result)
+        if self._waiting and self._under_way is None and not self._is_ended:
+            self._start(*self._waiting.popleft())
+
+
+async def store_blob(services: Services, item: bytes) -> Blob:
+    """Keep a large item's bytes; the reference to them."""
+    blob = Blob(digest_of(item), len(item))
+    data: bytes | None = item
+    if len(item) > ROW_BYTES:
+        await services.blobs.files.put_part(object(), blob, 0, item)
+        data = None
+    await services.committer.ask(
+        lambda store, now: store.put_blob(blob, data, now), is_durable=True
+    )
+    return blob
+
+
+async def load_blob(services: Services, blob: Blob) -> bytes:
+    """The bytes of a large item; raises OSError when they are gone."""
+    found = await services.blobs.find(blob.digest)
+    if found is None:
+        raise FileNotFoundError(f"the item's {blob.size_bytes} bytes are not in the store any more")
+    if found.data is not None:
+        return found.data
+    return await services.blobs.files.read(blob.digest, 0, blob.size_bytes)
+
+
+def _refused(task: "asyncio.Task[None]", then: Then) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        then(a.Rejected(a.RejectCode.STORE_FULL, str(error)))
+
+
+def _is_done(result: a.AnyResult) -> bool:
+    return isinstance(result, a.Exchanged) and result.end in (
+        a.ExchangeEnd.OK,
+        a.ExchangeEnd.EMPTY,
+        a.ExchangeEnd.FULL,
+    )
+
+
+def _nothing(_: a.AnyResult) -> None:
+    """A flush answers nobody."""
