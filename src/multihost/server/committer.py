@@ -28,6 +28,8 @@ QUICK_DISK_S = 0.0004
 """A durable commit that lately took less is waited for on the loop, if few wait for it."""
 FEW = 4
 """Operations of such a commit at most."""
+LINGER_S = 0.001
+"""So long a lone task's acknowledgement waits for its outcome, to pay for the disk once."""
 FULL_RETRY_S = 1.0
 """Pause before what has to be written is tried again on a full disk."""
 
@@ -47,6 +49,8 @@ class Operation:
     is_durable: bool = True
     refused: Callable[[str], None] | None = None
     failed: Callable[[Exception], None] | None = None
+    may_linger: bool = False
+    """Whether the answer may wait a moment when what was submitted is already on its way."""
     result: Any = None
 
 
@@ -57,8 +61,8 @@ class CommitListener(Protocol):
         """Lease what is ready to who waits, in this transaction."""
         ...
 
-    def grant(self) -> None:
-        """The transaction is written; send its leases, before anyone is answered."""
+    def grant(self) -> bool:
+        """The transaction is written; send its leases, if it made any, before any answer."""
         ...
 
     def committed(self, changes: Changes) -> None:
@@ -90,7 +94,8 @@ class Committer:
     """The queue of operations and the turn that commits them.
 
     Invariant: at most one transaction is open or committing at any time, and
-    no answer leaves before its commit has returned.
+    no answer leaves before its commit has returned. Several may be written and
+    wait for the same commit.
     """
 
     def __init__(
@@ -104,6 +109,9 @@ class Committer:
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._pending: deque[Operation] = deque()
+        self._written: list[tuple[list[Operation], Changes]] = []
+        """Transactions that are written and not yet committed, in order."""
+        self._lingering: asyncio.TimerHandle | None = None
         self._is_busy = False
         self._is_due = False
         self._is_broken = False
@@ -146,7 +154,7 @@ class Committer:
 
     async def drain(self) -> None:
         """Wait until everything handed over so far is committed."""
-        while (self._pending or self._is_busy or self._is_due) and not self._is_broken:
+        while self._has_work and not self._is_broken:
             self._idle = self._loop.create_future()
             await self._idle
 
@@ -188,50 +196,78 @@ class Committer:
 
     def _commit(self, batch: list[Operation], changes: Changes) -> None:
         try:
-            self._publish()
+            has_leases = self._publish()
         except StoreFull as error:
             self._store_is_full(batch, error)
             return
         except StoreError as error:
             self._break(error)
             return
-        is_durable = self.is_durable and any(operation.is_durable for operation in batch)
-        if is_durable and (len(batch) > FEW or self._disk_s > QUICK_DISK_S):
-            self._is_busy = True
-            self._disk.run(self._commit_in_thread, batch, changes)
-        elif is_durable:
-            # In the loop's next round, when the leases have really left.
-            self._is_busy = True
-            self._loop.call_soon(self._commit_here, batch, changes, True)
+        self._written.append((batch, changes))
+        is_lone = has_leases and len(batch) <= FEW and all(op.may_linger for op in batch)
+        if is_lone and self._lingering is None:
+            self._lingering = self._loop.call_later(LINGER_S, self._settle)
+            self._go_on()
         else:
-            self._commit_here(batch, changes, False)
+            self._settle()
 
-    def _commit_here(self, batch: list[Operation], changes: Changes, is_durable: bool) -> None:  # noqa: FBT001 - for call_soon
+    def _publish(self) -> bool:
+        """Write the transaction and send its leases; whether there were any.
+
+        They need not wait for the disk: if the power fails before it has it
+        all, they are lost with the rest, and nobody was told of anything else.
+        So a task is on its way to its slot while its submit is made durable.
+        """
+        self.store.publish()
+        assert self.listener is not None
+        return self.listener.grant()
+
+    def _settle(self) -> None:
+        """Commit what is written, and answer."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
+        if self._is_broken:
+            return
+        operations = [operation for batch, _ in self._written for operation in batch]
+        self._is_busy = True
+        if not self.is_durable or not any(operation.is_durable for operation in operations):
+            self._settle_here(is_durable=False)
+        elif len(operations) > 2 * FEW or self._disk_s > QUICK_DISK_S:
+            self._disk.run(self._settle_in_thread)
+        else:
+            # In the loop's next round, when the leases have really left.
+            self._loop.call_soon(lambda: self._settle_here(is_durable=True))
+
+    def _settle_here(self, *, is_durable: bool) -> None:
         try:
             self._commit_store(is_durable=is_durable)
         except StoreError as error:
             self._break(error)
         else:
-            self._committed(batch, changes)
+            self._settled()
 
-    def _publish(self) -> None:
-        """Write the transaction and send its leases.
-
-        Those need not wait for the disk: if the power fails before it has it
-        all, the lease is lost with the rest, and nobody was told of anything else. So
-        a task is on its way to its slot while its submit is made durable.
-        """
-        self.store.publish()
-        assert self.listener is not None
-        self.listener.grant()
-
-    def _commit_in_thread(self, batch: list[Operation], changes: Changes) -> None:
+    def _settle_in_thread(self) -> None:
         try:
             self._commit_store(is_durable=True)
         except Exception as error:
             self._loop.call_soon_threadsafe(self._break, error)
         else:
-            self._loop.call_soon_threadsafe(self._committed, batch, changes)
+            self._loop.call_soon_threadsafe(self._settled)
+
+    def _settled(self) -> None:
+        self._is_busy = False
+        written, self._written = self._written, []
+        for participant in self.participants:
+            participant.committed()
+        for batch, _ in written:
+            for operation in batch:
+                if operation.done is not None:
+                    operation.done(operation.result)
+        assert self.listener is not None
+        for _, changes in written:
+            self.listener.committed(changes)
+        self._go_on()
 
     def _commit_store(self, *, is_durable: bool) -> None:
         began = clock.mono()
@@ -240,21 +276,14 @@ class Committer:
             took_s = clock.mono() - began
             self._disk_s = max(took_s, self._disk_s + 0.1 * (took_s - self._disk_s))
 
-    def _committed(self, batch: list[Operation], changes: Changes) -> None:
-        self._is_busy = False
-        assert self.listener is not None
-        for participant in self.participants:
-            participant.committed()
-        for operation in batch:
-            if operation.done is not None:
-                operation.done(operation.result)
-        self.listener.committed(changes)
-        self._go_on()
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._pending or self._written or self._is_busy or self._is_due)
 
     def _go_on(self) -> None:
         if self._pending:
             self.kick()
-        elif self._idle is not None and not self._is_due:
+        elif self._idle is not None and not self._has_work:
             idle, self._idle = self._idle, None
             if not idle.done():
                 idle.set_result(None)
@@ -270,11 +299,14 @@ class Committer:
 
     def _run_alone(self, batch: list[Operation]) -> None:
         """Commit each operation of a batch by itself; slow, and only after a bug."""
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
         for operation in batch:
             try:
                 changes = self._run([operation])
                 self._publish()
-                self._commit_store(is_durable=self.is_durable and operation.is_durable)
+                self._commit_store(is_durable=self.is_durable)
             except StoreError as error:
                 self._break(error)
                 return
@@ -285,8 +317,8 @@ class Committer:
                     return
                 operation.failed(error)
             else:
-                self._committed([operation], changes)
-        self._go_on()
+                self._written.append(([operation], changes))
+                self._settled()
 
     def _store_is_full(self, batch: list[Operation], error: StoreFull) -> None:
         """Refuse what may be refused; keep the rest until there is room."""

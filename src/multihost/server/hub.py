@@ -133,14 +133,16 @@ class Hub:
                 if taker.room > 0 and self._lease(store, taker, min(taker.room, SHARE), now)
             ]
 
-    def grant(self) -> None:
-        """Send the leases of the transaction."""
-        self._granted, self._grants = self._grants, []
-        for taker, leases, facts in self._granted:
+    def grant(self) -> bool:
+        """Send the leases of the transaction; whether there were any."""
+        granted, self._grants = self._grants, []
+        self._granted += granted
+        for taker, leases, facts in granted:
             jobs = [self._info(fact, taker) for fact in facts.values()]
             taker.grant(m.Grants(jobs, [m.Grant(*lease) for lease in leases]))
-        for taker in {taker.session: taker for taker, _, _ in self._granted}.values():
+        for taker in {taker.session: taker for taker, _, _ in granted}.values():
             taker.flush()
+        return bool(granted)
 
     def committed(self, changes: Changes) -> None:
         """Tell clients of tasks that start, now that they know their jobs; and of changes."""

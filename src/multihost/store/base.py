@@ -316,13 +316,13 @@ class Store(Protocol):
     def publish(self) -> None:
         """Write the transaction: this process may die now, the machine may not yet.
 
-        ``commit`` follows; nothing else may come between. Raises StoreFull,
-        after which ``rollback`` undoes it.
+        ``commit`` follows, perhaps for several transactions at once. Raises
+        StoreFull, after which ``rollback`` undoes it.
         """
         ...
 
     def commit(self, *, is_durable: bool) -> None:
-        """Publish, if that was not done, and commit.
+        """Publish, if that was not done, and commit all that was published.
 
         ``is_durable``: the machine may lose power after this returns. May be
         called from another thread than the verbs, never at the same time.

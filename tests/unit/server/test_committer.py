@@ -39,7 +39,7 @@ class Listener:
         pass
 
     def grant(self):
-        pass
+        return False
 
     def committed(self, changes):
         pass
@@ -138,6 +138,33 @@ def test_leases_leave_before_the_disk_is_waited_for_and_answers_after_it():
         committer.submit(Operation(lambda s, now: None, lambda _: store.log.append("answer")))
         await committer.drain()
         assert store.log == ["begin", "grant", "commit durable", "answer"]
+
+    run(scenario, is_durable=True)
+
+
+def test_a_lone_task_s_acknowledgement_and_outcome_share_one_commit():
+    async def scenario(store, committer, fatal):
+        log = store.log
+        committer.listener.grant = lambda: True
+        committer.submit(
+            Operation(lambda s, now: None, lambda _: log.append("stored"), may_linger=True)
+        )
+        committer._turn()
+        assert log == ["begin"]
+        committer.listener.grant = lambda: False
+        committer.submit(Operation(lambda s, now: None, lambda _: log.append("outcome")))
+        await committer.drain()
+        assert log == ["begin", "begin", "commit durable", "stored", "outcome"]
+
+    run(scenario, is_durable=True)
+
+
+def test_a_lone_task_s_acknowledgement_does_not_wait_for_a_long_task():
+    async def scenario(store, committer, fatal):
+        committer.listener.grant = lambda: True
+        committer.submit(Operation(lambda s, now: None, may_linger=True))
+        await committer.drain()
+        assert store.log == ["begin", "commit durable"]
 
     run(scenario, is_durable=True)
 

@@ -68,7 +68,8 @@ class Ground:
         return Changes([self._row(job) for job in ended.values()], finals)
 
     def publish(self) -> None:
-        """Do nothing: this disk never waits."""
+        """Commit: this disk never waits."""
+        self.commit(is_durable=True)
 
     def commit(self, *, is_durable: bool) -> None:
         """Commit."""
