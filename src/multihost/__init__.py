@@ -17,6 +17,21 @@ _HOMES = {
     "Process": "multihost.process",
     "BufferTooShort": "multihost.context",
     "ProcessError": "multihost.context",
+    "Queue": "multihost.queues",
+    "JoinableQueue": "multihost.queues",
+    "SimpleQueue": "multihost.queues",
+    "Lock": "multihost.synchronize",
+    "RLock": "multihost.synchronize",
+    "Semaphore": "multihost.synchronize",
+    "BoundedSemaphore": "multihost.synchronize",
+    "Condition": "multihost.synchronize",
+    "Event": "multihost.synchronize",
+    "Barrier": "multihost.synchronize",
+    "Value": "multihost.sharedctypes",
+    "Array": "multihost.sharedctypes",
+    "RawValue": "multihost.sharedctypes",
+    "RawArray": "multihost.sharedctypes",
+    "Pipe": "multihost.connection",
     "active_children": "multihost.context",
     "allow_connection_pickling": "multihost.context",
     "cpu_count": "multihost.context",
@@ -39,16 +54,31 @@ _HOMES = {
 
 # Spelled out because type checkers read it; a test holds it to the table.
 __all__ = [
+    "Array",
     "AsyncClient",
     "AuthenticationError",
+    "Barrier",
+    "BoundedSemaphore",
     "BufferTooShort",
     "Client",
+    "Condition",
+    "Event",
     "Executor",
+    "JoinableQueue",
+    "Lock",
     "MultihostError",
+    "Pipe",
     "Pool",
     "Process",
     "ProcessError",
+    "Queue",
+    "RLock",
+    "RawArray",
+    "RawValue",
+    "Semaphore",
+    "SimpleQueue",
     "TimeoutError",
+    "Value",
     "active_children",
     "allow_connection_pickling",
     "connect",
@@ -69,6 +99,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from multihost.client import AsyncClient, Client, connect
+    from multihost.connection import Pipe
     from multihost.context import (
         BufferTooShort,
         ProcessError,
@@ -92,6 +123,17 @@ if TYPE_CHECKING:
     from multihost.executor import Executor
     from multihost.pool import Pool
     from multihost.process import Process
+    from multihost.queues import JoinableQueue, Queue, SimpleQueue
+    from multihost.sharedctypes import Array, RawArray, RawValue, Value
+    from multihost.synchronize import (
+        Barrier,
+        BoundedSemaphore,
+        Condition,
+        Event,
+        Lock,
+        RLock,
+        Semaphore,
+    )
 else:  # hidden from type checkers, which would take any misspelt name for found
 
     def __getattr__(name: str) -> object:

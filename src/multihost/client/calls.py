@@ -11,11 +11,11 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
 from multihost.client.blobs import BlobExchange
-from multihost.client.taker import Decide, LoopTaker, Pending, Taker
+from multihost.client.taker import LoopTaker, Pending, Taker
 from multihost.client.takers import TaskTakers, ThreadTakers
 from multihost.errors import MultihostError
 from multihost.runtime import clock
@@ -87,12 +87,10 @@ class Calls:
             self._is_sweep_due = True
             self.session.post(self._arm)
 
-    def run_later(self, decide: Decide) -> None:
-        """Have something asked that nobody waits for (dropping what is no longer used)."""
+    def spawn(self, work: Callable[[Taker], Coroutine[Any, Any, None]]) -> None:
+        """Have something done that nobody waits for: dropping what is no longer used."""
         with contextlib.suppress(MultihostError):  # closed: transients go with the session
-            self.session.post(
-                lambda: self.start(Pending(self._housekeeper(), decide, 0.0, _nobody))
-            )
+            self.session.post(lambda: self._spawn(work))
 
     # the loop's thread ---------------------------------------------------------------
 
@@ -221,6 +219,15 @@ class Calls:
     def _over(self, pending: Pending, error: MultihostError) -> None:
         pending.error = error
         pending.wake()
+
+    def _spawn(self, work: Callable[[Taker], Coroutine[Any, Any, None]]) -> None:
+        async def quietly() -> None:
+            with contextlib.suppress(MultihostError):  # gone already, or the session is over
+                await work(self._housekeeper())
+
+        task = self.session.loop.create_task(quietly())
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     def _housekeeper(self) -> Taker:
         if self._keeper is None:

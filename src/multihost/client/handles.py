@@ -7,16 +7,16 @@ its worker's server.
 """
 
 import secrets
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from multihost.client.taker import ThreadTaker
+from multihost.client.taker import Taker, ThreadTaker
 from multihost.errors import ConfigError
 
 if TYPE_CHECKING:
     from multihost.client.calls import Calls
     from multihost.client.client import Client
     from multihost.runtime.config import Target
-    from multihost.wire.act import AnyAct
 
 UNNAMED = "~"
 """What names that nobody chose begin with; not for users' names."""
@@ -76,7 +76,7 @@ class Handle:
             )
         return client
 
-    def _drop(self) -> "AnyAct | None":
+    def _dropper(self) -> "Callable[[Taker], Coroutine[Any, Any, None]] | None":
         """What deletes it on the server."""
         return None
 
@@ -93,5 +93,13 @@ class Handle:
     def __del__(self) -> None:
         client = self._client
         if self._is_own and client is not None and client.is_usable:
-            act = self._drop()
-            client.session.calls.run_later(lambda: act)
+            dropper = self._dropper()
+            if dropper is not None:
+                client.session.calls.spawn(dropper)
+
+
+def wait_of(block: bool, timeout: float | None) -> float | None:  # noqa: FBT001 - the standard library's way
+    """Seconds that the server may wait; None: as long as it takes."""
+    if not block:
+        return 0.0
+    return None if timeout is None else max(0.0, float(timeout))

@@ -12,6 +12,7 @@ from multihost.client.packing import Bulk
 from multihost.client.taker import Taker
 from multihost.errors import LeaseLost, QueueClosed
 from multihost.wire.act import (
+    CloseQueue,
     Confirm,
     DropQueue,
     Exchange,
@@ -168,6 +169,10 @@ class Items:
 
         if taking.held or taking.staged:
             await taker.exchange(decide)
+
+    async def shut(self, taker: Taker) -> None:
+        """Take nothing more into it; who takes gets QueueClosed once it is empty."""
+        await taker.call(CloseQueue(self.number))
 
     async def drop(self, taker: Taker) -> None:
         """Delete the queue and what is in it."""

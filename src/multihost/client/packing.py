@@ -8,6 +8,7 @@ bytecode and runs only on the same version of Python; the caller is told.
 
 import pickle
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -23,7 +24,33 @@ _MAIN = b"__main__"
 _OWN_FAULT = (pickle.PicklingError, TypeError, AttributeError, RecursionError)
 """What pickle itself raises; anything else comes from a user's ``__reduce__``."""
 
-_dumps = pickle.dumps
+
+class _Travel(threading.local):
+    """What has been told, in this thread, that it travels with what is being packed."""
+
+    def __init__(self) -> None:
+        self.told: set[int] = set()
+
+
+_travel = _Travel()
+
+
+def travels(thing: object) -> bool:
+    """Whether ``thing`` is told for the first time that it is pickled to be sent.
+
+    What holds code is pickled twice and travels once.
+    """
+    told = _travel.told
+    if id(thing) in told:
+        return False
+    told.add(id(thing))
+    return True
+
+
+def _dumps(thing: Any, protocol: int) -> bytes:
+    if _travel.told:
+        _travel.told.clear()
+    return pickle.dumps(thing, protocol)
 
 
 class Packed(NamedTuple):

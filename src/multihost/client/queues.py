@@ -10,25 +10,18 @@ item, another gets it. ``confirm`` says when it is done with:
 """
 
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from multihost.client.handles import Handle
+from multihost.client.handles import Handle, wait_of
 from multihost.client.items import Items, policy_of
 from multihost.client.packing import pack_item
-from multihost.client.taker import run
-from multihost.wire.act import AnyAct, DropQueue, Item
+from multihost.client.taker import Taker, run
+from multihost.wire.act import Item
 
 if TYPE_CHECKING:
     from multihost.client.client import Client
-
-
-def wait_of(block: bool, timeout: float | None) -> float | None:  # noqa: FBT001 - the standard library's way
-    """Seconds that the server may wait; None: as long as it takes."""
-    if not block:
-        return 0.0
-    return None if timeout is None else max(0.0, float(timeout))
 
 
 class Queue(Handle):
@@ -169,8 +162,8 @@ class Queue(Handle):
         if self._is_closed:
             raise ValueError(f"Queue {self!r} is closed")
 
-    def _drop(self) -> AnyAct | None:
-        return DropQueue(self._items.number) if "_items" in self.__dict__ else None
+    def _dropper(self) -> Callable[[Taker], Coroutine[Any, Any, None]] | None:
+        return self._items.drop if "_items" in self.__dict__ else None
 
     def __repr__(self) -> str:
         what = repr(self.name) if self.name else f"#{self._items.number}"

@@ -1,0 +1,244 @@
+"""Pipes between processes on any machines: two queues on the server, one each way.
+
+An end may be held by several processes: each time it is pickled there is one
+holder more. When the last one has closed it or ended in good order, the other
+end gets EOFError once it has read what was sent before. Addresses, listeners
+and file descriptors are of one machine, and not here.
+"""
+
+import os
+import pickle
+import queue as standard
+import weakref
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from multihost.client.handles import Handle
+from multihost.client.items import Items
+from multihost.client.packing import as_payload, pack_item, travels
+from multihost.client.taker import Taker, run
+from multihost.errors import Gone, QueueClosed
+from multihost.wire.act import Confirm, Exchange, Put
+
+if TYPE_CHECKING:
+    from multihost.client import Client
+
+__all__ = ["Connection", "Pipe"]
+
+_A_HOLDER = b"N."
+
+
+def Pipe(  # noqa: N802 - the standard library's name
+    duplex: bool = True,  # noqa: FBT001, FBT002 - its signature
+    *,
+    client: "Client | None" = None,
+) -> "tuple[Connection, Connection]":
+    """Two ends that are connected; if not ``duplex`` the first only receives, the second sends.
+
+    They live with the program that made them.
+    """
+    first, second = _End(client), _End(client)
+    first.takes = second.gives = first.make_queue()
+    if duplex:
+        first.gives = second.takes = first.make_queue()
+    return Connection(first), Connection(second)
+
+
+class _End(Handle):
+    """What an end consists of, and how it is let go of; knows no Connection."""
+
+    takes: Items | None = None
+    gives: Items | None = None
+
+    def __init__(self, client: "Client | None") -> None:
+        self._attach(client, None)
+        self._is_own = False
+        self.holders = self.make_queue()
+        """Has an item for each holder but one."""
+        self.pid = os.getpid()
+
+    def make_queue(self) -> Items:
+        """A queue that lives with this program."""
+        taker = self._attach(self._client, None)
+        self._is_own = False
+        return run(Items.open(taker, self._name, 0, Confirm.GET, is_transient=True))
+
+    async def let_go(self, taker: Taker) -> None:
+        """One holder less; the last one closes the end."""
+        try:
+            await self.holders.take(taker, 1, 0.0)
+        except standard.Empty:
+            for items in (self.gives, self.takes):
+                if items is not None:
+                    await items.shut(taker)
+
+    async def add_holder(self, taker: Taker) -> None:
+        """One holder more: it is on its way to another process."""
+        put = Put(self.holders.number, [_A_HOLDER])
+        await taker.exchange(lambda: Exchange(puts=[put]))
+
+    def forget(self) -> None:
+        """Let go of it without waiting: nobody has it any more, or the process ends."""
+        if self.pid == os.getpid():
+            self._calls().spawn(self.let_go)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if travels(self):
+            run(self.add_holder(self._taker()))
+        return super().__getstate__()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.pid = os.getpid()
+
+
+class Connection:
+    """One end of a pipe."""
+
+    def __init__(self, end: _End) -> None:
+        """Hold ``end``; ``Pipe`` makes both."""
+        self._end: _End | None = end
+        self._ahead: list[bytes] = []
+        """What ``poll`` has taken already."""
+        self._forget = weakref.finalize(self, _End.forget, end)
+
+    # the standard library's verbs ------------------------------------------------------
+
+    def send(self, obj: Any) -> None:
+        """Send an object; raises BrokenPipeError when the other end is closed."""
+        self._give(pack_item(obj))
+
+    def recv(self) -> Any:
+        """The next object, waiting for it; raises EOFError when none will come."""
+        return pickle.loads(self._take())
+
+    def send_bytes(self, buf: Any, offset: int = 0, size: int | None = None) -> None:
+        """Send the bytes of ``buf`` from ``offset`` on, ``size`` of them, as one message."""
+        data = memoryview(buf).cast("B")
+        if offset < 0:
+            raise ValueError("offset is negative")
+        if len(data) < offset:
+            raise ValueError("buffer length < offset")
+        if size is None:
+            size = len(data) - offset
+        elif size < 0:
+            raise ValueError("size is negative")
+        elif offset + size > len(data):
+            raise ValueError("buffer length < offset + size")
+        self._give(as_payload(bytes(data[offset : offset + size])))
+
+    def recv_bytes(self, maxlength: int | None = None) -> bytes:
+        """The bytes of the next message; raises OSError, and closes, if they are too many."""
+        if maxlength is not None and maxlength < 0:
+            raise ValueError("negative maxlength")
+        data = self._take()
+        if maxlength is not None and len(data) > maxlength:
+            self.close()
+            raise OSError(f"a message of {len(data)} bytes; {maxlength} were allowed")
+        return data
+
+    def recv_bytes_into(self, buf: Any, offset: int = 0) -> int:
+        """Write the next message into ``buf`` from ``offset`` on; its size in bytes.
+
+        Raises multiprocessing's BufferTooShort, with the message, when it does not fit.
+        """
+        whole = memoryview(buf).cast("B")
+        if offset < 0:
+            raise ValueError("negative offset")
+        if offset > len(whole):
+            raise ValueError("offset too large")
+        data = self._take()
+        if len(data) > len(whole) - offset:
+            from multiprocessing import BufferTooShort
+
+            raise BufferTooShort(data)
+        whole[offset : offset + len(data)] = data
+        return len(data)
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether something is there to be received, or will be in ``timeout`` seconds.
+
+        None: wait as long as it takes. True, too, at the end.
+        """
+        if not self._ahead:
+            try:
+                self._ahead.append(self._next(None if timeout is None else max(0.0, timeout)))
+            except standard.Empty:
+                return False
+            except EOFError:
+                return True
+        return True
+
+    def close(self) -> None:
+        """Close it for this process. Idempotent."""
+        end, self._end = self._end, None
+        if end is not None and self._forget.detach():
+            run(end.let_go(end._taker()))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has been closed here."""
+        return self._end is None
+
+    @property
+    def readable(self) -> bool:
+        """Whether it receives."""
+        return self._open_end().takes is not None
+
+    @property
+    def writable(self) -> bool:
+        """Whether it sends."""
+        return self._open_end().gives is not None
+
+    def fileno(self) -> int:
+        """Refuse: there is no file descriptor; the other end may be on another machine."""
+        self._open_end()
+        raise OSError("a multihost connection has no file descriptor; use poll(timeout)")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Connection, (self._open_end(),)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._end is None else f"#{self._end.holders.number}"
+        return f"<multihost.Connection {state}>"
+
+    # within ------------------------------------------------------------------------------
+
+    def _open_end(self) -> _End:
+        if self._end is None:
+            raise OSError("handle is closed")
+        return self._end
+
+    def _give(self, packed: Any) -> None:
+        end = self._open_end()
+        if end.gives is None:
+            raise OSError("connection is read-only")
+        try:
+            run(end.gives.put(end._taker(), packed, None))
+        except (QueueClosed, Gone):
+            raise BrokenPipeError("the other end of the pipe is closed") from None
+
+    def _take(self) -> bytes:
+        self._open_end()
+        return self._ahead.pop() if self._ahead else self._next(None)
+
+    def _next(self, wait_s: float | None) -> bytes:
+        end = self._open_end()
+        if end.takes is None:
+            raise OSError("connection is write-only")
+        try:
+            _, (data,) = run(end.takes.take(end._taker(), 1, wait_s))
+        except (QueueClosed, Gone):
+            raise EOFError from None
+        return data
