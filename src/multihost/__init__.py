@@ -15,6 +15,7 @@ _HOMES = {
     "Client": "multihost.client",
     "connect": "multihost.client",
     "Process": "multihost.process",
+    "Manager": "multihost.managers",
     "BufferTooShort": "multihost.context",
     "ProcessError": "multihost.context",
     "Queue": "multihost.queues",
@@ -66,6 +67,7 @@ __all__ = [
     "Executor",
     "JoinableQueue",
     "Lock",
+    "Manager",
     "MultihostError",
     "Pipe",
     "Pool",
@@ -121,6 +123,7 @@ if TYPE_CHECKING:
     )
     from multihost.errors import AuthenticationError, MultihostError, TimeoutError  # noqa: A004
     from multihost.executor import Executor
+    from multihost.managers import Manager
     from multihost.pool import Pool
     from multihost.process import Process
     from multihost.queues import JoinableQueue, Queue, SimpleQueue

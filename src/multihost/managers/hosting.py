@@ -1,0 +1,305 @@
+"""Where the objects of a manager live: threads that serve them, never the server.
+
+Objects are served by the standard library's own loop, a thread a connection.
+A queue that a registered function returns is not served here: it is handed to
+the *front*, a multihost server in a process of its own that listens at the
+manager's address, keeps queues durably, and passes all else on to here.
+"""
+
+import functools
+import inspect
+import queue
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+import types
+from collections.abc import Callable
+from multiprocessing import managers as standard
+from multiprocessing import process
+from pathlib import Path
+from typing import Any, cast
+
+from multihost.managers.front import Front, FrontPlan
+from multihost.managers.listening import bind, state_of
+from multihost.managers.proxies import QUEUE_PREFIX, AutoProxy
+from multihost.managers_front import DROPPED
+
+_standard: Any = standard
+_here = threading.local()
+QUEUE_METHODS = (
+    *("empty", "full", "get", "get_nowait", "join"),
+    *("put", "put_nowait", "qsize", "task_done"),
+)
+TOKEN_BYTES = 32
+KNOWN_MODULES = ("multiprocessing.managers", "threading")
+"""Their functions make anything but queues."""
+
+
+class Server(standard.Server):
+    """Serves a registry's objects at an address; what ``get_server`` returns.
+
+    ``serve_forever`` returns when a client asked for shutdown, or ``stop`` was called.
+    """
+
+    address: Any
+    authkey: Any
+    listener: Any
+    registry: Any
+    mutex: Any
+    id_to_obj: dict[str, Any]
+    id_to_refcount: dict[str, int]
+
+    def __init__(self, registry: Any, address: Any, authkey: bytes, serializer: str) -> None:
+        """Listen at ``address``; serving begins with ``serve_forever``."""
+        self.durable = serializer == "pickle" and any(map(may_be_queue, registry.values()))
+        self.stop_event = threading.Event()
+        self.front: Front | None = None
+        self._adopted: set[int] = set()
+        if not self.durable:
+            super().__init__(registry, address, authkey, serializer)
+            return
+        self._public = bind(address)
+        self._directory = Path(tempfile.mkdtemp(prefix="multihost-manager-"))
+        try:
+            inside = None if sys.platform == "win32" else str(self._directory / "host")
+            super().__init__(registry, inside, authkey, serializer)
+        except BaseException:
+            self._public.close()
+            raise
+        self._inside = self.address
+        self._token = secrets.token_bytes(TOKEN_BYTES)
+        self.address = self._public.getsockname()
+        if isinstance(self.address, tuple):
+            self.address = self.address[:2]
+        self._state = state_of(address, self.address)
+
+    # serving -----------------------------------------------------------------------------
+
+    def serve_forever(self) -> None:
+        """Serve until shutdown."""
+        self.start()
+        try:
+            self.stop_event.wait()
+        except (KeyboardInterrupt, SystemExit):
+            pass
+        finally:
+            self.stop()
+
+    def start(self) -> None:
+        """Begin to serve, in threads."""
+        _Place.settle()
+        if self.durable:
+            plan = FrontPlan(
+                state=self._state.path,
+                authkey=bytes(self.authkey),
+                host=self._inside,
+                token=self._token,
+                typeids=tuple(name for name, entry in self.registry.items() if entry[0]),
+            )
+            self.front = Front(plan, self._public, on_dropped=self.stop_event.set)
+            self.front.start()
+        threading.Thread(target=self.accepter, daemon=True, name="multihost-manager").start()
+
+    def stop(self, *, keeps: bool = True) -> None:
+        """End serving; ``keeps``: the queues stay for the next start, if they have a place."""
+        self.stop_event.set()
+        if self.front is not None:
+            dropped = self.front.stop()
+            self._public.close()
+            if dropped == DROPPED or not keeps or self._state.is_temporary:
+                shutil.rmtree(self._state.path, ignore_errors=True)
+        self.listener.close()
+        if self.durable:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    # threads ------------------------------------------------------------------------------
+
+    def accepter(self) -> None:
+        """Accept connections until the end."""
+        while not self.stop_event.is_set():
+            try:
+                wire = self.listener.accept()
+            except OSError:
+                if self.stop_event.wait(0.05):
+                    return
+                continue
+            serve = self._serve_front if self.durable else self.handle_request
+            threading.Thread(target=self._served, args=(serve, wire), daemon=True).start()
+
+    def _served(self, serve: Callable[[Any], None], wire: Any) -> None:
+        _here.server = self
+        try:
+            serve(wire)
+        except SystemExit:  # how the standard library's loop ends
+            return
+
+    def _serve_front(self, wire: Any) -> None:
+        """Serve a channel of the front: what clients say to it, one thread a client."""
+        try:
+            if not secrets.compare_digest(wire.recv_bytes(TOKEN_BYTES), self._token):
+                return
+            self.serve_client(cast("Any", _Channel(self, wire)))
+        except (EOFError, OSError):
+            return
+        finally:
+            wire.close()
+
+    def answer(self, wire: Any, request: tuple[Any, ...]) -> None:
+        """Answer what a client asks of the server itself."""
+        try:
+            _, name, args, kwds = request
+            if name not in self.public:
+                raise ValueError(f"{name!r} unrecognized")  # noqa: TRY301 - told to the client
+            message: Any = ("#RETURN", getattr(self, name)(wire, *args, **kwds))
+        except _QueueFoundError as found:
+            wire.send_bytes(found.answer)
+            return
+        except Exception:  # told to the client, whatever it is
+            message = ("#TRACEBACK", _standard.format_exc())
+        wire.send(message)
+
+    # objects -----------------------------------------------------------------------------
+
+    def create(
+        self, c: Any, typeid: str, /, *args: Any, **kwds: Any
+    ) -> tuple[str, tuple[str, ...]]:
+        """Make an object; the ident and the methods of its proxy."""
+        function, exposed, method_to_typeid, _ = self.registry[typeid]
+        if function is None:
+            if kwds or len(args) != 1:
+                raise ValueError("without a callable there must be one argument, the object")
+            made = args[0]
+        else:
+            made = function(*args, **kwds)
+        if self.durable and may_be_queue(self.registry[typeid]) and is_plain_queue(made):
+            raise _QueueFoundError(self._adopt(typeid, made))
+        if exposed is None:
+            exposed = _standard.public_methods(made)
+        if method_to_typeid is not None:
+            exposed = [*exposed, *method_to_typeid]
+        with self.mutex:
+            ident = f"{id(made):x}"
+            self.id_to_obj[ident] = (made, set(exposed), method_to_typeid)
+            self.id_to_refcount.setdefault(ident, 0)
+        self.incref(c, ident)
+        return ident, tuple(exposed)
+
+    def shutdown(self, c: Any) -> None:
+        """End serving."""
+        try:
+            c.send(("#RETURN", None))
+        finally:
+            self.stop_event.set()
+
+    # queues that are the front's ------------------------------------------------------------
+
+    def _adopt(self, typeid: str, made: Any) -> bytes:
+        """What the front is told of a queue: its bound, and what is in it already."""
+        from multihost.server.managers.host import HostedQueue, as_answer
+
+        items = []
+        if id(made) not in self._adopted:
+            self._adopted.add(id(made))
+            items = _empty(made)
+            self._redirect(typeid, made)
+        limit = made.maxsize if isinstance(getattr(made, "maxsize", None), int) else 0
+        return as_answer(HostedQueue(max(limit, 0), items))
+
+    def _redirect(self, typeid: str, made: Any) -> None:
+        """Make the program's own queue object one more user of the durable queue."""
+        token = _standard.Token(typeid, self.address, QUEUE_PREFIX + typeid)
+        proxy = AutoProxy(
+            token,
+            "pickle",
+            None,
+            self.authkey,
+            QUEUE_METHODS,
+            incref=False,
+        )
+        for name in QUEUE_METHODS:
+            setattr(made, name, getattr(proxy, name))
+
+
+class _QueueFoundError(Exception):
+    """What a callable returned is a queue, the front's business."""
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__("a queue")
+        self.answer = answer
+
+
+class _Channel:
+    """A channel of the front, as the standard library's loop wants its connections."""
+
+    def __init__(self, server: Server, wire: Any) -> None:
+        self._server = server
+        self._wire = wire
+        self.send = wire.send
+        self.close = wire.close
+
+    def recv(self) -> Any:
+        while True:
+            request = self._wire.recv()
+            if request[0] is not None:
+                return request
+            self._server.answer(self._wire, request)
+
+
+class _Place:
+    """Tells proxies that are unpickled in a thread of a manager that they are at home.
+
+    The standard library asks the current process for its manager's server; where
+    several serve in threads of one program, that depends on the thread.
+    """
+
+    @classmethod
+    def settle(cls) -> None:
+        current: Any = process.current_process()
+        if not isinstance(getattr(current, "_manager_server", None), cls):
+            current._manager_server = cls()
+
+    @property
+    def address(self) -> Any:
+        server = getattr(_here, "server", None)
+        return server.address if server is not None else None
+
+    def __bool__(self) -> bool:
+        return getattr(_here, "server", None) is not None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(_here.server, name)
+
+
+def may_be_queue(entry: Any) -> bool:
+    """Whether a registered callable may return a queue that all are to share.
+
+    A function may; a class makes a new object for each proxy, as it always did, and what
+    has a type of proxies of its own is no plain queue.
+    """
+    function, _, _, proxytype = entry
+    if proxytype is not AutoProxy or inspect.isgeneratorfunction(function):
+        return False
+    if isinstance(function, types.FunctionType):
+        return function.__module__ not in KNOWN_MODULES
+    return isinstance(function, types.MethodType | functools.partial)
+
+
+def is_plain_queue(made: Any) -> bool:
+    """Whether an object is a first-in-first-out queue and nothing else."""
+    if type(made) in (queue.Queue, queue.SimpleQueue):
+        return True
+    names = {("multiprocessing.queues", "Queue"), ("multiprocessing.queues", "JoinableQueue")}
+    names |= {("multihost.queues", "Queue"), ("multihost.queues", "JoinableQueue")}
+    return (type(made).__module__, type(made).__name__) in names
+
+
+def _empty(made: Any) -> list[bytes]:
+    """Pickles of what is in a queue; takes it out."""
+    items = []
+    while True:
+        try:
+            items.append(bytes(_standard.reduction.ForkingPickler.dumps(made.get_nowait())))
+        except queue.Empty:
+            return items

@@ -1,0 +1,72 @@
+"""Where a manager listens, and where it keeps its queues: a directory for each address."""
+
+import errno
+import os
+import socket
+import tempfile
+import time
+from dataclasses import dataclass
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from multihost.runtime import config
+
+DIRECTORY = "managers"
+LEAVING_S = 10.0
+"""How long the manager of a killed program may take to let go of its address."""
+RETRY_S = 0.05
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - what the user's '' means
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A directory for queues."""
+
+    path: Path
+    is_temporary: bool
+    """Nobody could find it again: it goes with the manager."""
+
+
+def bind(address: Any) -> socket.socket:
+    """A socket bound to a manager's address, None for a fresh one; raises OSError.
+
+    One that the manager of a killed program is about to leave is waited for.
+    """
+    if address is None:
+        address = _fresh()
+    family = getattr(socket, connection.address_type(address))  # type: ignore[attr-defined]
+    place = state_of(address, address)
+    deadline = time.monotonic() + LEAVING_S
+    while True:
+        listener = socket.socket(family)
+        try:
+            if os.name == "posix":
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(128)
+        except OSError as error:
+            listener.close()
+            is_leaving = error.errno == errno.EADDRINUSE and not place.is_temporary
+            if not is_leaving or not place.path.exists() or time.monotonic() > deadline:
+                error.strerror = (
+                    f"can't listen at {address!r}: {error.strerror}; if a manager or "
+                    "'multihost server --managers' is there already, use connect()"
+                )
+                raise
+            time.sleep(RETRY_S)
+        else:
+            return listener
+
+
+def state_of(asked: Any, bound: Any) -> State:
+    """Where the queues of a manager are that asked for an address and got another."""
+    if not isinstance(asked, tuple) or asked[1] == 0:
+        return State(Path(tempfile.gettempdir()) / f"multihost-queues-{os.getpid()}", True)
+    host, port = bound[:2]
+    name = f"{host or EVERYWHERE}_{port}".replace(":", "-")
+    return State(config.state_dir() / DIRECTORY / name, is_temporary=False)
+
+
+def _fresh() -> Any:
+    return connection.arbitrary_address(connection.default_family)  # type: ignore[attr-defined]

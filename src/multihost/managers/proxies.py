@@ -1,0 +1,363 @@
+"""Proxies of a manager's objects: the standard library's, and they survive.
+
+A call over a connection that has broken is made again over a new one where
+that can't do it twice; the standard library keeps the dead connection for ever.
+What was held through the old connection is another's by then, and what is put
+for it is void: that is how take, compute, put stays exact.
+"""
+
+import queue as standard_queue
+import sys
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from multiprocessing import managers as standard
+from multiprocessing import process, util
+from typing import Any
+
+from multihost.errors import ConnectionLost
+from multihost.managers.wires import Wire, connect
+
+QUEUE_PREFIX = "q:"
+"""Idents of durable queues begin so."""
+END = "#END"
+AGAIN = frozenset({"get", "get_nowait", "qsize", "empty", "full", "join"})
+"""Calls on a queue that may be made again when nobody knows whether they were done."""
+PUTS = frozenset({"put", "put_nowait"})
+TAKES = frozenset({"get", "get_nowait"})
+FRESH = "fresh"
+"""Held: an item was taken, and nothing put since; else the time of the first put since."""
+VOID = "void"
+"""Lost: the item that was held is another's, and so is the making of what comes of it."""
+UNKNOWN = "unknown"
+"""Lost: something was put lately, and perhaps kept, perhaps not."""
+STAGED_S = 0.5
+"""What was put so long ago is kept for sure, with its item."""
+PATIENCE_S = 5.0
+"""How long a server that was there before is waited for."""
+RETRY_S = 0.05
+END_S = 1.0
+"""How long a server may take to hear a goodbye."""
+
+_BROKEN = (EOFError, ConnectionError, OSError)
+_standard: Any = standard
+_STATE_STARTED = _standard.State.STARTED
+RemoteError = standard.RemoteError
+Token = standard.Token
+
+
+class BaseProxy(standard.BaseProxy):
+    """Base of all proxies here; to be subclassed like the standard library's."""
+
+    _token: Any
+    _id: Any
+    _authkey: Any
+    _owned_by_manager: bool
+    _tls: Any
+    _idset: Any
+    _manager: Any
+    _serializer: str
+    _Client: Any
+
+    def __init__(  # noqa: PLR0917 - the standard library's signature
+        self,
+        token: Any,
+        serializer: str,
+        manager: Any = None,
+        authkey: Any = None,
+        exposed: Any = None,
+        incref: bool = True,  # noqa: FBT001, FBT002 - the standard library's signature
+        manager_owned: bool = False,  # noqa: FBT001, FBT002 - as above
+    ) -> None:
+        """Stand for the object of ``token``."""
+        super().__init__(
+            token,
+            serializer,
+            manager,
+            authkey,
+            exposed,
+            False,
+            manager_owned,
+        )
+        if serializer == "pickle":
+            self._Client = connect
+        if incref:
+            self._incref()
+
+    # calls ---------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        name = process.current_process().name
+        if threading.current_thread() is not threading.main_thread():
+            name += "|" + threading.current_thread().name
+        wire = self._Client(self._token.address, authkey=self._authkey)
+        _standard.dispatch(wire, None, "accept_connection", (name,))
+        tls = self._tls
+        tls.connection = wire
+        tls.held = None
+        tls.lost = getattr(tls, "lost", None)
+
+    def _callmethod(
+        self, methodname: str, args: tuple[Any, ...] = (), kwds: Mapping[Any, Any] = {}
+    ) -> Any:
+        """Call a method of the object and return its result; raises what it raised."""
+        tls = self._tls
+        wire = getattr(tls, "connection", None)
+        if isinstance(wire, Wire) and wire.is_stale():
+            self._drop(wire)
+            self._reconnect(PATIENCE_S)
+        elif wire is None:
+            self._connect()
+        if not self._id_is_queue():
+            return self._call(methodname, args, kwds)
+        if methodname in PUTS:
+            return self._put(methodname, args, kwds)
+        if methodname in AGAIN:
+            return self._ask_again(methodname, args, kwds)
+        return self._call(methodname, args, kwds)
+
+    def _call(self, method: str, args: tuple[Any, ...], kwds: Mapping[Any, Any]) -> Any:
+        """Say it and return what is answered; a connection that breaks is forgotten."""
+        wire = self._tls.connection
+        try:
+            wire.send((self._id, method, args, kwds))
+            kind, result = wire.recv()
+        except _BROKEN:
+            self._drop(wire)
+            raise
+        if kind == "#RETURN":
+            return result
+        if kind == "#PROXY":
+            return self._proxy(*result)
+        raise _standard.convert_to_error(kind, result)
+
+    def _ask_again(self, method: str, args: tuple[Any, ...], kwds: Mapping[Any, Any]) -> Any:
+        """A call on a queue that may be made over and over until it is answered."""
+        tls = self._tls
+        while True:
+            try:
+                result = self._call(method, args, kwds)
+            except standard_queue.Empty:
+                tls.held = tls.lost = None
+                raise
+            except _BROKEN:
+                if getattr(tls, "connection", None) is not None:
+                    raise  # the object's own error, not the connection's
+                self._reconnect(PATIENCE_S)
+                continue
+            if method in TAKES:
+                tls.held, tls.lost = FRESH, None
+            return result
+
+    def _put(self, method: str, args: tuple[Any, ...], kwds: Mapping[Any, Any]) -> Any:
+        """Put, once: what is made of an item that was lost is void."""
+        tls = self._tls
+        lost = getattr(tls, "lost", None)
+        if lost == VOID:
+            return None
+        tls.lost = None
+        if lost == UNKNOWN:
+            raise self._unknown()
+        try:
+            result = self._call(method, args, kwds)
+        except _BROKEN as error:
+            if getattr(tls, "connection", None) is not None:
+                raise
+            self._reconnect(PATIENCE_S)
+            if tls.lost == VOID:
+                return None  # it came with its item or not at all; if not, another makes it
+            tls.lost = None
+            raise self._unknown() from error
+        if tls.held == FRESH:
+            tls.held = time.monotonic()
+        return result
+
+    def _unknown(self) -> ConnectionLost:
+        return ConnectionLost(
+            str(self._token.address),
+            "the server went away about the time of a put(), and it is not known whether the "
+            "item is in the queue; look there before you put it again",
+        )
+
+    def _id_is_queue(self) -> bool:
+        ident = self._id
+        return isinstance(ident, str) and ident.startswith(QUEUE_PREFIX)
+
+    def _proxy(self, exposed: Any, token: Any) -> Any:
+        registry = self._manager._registry if self._manager is not None else {}
+        proxytype = registry[token.typeid][-1] if token.typeid in registry else AutoProxy
+        token.address = self._token.address
+        proxy = proxytype(
+            token, self._serializer, manager=self._manager, authkey=self._authkey, exposed=exposed
+        )
+        self._tell("decref", token.id)
+        return proxy
+
+    # broken connections ----------------------------------------------------------------------
+
+    def _drop(self, wire: Any) -> None:
+        """Forget a connection that has broken, and with it what was held through it."""
+        wire.close()
+        tls = self._tls
+        if getattr(tls, "connection", None) is wire:
+            del tls.connection
+        held, tls.held = getattr(tls, "held", None), None
+        if held == FRESH:
+            tls.lost = VOID
+        elif held is not None and time.monotonic() - held < STAGED_S:
+            tls.lost = UNKNOWN
+
+    def _reconnect(self, patience_s: float) -> None:
+        deadline = time.monotonic() + patience_s
+        while True:
+            try:
+                self._connect()
+            except _BROKEN:
+                if time.monotonic() >= deadline:
+                    raise
+                threading.Event().wait(RETRY_S)
+            else:
+                return
+
+    # references ------------------------------------------------------------------------------
+
+    def _tell(self, what: str, ident: str) -> None:
+        wire = self._Client(self._token.address, authkey=self._authkey)
+        try:
+            _standard.dispatch(wire, None, what, (ident,))
+        finally:
+            wire.close()
+
+    def _incref(self) -> None:
+        if self._owned_by_manager:
+            return
+        self._tell("incref", self._id)
+        self._idset.add(self._id)
+        state = self._manager and self._manager._state
+        self._close = _standard.util.Finalize(
+            self,
+            _give_up,
+            args=(self._token, self._authkey, state, self._tls, self._idset, self._Client),
+            exitpriority=10,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A task that gets the proxy runs on any worker, whose authkey is another one.
+        kwds: dict[str, Any] = {"authkey": bytes(self._authkey)}
+        func: Any = type(self)
+        if getattr(self, "_isauto", False):
+            kwds["exposed"] = self._exposed_  # type: ignore[attr-defined]
+            func = AutoProxy
+        return _standard.RebuildProxy, (func, self._token, self._serializer, kwds)
+
+
+def _give_up(  # noqa: PLR0917 - arguments of a finalizer
+    token: Any, authkey: bytes, state: Any, tls: Any, idset: set[str], client: Any
+) -> None:
+    """A proxy is gone: give up its reference, and after the last one the connection."""
+    idset.discard(token.id)
+    if state is None or state.value == _STATE_STARTED:
+        try:
+            wire = client(token.address, authkey=authkey)
+            try:
+                _standard.dispatch(wire, None, "decref", (token.id,))
+            finally:
+                wire.close()
+        except Exception as error:  # the manager may be gone, and nobody waits for this
+            util.debug("decref of %r failed: %s", token.id, error)
+    if not idset and hasattr(tls, "connection"):
+        wire = tls.connection
+        del tls.connection
+        if getattr(tls, "held", None) is not None and not _is_failing():
+            _say_goodbye(wire)
+        wire.close()
+
+
+def _say_goodbye(wire: Any) -> None:
+    """What was taken last is done with."""
+    try:
+        wire.send((None, END, (), {}))
+        if wire.poll(END_S):
+            wire.recv()
+    except _BROKEN:
+        return
+
+
+def _is_failing() -> bool:
+    """Whether this program, or this child process, is ending because something was raised."""
+    error = sys.exc_info()[1]
+    if isinstance(error, SystemExit):
+        return error.code not in (None, 0)
+    return error is not None or getattr(sys, "last_value", None) is not None
+
+
+# --- types of proxies ----------------------------------------------------------------------
+
+_made: dict[tuple[str, tuple[str, ...]], type[BaseProxy]] = {}
+
+
+def MakeProxyType(name: str, exposed: Iterable[str]) -> type[BaseProxy]:  # noqa: N802 - the standard library's name
+    """A type of proxies with the methods ``exposed``."""
+    known = (name, tuple(exposed))
+    if known not in _made:
+        methods = {method: _method(method) for method in known[1]}
+        _made[known] = type(name, (BaseProxy,), {**methods, "_exposed_": known[1]})
+    return _made[known]
+
+
+def _method(name: str) -> Any:
+    def call(self: BaseProxy, /, *args: Any, **kwds: Any) -> Any:
+        return self._callmethod(name, args, kwds)
+
+    call.__name__ = name
+    return call
+
+
+def AutoProxy(  # noqa: N802, PLR0917 - the standard library's name
+    token: Any,
+    serializer: str,
+    manager: Any = None,
+    authkey: Any = None,
+    exposed: Any = None,
+    incref: bool = True,  # noqa: FBT001, FBT002 - the standard library's signature
+    manager_owned: bool = False,  # noqa: FBT001, FBT002 - as above
+) -> Any:
+    """A proxy with the methods that the object has."""
+    if authkey is None:
+        authkey = manager._authkey if manager is not None else process.current_process().authkey
+    if exposed is None:
+        client = connect if serializer == "pickle" else _standard.listener_client[serializer][1]
+        wire = client(token.address, authkey=authkey)
+        try:
+            exposed = _standard.dispatch(wire, None, "get_methods", (token,))
+        finally:
+            wire.close()
+    kind = MakeProxyType(f"AutoProxy[{token.typeid}]", exposed)
+    proxy: Any = kind(token, serializer, manager, authkey, exposed, incref, manager_owned)
+    proxy._isauto = True
+    return proxy
+
+
+def ours(proxytype: Any) -> Any:
+    """The standard library's type of proxies as one of ours."""
+    if not isinstance(proxytype, type) or issubclass(proxytype, BaseProxy):
+        return AutoProxy if proxytype is _standard.AutoProxy else proxytype
+    return globals().get(proxytype.__name__, proxytype)
+
+
+def _as_ours(name: str) -> Any:
+    base = getattr(_standard, name)
+    return type(name, (BaseProxy, base), {"__module__": __name__, "__doc__": base.__doc__})
+
+
+IteratorProxy = _as_ours("IteratorProxy")
+AcquirerProxy = _as_ours("AcquirerProxy")
+ConditionProxy = _as_ours("ConditionProxy")
+EventProxy = _as_ours("EventProxy")
+BarrierProxy = _as_ours("BarrierProxy")
+NamespaceProxy = _as_ours("NamespaceProxy")
+ValueProxy = _as_ours("ValueProxy")
+ListProxy = _as_ours("ListProxy")
+DictProxy = _as_ours("DictProxy")
+ArrayProxy = _as_ours("ArrayProxy")
+PoolProxy = _as_ours("PoolProxy")
