@@ -81,12 +81,16 @@ class Participant(Protocol):
         """Every operation has run; write what is written once a transaction."""
         ...
 
+    def published(self) -> None:
+        """The transaction is written, and not undone any more; nobody is answered yet."""
+        ...
+
     def committed(self) -> None:
-        """The transaction is kept; answer."""
+        """All that was published is kept; answer."""
         ...
 
     def rolled_back(self) -> None:
-        """The transaction did not happen; go back to what was before it."""
+        """The transaction did not happen; go back to what was published."""
         ...
 
 
@@ -219,6 +223,8 @@ class Committer:
         So a task is on its way to its slot while its submit is made durable.
         """
         self.store.publish()
+        for participant in self.participants:
+            participant.published()
         assert self.listener is not None
         return self.listener.grant()
 
@@ -319,6 +325,10 @@ class Committer:
             else:
                 self._written.append(([operation], changes))
                 self._settled()
+        if self._written:
+            self._settle()
+        else:
+            self._go_on()
 
     def _store_is_full(self, batch: list[Operation], error: StoreFull) -> None:
         """Refuse what may be refused; keep the rest until there is room."""

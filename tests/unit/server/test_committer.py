@@ -192,3 +192,38 @@ def test_a_full_store_keeps_outcomes_until_there_is_room():
         assert done == [7]
 
     run(scenario)
+
+
+def test_a_part_that_takes_part_hears_what_became_of_each_transaction():
+    class Part:
+        def __init__(self):
+            self.heard = []
+
+        def finish(self, store):
+            self.heard.append("finish")
+
+        def published(self):
+            self.heard.append("published")
+
+        def committed(self):
+            self.heard.append("committed")
+
+        def rolled_back(self):
+            self.heard.append("rolled back")
+
+    async def scenario(store, committer, fatal):
+        part = Part()
+        committer.participants.append(part)
+        committer.submit(Operation(lambda s, now: None, lambda _: part.heard.append("done")))
+        await committer.drain()
+        assert part.heard == ["finish", "published", "committed", "done"]
+        part.heard.clear()
+
+        def fail(s, now):
+            raise ZeroDivisionError
+
+        committer.submit(Operation(fail, failed=lambda _: part.heard.append("failed")))
+        await committer.drain()
+        assert part.heard == ["rolled back", "rolled back", "failed"]
+
+    run(scenario, is_durable=True)
