@@ -77,6 +77,8 @@ class Calls:
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._overs: list[tuple[Pending, AnyResult | None]] = []
         """Calls that are over if this transaction is kept; None: without an answer."""
+        self._answers: list[tuple[Pending, AnyResult | None]] = []
+        """Calls that are over, to be answered when the disk has what they did."""
         self._parked: list[Pending] = []
         """Calls that wait since this transaction."""
         self._changes: list[tuple[int, bytes]] = []
@@ -202,16 +204,21 @@ class Calls:
         for number, state in self._changes:
             store.save_synchronizer(number, state)
 
-    def committed(self) -> None:
-        """The transaction is kept: answer."""
+    def published(self) -> None:
+        """The transaction is written: there is no way back, but nobody is answered yet."""
         self.synchronizers.keep(self._changes)
         self.parking.keep()
-        overs, self._overs = self._overs, []
+        self._answers += self._overs
+        self._overs.clear()
         parked, self._parked = self._parked, []
         for pending in parked:
             if pending.wait_s is not None and not pending.is_over:
                 self._time(pending, pending.wait_s)
-        for pending, result in overs:
+
+    def committed(self) -> None:
+        """What was published is kept: answer."""
+        answers, self._answers = self._answers, []
+        for pending, result in answers:
             self._close(pending, result)
 
     def rolled_back(self) -> None:
