@@ -125,8 +125,10 @@ class Calls:
         over.add_done_callback(self._ending.discard)
 
         def gone() -> None:
-            self._ended.append(taker.number)
-            self.session.send(m.EndTaker(taker.number))
+            # A lock that it left held stays so: any thread may release it.
+            if not (is_clean and taker.tokens):
+                self._ended.append(taker.number)
+                self.session.send(m.EndTaker(taker.number))
             over.set_result(None)
 
         self._staged.discard(taker)

@@ -29,6 +29,7 @@ from multihost.client.submitter import Submitter
 from multihost.core.job import JobSpec, Style
 from multihost.errors import MultihostError
 from multihost.runtime.config import Target, find_target
+from multihost.runtime.endings import settle_with
 
 if TYPE_CHECKING:
     from multihost.client.queues import Queue
@@ -291,6 +292,12 @@ def client_of(store: bytes, target: Target | None) -> Client:
     return shared_client(",".join(target.urls), target.key)
 
 
+def _work_ended(is_clean: bool) -> None:  # noqa: FBT001 - what settlers are called with
+    for client in list(_open_clients):
+        if client.is_usable:
+            client.session.calls.threads.work_ended(is_clean=is_clean)
+
+
 def _forget() -> None:
     """In a forked child: the connections are the parent's."""
     global _shared_lock  # noqa: PLW0603 - the parent may have held it
@@ -308,4 +315,5 @@ def _close_all() -> None:
 
 
 forget_in_child(_forget)
+settle_with(_work_ended)
 atexit.register(_close_all)

@@ -162,6 +162,11 @@ class Taker:
         self.line.note_staged(self)
         return True
 
+    async def finish(self) -> None:
+        """Have done with everything that is held."""
+        if self.taking.held or self.taking.staged:
+            await self.exchange(self.last_act)
+
     def keep(self, items: Iterable[int]) -> None:
         """Items just taken are not to be confirmed by the way."""
         with self._guard:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from multihost.client.forking import forget_in_child
-from multihost.client.taker import Line, LoopTaker, Taker, ThreadTaker
+from multihost.client.taker import Line, LoopTaker, Taker, ThreadTaker, run
 
 
 class Office(Line, Protocol):
@@ -68,6 +68,17 @@ class ThreadTakers:
         """The calling thread's taker, if it ever made a call."""
         anchor = getattr(self._local, "anchor", None)
         return None if anchor is None else anchor.taker
+
+    def work_ended(self, *, is_clean: bool) -> None:
+        """The calling thread's unit of work is over; it may begin another."""
+        taker = self.existing()
+        if taker is None:
+            return
+        if is_clean:
+            run(taker.finish())
+        else:
+            taker.has_failed = True
+            del self._local.anchor
 
     def __iter__(self) -> Iterator[Taker]:
         return iter([anchor.taker for anchor in list(self._anchors)])

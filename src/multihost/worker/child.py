@@ -19,6 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from multihost.runtime import endings
 from multihost.worker import current, output
 from multihost.worker.frames import (
     CANCEL,
@@ -156,7 +157,7 @@ class Child:
             if style == "process":
                 return self._live(task, token, payload)
             began = time.perf_counter()
-            ending, data = self._run(task, token, style, payload)
+            ending, data = self._settle(*self._run(task, token, style, payload))
             output.flush()
             if self.is_forked:
                 os._exit(0)  # a task forgot to; its result is the other process's
@@ -195,7 +196,9 @@ class Child:
         if INTERRUPT is not None:
             signal.signal(INTERRUPT, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        return live(memoryview(payload)[TASK_HEAD.size :])
+        code = live(memoryview(payload)[TASK_HEAD.size :])
+        endings.work_ended(code == 0)
+        return code
 
     def _run(self, task: int, token: int, style: str, payload: bytes) -> tuple[int, bytes]:
         """Ending and payload of a task, even if it is interrupted at the last moment."""
@@ -208,6 +211,15 @@ class Child:
         except TaskInterrupted:
             self._current = 0
             return CANCELLED, b""
+
+    def _settle(self, ending: int, data: bytes) -> tuple[int, bytes]:
+        """Have done with what the task took from queues, or leave it to others."""
+        try:
+            endings.work_ended(ending == OK)
+        except Exception as error:  # the server is gone, or refuses: the work is not done
+            if ending == OK:
+                return RAISED, _failure(error, RAISED)
+        return ending, data
 
     def _attempt(self, style: str, payload: bytes) -> tuple[int, bytes]:
         if self._initializer_failure is not None:
