@@ -60,6 +60,7 @@ class Processes:
             return Failure(Ending.UNRUNNABLE, type(error).__name__, text)
         self._slots[work] = slot
         slot.feed(work, None)
+        slot.flush()
         return slot
 
     def signal(self, work: Work, number: int) -> None:

@@ -70,6 +70,8 @@ class Roster:
             if work.context is None and work.job.width is None:
                 break  # nor is there a slot for the others like it
         backlog.extendleft(reversed(skipped))
+        for slot in self._everyone():
+            slot.flush()
 
     def _slot_for(self, work: Work, ahead: int) -> Slot | None:
         if work.job.context is not None or work.job.width is not None:

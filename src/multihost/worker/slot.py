@@ -20,8 +20,12 @@ from multihost.worker.work import Work
 
 READ_BYTES = 1 << 20
 PIPE_BYTES = 1 << 20
+PARTS = 2
+"""Of one task."""
 MAX_PARTS = 256
 """Buffers in one write; systems allow 1,024 and more."""
+JOIN_BYTES = 1 << 17
+"""Of so little a copy costs less than many buffers."""
 REAP_S = 0.01
 LINGER_S = 1.0
 """A child that has closed its pipes and does not end is killed after so long."""
@@ -105,6 +109,8 @@ class Slot:
         self._is_ending = False
         self._is_gone = False
         self._buffer = frames.FrameBuffer()
+        self._fresh: list[frames.Bytes] = []
+        """Fed and not yet offered to the pipe; ``flush`` does."""
         self._unwritten: list[frames.Bytes] = []
         self._start(setup)
 
@@ -120,7 +126,7 @@ class Slot:
     # feeding ---------------------------------------------------------------------------
 
     def feed(self, work: Work, function: bytes | None) -> None:
-        """Give it a work; ``function`` is the pickle, if it was not given before."""
+        """Give it a work, once it is flushed; ``function``: its pickle, if it was not given."""
         work.slot = self
         self.fed.append(work)
         self.served += 1
@@ -130,11 +136,26 @@ class Slot:
         if len(self._known) > frames.FUNCTIONS:
             self._known.popitem(last=False)
         assert work.payload is not None
-        self._write(
-            frames.task_parts(work.lease, work.job.style, digest, function or b"", work.payload)
+        self._fresh += frames.task_parts(
+            work.lease, work.job.style, digest, function or b"", work.payload
         )
         if len(self.fed) == 1:
             self._began()
+
+    def flush(self) -> None:
+        """Write what was fed since the last time, all in one go."""
+        parts, self._fresh = self._fresh, []
+        if not parts:
+            return
+        if self._unwritten:
+            self._unwritten += parts
+            return
+        if len(parts) > PARTS and sum(map(len, parts)) < JOIN_BYTES:
+            parts = [b"".join(parts)]
+        left = self._write_some(parts)
+        if left:
+            self._unwritten = left
+            self._loop.add_writer(self._tasks, self._writable)
 
     def knows(self, digest: bytes) -> bool:
         """Whether the child has this function."""
@@ -147,7 +168,7 @@ class Slot:
             self._unready += 1
         name = (context.name or "Worker").encode()
         payload = name + b"-%d" % self.pid + b"\0" + initializer
-        self._write([frames.pack(frames.CONTEXT, payload=payload)])
+        self._fresh.append(frames.pack(frames.CONTEXT, payload=payload))
 
     def ask_back(self) -> None:
         """Ask for what has not begun."""
@@ -194,6 +215,7 @@ class Slot:
 
     def retire(self) -> None:
         """Let it finish what it has and go."""
+        self.flush()
         if not self.is_retiring:
             self.is_retiring = True
             if not self._unwritten:
@@ -237,15 +259,6 @@ class Slot:
         if hasattr(os, "pidfd_open"):
             self._pidfd = os.pidfd_open(self.pid)
             self._loop.add_reader(self._pidfd, self._exited)
-
-    def _write(self, parts: list[frames.Bytes]) -> None:
-        if self._unwritten:
-            self._unwritten += parts
-            return
-        left = self._write_some(parts)
-        if left:
-            self._unwritten = left
-            self._loop.add_writer(self._tasks, self._writable)
 
     def _writable(self) -> None:
         self._unwritten = self._write_some(self._unwritten)

@@ -34,6 +34,9 @@ class FakeSlot:
         self.fed.append(work)
         self.served += 1
 
+    def flush(self):
+        pass
+
     def knows(self, digest):
         return True
 
