@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from multihost.client import embedded
+from multihost.client import asyncio_synchronizers, embedded
 from multihost.client.arrivals import Arrivals
+from multihost.client.asyncio_queues import AsyncQueue
 from multihost.client.commands import command_stream
 from multihost.client.future import remote_traceback
 from multihost.client.listings import Listings, Row
@@ -26,6 +27,7 @@ from multihost.client.submitter import Submitter
 from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending
 from multihost.runtime.config import Target, find_target
+from multihost.wire.act import Kind
 
 
 class AsyncFuture(asyncio.Future[Any]):
@@ -160,6 +162,37 @@ class AsyncClient:
         self.session.post(stream.seal)
         return future
 
+    async def queue(self, name: str, maxsize: int = 0, *, confirm: str = "next") -> AsyncQueue:
+        """The lasting queue of this name, made if there is none; see ``Queue``."""
+        return await AsyncQueue.open(self.session.calls, name, maxsize, confirm)
+
+    async def lock(self, name: str) -> asyncio_synchronizers.AsyncLock:
+        """The lock of this name, made if there is none; see ``Lock``."""
+        return await asyncio_synchronizers.AsyncLock.open(self.session.calls, Kind.LOCK, name)
+
+    async def semaphore(
+        self, name: str, value: int = 1, *, is_bounded: bool = False
+    ) -> asyncio_synchronizers.AsyncSemaphore:
+        """The semaphore of this name, made with ``value`` if there is none; see ``Semaphore``."""
+        kind = Kind.BOUNDED_SEMAPHORE if is_bounded else Kind.SEMAPHORE
+        return await asyncio_synchronizers.AsyncSemaphore.open(
+            self.session.calls, kind, name, value
+        )
+
+    async def condition(self, name: str) -> asyncio_synchronizers.AsyncCondition:
+        """The condition of this name, made if there is none; see ``Condition``."""
+        return await asyncio_synchronizers.open_condition(self.session.calls, name)
+
+    async def event(self, name: str) -> asyncio_synchronizers.AsyncEvent:
+        """The event of this name, made if there is none; see ``Event``."""
+        return await asyncio_synchronizers.AsyncEvent.open(self.session.calls, Kind.EVENT, name)
+
+    async def barrier(self, name: str, parties: int) -> asyncio_synchronizers.AsyncBarrier:
+        """The barrier of this name, made for ``parties`` if there is none; see ``Barrier``."""
+        return await asyncio_synchronizers.AsyncBarrier.open(
+            self.session.calls, Kind.BARRIER, name, parties
+        )
+
     async def jobs(self, state: str | None = None, limit: int = 100) -> list[Row]:
         """The server's jobs, newest first; see ``Client.jobs``."""
         return await asyncio.to_thread(self._listings.jobs, state, limit)
@@ -169,8 +202,15 @@ class AsyncClient:
         await asyncio.to_thread(self._listings.cancel, job)
 
     async def close(self) -> None:
-        """End the session: unfinished unnamed work is cancelled."""
-        await self.session.close()
+        """End the session: unfinished unnamed work is cancelled.
+
+        What the calling task has taken from queues is done with, what others hold is for others.
+        """
+        await self._close(is_clean=True)
+
+    async def _close(self, *, is_clean: bool) -> None:
+        keeper = self.session.calls.tasks.existing() if is_clean else None
+        await self.session.close(keeper)
         await asyncio.to_thread(self.session.printer.stop)
 
     async def __aenter__(self) -> Self:
@@ -182,7 +222,7 @@ class AsyncClient:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        await self._close(is_clean=kind is None)
 
 
 class AsyncMapIterator:
