@@ -176,7 +176,7 @@ class Server(standard.Server):
         if self.durable and may_be_queue(self.registry[typeid]) and is_plain_queue(made):
             raise _QueueFoundError(self._adopt(typeid, made))
         if exposed is None:
-            exposed = _standard.public_methods(made)
+            exposed = public_methods(made)
         if method_to_typeid is not None:
             exposed = [*exposed, *method_to_typeid]
         with self.mutex:
@@ -270,6 +270,11 @@ class _Place:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(_here.server, name)
+
+
+def public_methods(made: Any) -> list[str]:
+    """Names of an object's methods that have no underscore before them."""
+    return [name for name in dir(made) if name[0] != "_" and callable(getattr(made, name, None))]
 
 
 def may_be_queue(entry: Any) -> bool:

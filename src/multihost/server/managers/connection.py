@@ -26,7 +26,7 @@ from multihost.server.managers.reading import (
     read_usual_put,
 )
 from multihost.server.managers.realm import KnownQueue, Realm, ident_of, name_of
-from multihost.server.managers.taker import QueueTaker, load_blob
+from multihost.server.managers.taker import QueueTaker
 from multihost.server.managers.writing import failed
 from multihost.wire import act as a
 from multihost.wire.blob import Blob
@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
     def _on_queue(self, name: str, do: Callable[[QueueCall], None]) -> None:
         """Find the queue and do something with it; a queue that is gone is made anew, once."""
         if self.taker is None:
-            self.taker = QueueTaker(self.door.services, self.door, self.realm)
+            self.taker = QueueTaker(self.door.backing, self.realm)
         taker = self.taker
         self._is_busy = True
 
@@ -255,7 +255,7 @@ class Connection(asyncio.Protocol):
 
     async def _answer_blob(self, blob: Blob) -> None:
         try:
-            item = await load_blob(self.door.services, blob)
+            item = await self.door.backing.load(blob)
         except OSError as error:
             self._answer(failed(f"multihost: {error}"))
         else:

@@ -1,29 +1,21 @@
 """The listener that standard-library clients connect to, and what its connections share.
 
-All connections are takers of one session of the server's own. It begins anew
-with each start: connections do not outlive the process, so what those of
-the last run held goes to others at once.
+Each connection is a taker; what keeps the queues is the door's backing.
 """
 
 import asyncio
 import contextlib
-import os
 import socket
 from collections.abc import Mapping
 from typing import Any
 
-from multihost.core.ids import make_uid
-from multihost.runtime import clock
 from multihost.server.gateway import FailureLog
+from multihost.server.managers.backing import Backing
 from multihost.server.managers.connection import Connection
 from multihost.server.managers.departure import Departures
 from multihost.server.managers.options import ManagersOptions
 from multihost.server.managers.realm import Realm
-from multihost.server.services import Services
-from multihost.store.base import SessionInfo, Store
-from multihost.wire.message import Role
 
-SESSION_NAME = "managers"
 MAX_CONNECTIONS = 10_000
 BACKLOG = 512
 EXHAUSTED_S = 0.5
@@ -35,40 +27,21 @@ KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 class Door:
     """Accepts connections and owns them."""
 
-    def __init__(self, services: Services, realms: Mapping[bytes, Realm]) -> None:
+    def __init__(self, backing: Backing, realms: Mapping[bytes, Realm]) -> None:
         """Let in who knows a key of ``realms``, into that realm."""
-        self.services = services
+        self.backing = backing
         self.realms = realms
         self.failures = FailureLog()
         self.departures = Departures()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
-        self.session = 0
         self._accepting: asyncio.Task[None] | None = None
         self._listener: socket.socket | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections of a socket that is bound; it is closed at the end."""
         self._listener = listener
-        committer = self.services.committer
-        info = SessionInfo(
-            make_uid(int(clock.wall() * 1000), os.urandom(10)),
-            Role.CLIENT,
-            name=SESSION_NAME,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-        )
-
-        def open_session(store: Store, now: float) -> tuple[list[int], int]:
-            before = [
-                row.number for row in store.sessions(Role.CLIENT) if row.info.name == SESSION_NAME
-            ]
-            return before, store.open_session(info, now)
-
-        before, self.session = await committer.ask(open_session)
-        for session in before:
-            self.services.end_client(session)
-            self.services.calls.end_session(session)
+        await self.backing.begin()
         listener.listen(BACKLOG)
         listener.setblocking(False)
         self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
@@ -124,10 +97,10 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def open_door(services: Services, options: ManagersOptions, key: bytes) -> Door:
+def make_door(backing: Backing, options: ManagersOptions, key: bytes) -> Door:
     """The door that ``options`` describe; without authkeys of its own it opens to ``key``."""
     realms = {
         authkey: Realm(f"{tenant}/" if tenant else "", options.objects, options.on_shutdown)
         for tenant, authkey in options.keys or (("", key),)
     }
-    return Door(services, realms)
+    return Door(backing, realms)

@@ -59,7 +59,7 @@ async def _open(connection: "Connection", name: str, wanted: HostedQueue) -> byt
     realm = connection.realm
     known: KnownQueue | a.Rejected | None = realm.queues.get(name)
     if known is None:
-        taker = QueueTaker(connection.door.services, connection.door, realm)
+        taker = QueueTaker(connection.door.backing, realm)
         try:
             known = await _opened(taker, name, wanted)
         finally:

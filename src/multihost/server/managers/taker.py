@@ -9,28 +9,16 @@ confirms the item: with the next ``get``, or after ``LINGER_S``.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
 
-from multihost.core.digest import digest_of
-from multihost.server.blobs import ROW_BYTES
+from multihost.server.managers.backing import Backing
 from multihost.server.managers.realm import KnownQueue, Realm
-from multihost.server.services import Services
 from multihost.wire import act as a
-from multihost.wire.blob import Blob, Payload
+from multihost.wire.blob import Payload
 from multihost.wire.message import INLINE_BYTES
 from multihost.wire.taking import LINGER_S, Taking
 
 Then = Callable[[a.AnyResult], None]
 Make = Callable[[], a.AnyAct]
-
-
-class Sessions(Protocol):
-    """Who gives takers their session."""
-
-    @property
-    def session(self) -> int:
-        """Number of the session that all connections belong to."""
-        ...
 
 
 class QueueTaker:
@@ -40,7 +28,7 @@ class QueueTaker:
     made only when its turn has come.
     """
 
-    def __init__(self, services: Services, sessions: Sessions, realm: Realm) -> None:
+    def __init__(self, backing: Backing, realm: Realm) -> None:
         """Be nobody until the first call."""
         self.taking = Taking()
         self.has_begun = False
@@ -48,8 +36,7 @@ class QueueTaker:
         self.took_from: set[str] = set()
         self.failure = ""
         """Why something that was answered could not be done after all; for the next request."""
-        self._services = services
-        self._sessions = sessions
+        self._backing = backing
         self._realm = realm
         self._taker: int | None = None
         self._number = 0
@@ -140,13 +127,13 @@ class QueueTaker:
         self._is_ended = True
         self._under_way = None
         if self._taker is not None:
-            self._services.calls.end_taker(self._taker, is_clean=False)
+            self._backing.end_taker(self._taker)
 
     # within ------------------------------------------------------------------------------
 
     def _put_large(self, queue: KnownQueue, item: bytes, wait_s: float | None, then: Then) -> None:
         async def store() -> None:
-            payload = await store_blob(self._services, item)
+            payload = await self._backing.store(item)
             if not self._is_ended:
                 self._put(queue, payload, wait_s, then)
 
@@ -207,13 +194,12 @@ class QueueTaker:
         self._exchange(lambda: self.taking.give_back(held), None, _nothing)
 
     def _start(self, make: Make, wait_s: float | None, then: Then) -> None:
-        calls = self._services.calls
         if self._taker is None:
-            self._taker = calls.open_taker(self._sessions.session)
+            self._taker = self._backing.open_taker()
         self._number += 1
         number = self._number
         self._under_way = (number, then)
-        calls.call(
+        self._backing.call(
             self._taker, number, make(), wait_s, lambda result: self._answered(number, result)
         )
 
@@ -225,29 +211,6 @@ class QueueTaker:
         then(result)
         if self._waiting and self._under_way is None and not self._is_ended:
             self._start(*self._waiting.popleft())
-
-
-async def store_blob(services: Services, item: bytes) -> Blob:
-    """Keep a large item's bytes; the reference to them."""
-    blob = Blob(digest_of(item), len(item))
-    data: bytes | None = item
-    if len(item) > ROW_BYTES:
-        await services.blobs.files.put_part(object(), blob, 0, item)
-        data = None
-    await services.committer.ask(
-        lambda store, now: store.put_blob(blob, data, now), is_durable=True
-    )
-    return blob
-
-
-async def load_blob(services: Services, blob: Blob) -> bytes:
-    """The bytes of a large item; raises OSError when they are gone."""
-    found = await services.blobs.find(blob.digest)
-    if found is None:
-        raise FileNotFoundError(f"the item's {blob.size_bytes} bytes are not in the store any more")
-    if found.data is not None:
-        return found.data
-    return await services.blobs.files.read(blob.digest, 0, blob.size_bytes)
 
 
 def _refused(task: "asyncio.Task[None]", then: Then) -> None:
