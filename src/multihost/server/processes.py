@@ -6,7 +6,7 @@ worker gets is its own limit, and the lightest-laden one gets the next.
 """
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from multihost.core.ids import index_of, job_of
 from multihost.core.resources import Offer
@@ -24,8 +24,6 @@ class Process:
     """Once the worker has said so."""
     host: str = ""
     worker: str = ""
-    signals: list[int] = field(default_factory=list)
-    """To be sent as soon as the worker has said that it runs."""
 
 
 class Processes:
@@ -38,6 +36,7 @@ class Processes:
         """Begin with none."""
         self._by_task: dict[int, Process] = {}
         self._counts: Counter[int] = Counter()
+        self._signals: dict[int, list[int]] = {}
 
     def __contains__(self, task: object) -> bool:
         """Whether a task is a process that some worker has."""
@@ -48,8 +47,11 @@ class Processes:
         known = self._by_task.get(task)
         if known is not None and (known.token, known.session) == (token, session):
             return
+        signals = self.take_signals(task)
         self.let_go(task)
         self._by_task[task] = Process(session, token)
+        if signals:
+            self._signals[task] = signals
         self._counts[session] += 1
 
     def began(self, message: m.Began, host: str, worker: str) -> Process | None:
@@ -64,8 +66,17 @@ class Processes:
         """The process, if it has not ended."""
         return self._by_task.get(task)
 
+    def keep_signal(self, task: int, number: int) -> None:
+        """Its worker is away just now, or has not started it yet."""
+        self._signals.setdefault(task, []).append(number)
+
+    def take_signals(self, task: int) -> list[int]:
+        """Signals that it is still to be sent."""
+        return self._signals.pop(task, [])
+
     def let_go(self, task: int) -> bool:
         """It has ended, or goes to another worker; whether it was known."""
+        self._signals.pop(task, None)
         process = self._by_task.pop(task, None)
         if process is None:
             return False
@@ -76,6 +87,7 @@ class Processes:
         """A worker's session has ended."""
         for task in [task for task, p in self._by_task.items() if p.session == session]:
             del self._by_task[task]
+            self._signals.pop(task, None)
         self._counts.pop(session, None)
 
     def told(self, job: int) -> list[tuple[int, Process]]:

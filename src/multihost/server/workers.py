@@ -186,9 +186,8 @@ class WorkerPeer:
         process = self.services.hub.processes.began(message, self.host, self.name)
         if process is None:
             return
-        for number in process.signals:
+        for number in self.services.hub.processes.take_signals(message.task):
             self.connection.link.send(m.SignalTask(message.task, message.token, number))
-        process.signals.clear()
         self.services.watchers.process_began(job_of(message.task), index_of(message.task), process)
 
     _handlers: dict[type, Callable[["WorkerPeer", Any], None]] = {
