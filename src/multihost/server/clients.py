@@ -12,10 +12,12 @@ from typing import Any
 
 from multihost.core.ids import index_of, task_id
 from multihost.core.job import JobSpec, JobSpecError, check
+from multihost.core.state import TaskState
 from multihost.server.blobs import BlobTraffic
 from multihost.server.committer import Operation
 from multihost.server.gateway import Connection
 from multihost.server.hub import by_job
+from multihost.server.printing import HeldOutput, Piece, Unheard
 from multihost.server.processes import Process
 from multihost.server.services import Services
 from multihost.store.base import Final, JobRow, OpenedJob, Refusal, SessionInfo, Store
@@ -45,6 +47,8 @@ class Subscription:
     told: str = ""
     """The last reason for waiting that the client was told."""
     has_progress: bool = False
+    output: HeldOutput = field(default_factory=HeldOutput)
+    """What was printed and could not be sent yet."""
 
 
 @dataclass(slots=True)
@@ -52,6 +56,7 @@ class Watchers:
     """Who is to be told of which job's outcomes."""
 
     by_job: dict[int, list[tuple["ClientPeer", Subscription]]] = field(default_factory=dict)
+    unheard: Unheard = field(default_factory=Unheard)
 
     def add(self, number: int, peer: "ClientPeer", subscription: Subscription) -> None:
         """Tell ``peer`` of this job."""
@@ -94,10 +99,16 @@ class Watchers:
             peer.tell_began(subscription, index, process)
 
     def printed(self, number: int, index: int, stream: int, data: bytes) -> None:
-        """Pass on what a task wrote; dropped for a client that does not keep up."""
-        for peer, subscription in self.by_job.get(number, ()):
-            if subscription.spec.wants_output and peer.connection.link.is_writable:
-                peer.connection.link.send(m.Printed(subscription.alias, index, stream, data))
+        """Pass on what a task wrote; later to a client that is away or does not keep up."""
+        piece = Piece(index, stream, data)
+        watching = self.by_job.get(number)
+        if not watching:
+            self.unheard.add(number, piece)
+            return
+        for peer, subscription in watching:
+            if subscription.spec.wants_output:
+                subscription.output.add(piece)
+                peer.send_output(subscription)
 
 
 class ClientPeer:
@@ -136,6 +147,7 @@ class ClientPeer:
         """Go on with what did not fit."""
         self._blobs.writable()
         for subscription in list(self._jobs.values()):
+            self.send_output(subscription)
             self._catch_up(subscription)
 
     def closed(self, reason: str) -> None:
@@ -226,6 +238,9 @@ class ClientPeer:
         if not opened.is_new:
             for index, process in self.services.hub.processes.told(opened.number):
                 self.tell_began(subscription, index, process)
+            for piece in self.services.watchers.unheard.take(opened.number):
+                subscription.output.add(piece)
+            self.send_output(subscription)
             subscription.cursor = taken - 1
             self._replay(subscription)
         if self._waiting is None:
@@ -316,18 +331,21 @@ class ClientPeer:
         self.services.committer.submit(Operation(run, tell, is_durable))
 
     def _on_signal(self, message: m.Signal) -> None:
-        subscription = self._jobs.get(message.job)
-        if subscription is None or subscription.number is None:
-            return
-        task = task_id(subscription.number, message.index)
-        process = self.services.hub.processes.find(task)
-        if process is None:
-            return
-        worker = self.services.worker_peers.get(process.session)
-        if worker is None:
-            process.signals.append(message.number)  # it hears of them when it comes back
-        else:
-            worker.connection.link.send(m.SignalTask(task, process.token, message.number))
+        def run(store: Store, number: int, _: float) -> int | None:
+            task = task_id(number, message.index)
+            row = store.task(task)
+            return task if row is not None and row.state is TaskState.RUNNING else None
+
+        def done(task: int) -> None:
+            processes = self.services.hub.processes
+            process = processes.find(task)
+            worker = self.services.worker_peers.get(process.session) if process else None
+            if process is None or process.pid is None or worker is None:
+                processes.keep_signal(task, message.number)
+            else:
+                worker.connection.link.send(m.SignalTask(task, process.token, message.number))
+
+        self._on_job(message.job, run, done, is_durable=False)
 
     def tell_began(self, subscription: Subscription, index: int, process: Process) -> None:
         """Tell that a process runs, and where."""
@@ -336,6 +354,13 @@ class ClientPeer:
             self.connection.link.send(
                 m.ProcessBegan(subscription.alias, index, process.pid, process.host, process.worker)
             )
+
+    def send_output(self, subscription: Subscription) -> None:
+        """Send what was printed, if the connection takes it."""
+        link = self.connection.link
+        if subscription.output and link.is_writable:
+            for index, stream, data in subscription.output.take():
+                link.send(m.Printed(subscription.alias, index, stream, data))
 
     # outcomes --------------------------------------------------------------------------
 
