@@ -53,7 +53,8 @@ class HeldOutput:
         pieces = list(self._pieces)
         if self._lost_bytes:
             text = f"\n[multihost: {self._lost_bytes} bytes of output are not shown]\n"
-            pieces.insert(0, Piece(pieces[0].task_index if pieces else 0, Stream.STDERR, text.encode()))
+            # A piece is always left: none is larger than what is held.
+            pieces.insert(0, Piece(pieces[0].task_index, Stream.STDERR, text.encode()))
         self._pieces.clear()
         self.size_bytes = self._lost_bytes = 0
         return pieces
