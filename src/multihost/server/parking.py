@@ -228,6 +228,8 @@ class Parking:
         """Do an exchange; None: it waits for an item, and all else of it is done."""
         result = turn.store.exchange(pending.taker, pending.number, exchange, turn.now)
         if isinstance(result, Rejected) or result.end > ExchangeEnd.EMPTY:
+            if _is_closed(result) and exchange.take is not None and _has_rest(exchange):
+                return self._close_with(turn, pending, exchange)
             return result
         for put in exchange.puts:
             self._items.append(put.queue)
@@ -242,9 +244,18 @@ class Parking:
             self._room.append(exchange.take)
         return result
 
+    def _close_with(
+        self, turn: _Turn, pending: Pending, exchange: Exchange
+    ) -> Exchanged | Rejected | None:
+        """Nothing will ever come to be taken, or be put: at least finish what was taken before."""
+        result = self._try(turn, pending, msgspec.structs.replace(exchange, take=None))
+        if isinstance(result, Exchanged) and result.end is ExchangeEnd.OK:
+            return Exchanged(ExchangeEnd.CLOSED)
+        return result
+
     def _join_line(self, turn: _Turn, pending: Pending, exchange: Exchange, queue: int) -> None:
         """Do all of an exchange but the take, for which others were there first."""
-        if exchange.confirms or exchange.returns or exchange.puts or exchange.finishes:
+        if _has_rest(exchange):
             rest = msgspec.structs.replace(exchange, take=None)
             result = self._try(turn, pending, rest)
             if result is None or isinstance(result, Rejected) or result.end is not ExchangeEnd.OK:
@@ -329,6 +340,15 @@ class Parking:
         if queue not in self._before:
             self._before[queue] = line.copy()
         return line
+
+
+def _is_closed(result: Exchanged | Rejected) -> bool:
+    return isinstance(result, Exchanged) and result.end is ExchangeEnd.CLOSED
+
+
+def _has_rest(exchange: Exchange) -> bool:
+    """Whether an exchange does more than take."""
+    return bool(exchange.confirms or exchange.returns or exchange.puts or exchange.finishes)
 
 
 def _full(store: Store, exchange: Exchange) -> int:

@@ -114,6 +114,9 @@ class ItemStore:
             count = len(queue.waiting) + len(put.payloads)
             if queue.limit and queue.waiting and count > queue.limit:
                 return Exchanged(ExchangeEnd.FULL)
+        source = None if exchange.take is None else data[exchange.take]
+        if source is not None and source.is_closed and not source.waiting:
+            return Exchanged(ExchangeEnd.CLOSED)
         return None
 
     def _take(self, taker, number, exchange):

@@ -184,6 +184,33 @@ async def test_closing_or_dropping_a_queue_tells_those_who_wait(desk):
 
 
 @case
+async def test_the_last_item_of_a_closed_queue_is_done_with_when_no_other_comes(desk):
+    queue, results = await desk.queue("q"), await desk.queue("results")
+    await desk.put(CY, queue, b"1")
+    (item,) = (await desk.take(ANN, queue)).items
+    await desk.do(CY, a.CloseQueue(queue))
+    puts = [Put(results, [b"r"])]
+    result = await desk.take(ANN, queue, confirms=[item.number], puts=puts)
+    assert result.end is ExchangeEnd.CLOSED
+    assert await desk.measure(queue) == [0, 0, 1, 0]
+    assert (await desk.measure(results))[0] == 1
+    desk.start()
+    assert (await desk.again(ANN)).end is ExchangeEnd.CLOSED
+    assert (await desk.measure(results))[0] == 1
+
+
+@case
+async def test_a_put_into_a_closed_queue_does_nothing_at_all(desk):
+    queue, closed = await desk.queue("q"), await desk.queue("closed")
+    await desk.put(CY, queue, b"1")
+    (item,) = (await desk.take(ANN, queue)).items
+    await desk.do(CY, a.CloseQueue(closed))
+    result = await desk.take(ANN, queue, confirms=[item.number], puts=[Put(closed, [b"r"])])
+    assert result.end is ExchangeEnd.CLOSED
+    assert (await desk.measure(queue))[:2] == [0, 1]
+
+
+@case
 async def test_what_is_not_there_is_not_found(desk):
     for act in (
         *(Exchange(take=77), a.JoinQueue(77), a.MeasureQueue(77), a.CloseQueue(77)),
