@@ -19,12 +19,16 @@ from collections.abc import Callable
 from multiprocessing import managers as standard
 from multiprocessing import process
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from multihost.managers.front import Front, FrontPlan
 from multihost.managers.listening import bind, state_of
 from multihost.managers.proxies import QUEUE_PREFIX, AutoProxy
 from multihost.managers_front import DROPPED
+from multihost.runtime import config
+
+if TYPE_CHECKING:
+    from multihost.managers.remote import RemoteFront
 
 _standard: Any = standard
 _here = threading.local()
@@ -55,7 +59,7 @@ class Server(standard.Server):
         """Listen at ``address``; serving begins with ``serve_forever``."""
         self.durable = serializer == "pickle" and any(map(may_be_queue, registry.values()))
         self.stop_event = threading.Event()
-        self.front: Front | None = None
+        self.front: Front | RemoteFront | None = None
         self._adopted: set[int] = set()
         if not self.durable:
             super().__init__(registry, address, authkey, serializer)
@@ -98,7 +102,7 @@ class Server(standard.Server):
                 token=self._token,
                 typeids=tuple(name for name, entry in self.registry.items() if entry[0]),
             )
-            self.front = Front(plan, self._public, on_dropped=self.stop_event.set)
+            self.front = self._front(plan)
             self.front.start()
         threading.Thread(target=self.accepter, daemon=True, name="multihost-manager").start()
 
@@ -113,6 +117,15 @@ class Server(standard.Server):
         self.listener.close()
         if self.durable:
             shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _front(self, plan: FrontPlan) -> "Front | RemoteFront":
+        """A door before the configured server's queues, else a server for these alone."""
+        target = config.find_target()
+        if target is None:
+            return Front(plan, self._public, on_dropped=self.stop_event.set)
+        from multihost.managers.remote import RemoteFront
+
+        return RemoteFront(target, plan, self._public, on_dropped=self.stop_event.set)
 
     # threads ------------------------------------------------------------------------------
 

@@ -178,6 +178,7 @@ def _finish(  # noqa: PLR0917 - arguments of a finalizer
                 place.join()
     state.value = _State.SHUTDOWN
     _standard.BaseProxy._address_to_local.pop(address, None)
+    proxies.forget(address)
 
 
 STOPPING_S = 5.0

@@ -81,6 +81,7 @@ class BaseProxy(standard.BaseProxy):
         )
         if serializer == "pickle":
             self._Client = connect
+        self._tls, self._idset = _locals_of(token.address, bytes(self._authkey))
         if incref:
             self._incref()
 
@@ -249,6 +250,27 @@ class BaseProxy(standard.BaseProxy):
             kwds["exposed"] = self._exposed_  # type: ignore[attr-defined]
             func = AutoProxy
         return _standard.RebuildProxy, (func, self._token, self._serializer, kwds)
+
+
+_locals: dict[tuple[Any, bytes], tuple[Any, set[str]]] = {}
+"""Each thread's connection, and this process's references, by manager and authkey."""
+_locals_lock: Any = _standard.util.ForkAwareThreadLock()
+
+
+def _locals_of(address: Any, authkey: bytes) -> tuple[Any, set[str]]:
+    with _locals_lock:
+        known = _locals.get((address, authkey))
+        if known is None:
+            known = _standard.util.ForkAwareLocal(), _standard.ProcessLocalSet()
+            _locals[address, authkey] = known
+        return known
+
+
+def forget(address: Any) -> None:
+    """A manager is no more, and another may come to its address."""
+    with _locals_lock:
+        for known in [known for known in _locals if known[0] == address]:
+            del _locals[known]
 
 
 def _give_up(  # noqa: PLR0917 - arguments of a finalizer

@@ -46,6 +46,11 @@ class Wire:
             self._socket = None
         self._connection.close()
 
+    def __del__(self) -> None:
+        # The standard library drops connections without closing them.
+        if self._socket is not None:
+            self._socket.close()
+
 
 def connect(address: Any, authkey: bytes | None = None) -> Wire:
     """A connection to a manager's server, after the handshake.

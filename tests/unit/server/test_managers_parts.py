@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from multihost.server.managers.departure import GOODBYE_S, Departures, Leaver
+from multihost.server.managers.departure import Departures, Leaver
 from multihost.server.managers.framing import Framer, FramingError, frame
 from multihost.server.managers.handshake import CHALLENGE, FAILURE, WELCOME, Handshake
 
@@ -98,22 +98,22 @@ def test_a_prefixed_challenge_is_answered_with_its_digest_and_an_old_one_with_ba
 # --- departures -----------------------------------------------------------------------------
 
 
-def leaver(ends, *, took, put=(), has_begun=False, host="h"):
-    return Leaver(host, frozenset(took), frozenset(put), has_begun, ends.append)
+def leaver(ends, *, took, put=(), has_begun=False, host="h", at=10.0):
+    return Leaver(host, at, frozenset(took), frozenset(put), has_begun, ends.append)
 
 
-def decide(*leavers, given_up=(), at=0.0):
+def decide(*leavers, given_up=(), closed_at=10.001, now=20.0):
     departures = Departures()
     for host, ident in given_up:
-        departures.gave_up(host, ident, 0.0)
+        departures.gave_up(host, ident, 9.99).closed_at = closed_at
     for each in leavers:
         departures.left(each)
-    departures.settle(at)
+    departures.settle(now)
 
 
-def test_a_reader_that_gave_up_its_reference_was_done_with_its_item():
+def test_a_reader_that_hangs_up_as_it_gives_up_its_reference_was_done_with_its_item():
     ends = []
-    decide(leaver(ends, took={"r"}), given_up=[("h", "r")])
+    decide(leaver(ends, took={"r"}), given_up=[("h", "r")], now=10.2)
     assert ends == [True]
 
 
@@ -123,27 +123,41 @@ def test_a_reader_that_was_killed_was_not():
     assert ends == [False]
 
 
-def test_a_worker_that_ends_before_it_puts_was_not_done_even_if_it_says_goodbye():
+def test_a_worker_that_ends_before_it_puts_was_not_done_even_if_it_gives_up_its_references():
     ends = []
-    decide(leaver(ends, took={"t"}), given_up=[("h", "t"), ("h", "r")])
+    decide(leaver(ends, took={"t"}), given_up=[("h", "t"), ("h", "r")], now=10.2)
     assert ends == [False]
 
 
 def test_a_master_that_put_tasks_and_read_results_was_done():
     ends = []
     both = [("h", "t"), ("h", "r")]
-    decide(leaver(ends, took={"r"}, put={"t"}, has_begun=True), given_up=both)
+    decide(leaver(ends, took={"r"}, put={"t"}, has_begun=True), given_up=both, now=10.2)
     assert ends == [True]
 
 
-def test_of_two_that_close_at_once_after_one_goodbye_both_are_in_doubt():
+def test_a_goodbye_serves_one_connection():
     ends = []
-    decide(leaver(ends, took={"r"}), leaver(ends, took={"r"}), given_up=[("h", "r")])
+    twins = [leaver(ends, took={"r"}), leaver(ends, took={"r"})]
+    decide(*twins, given_up=[("h", "r")], now=10.2)
+    assert ends == [True, False]
+
+
+def test_references_given_up_elsewhere_or_over_and_done_with_say_nothing():
+    ends = []
+    decide(leaver(ends, took={"r"}), given_up=[("other", "r")], now=10.2)
+    decide(leaver(ends, took={"r"}), given_up=[("h", "r")], closed_at=9.992, now=10.2)
     assert ends == [False, False]
 
 
-def test_a_goodbye_of_another_host_or_of_long_ago_counts_for_nothing():
+def test_the_reference_that_is_given_up_when_a_proxy_is_made_says_nothing():
+    departures = Departures()
+    departures.created("h", "r")
+    assert departures.gave_up("h", "r", 1.0) is None
+    assert departures.gave_up("h", "r", 1.1) is not None
+
+
+def test_nothing_is_decided_before_others_had_time_to_close():
     ends = []
-    decide(leaver(ends, took={"r"}), given_up=[("other", "r")])
-    decide(leaver(ends, took={"r"}), given_up=[("h", "r")], at=GOODBYE_S + 1)
-    assert ends == [False, False]
+    decide(leaver(ends, took={"r"}), now=10.01)
+    assert ends == []

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from multihost.runtime import clock
 from multihost.server.managers import framing, requests, writing
-from multihost.server.managers.departure import SETTLE_S, Leaver
+from multihost.server.managers.departure import GOODBYE_S, SETTLE_S, Leaver, Visit
 from multihost.server.managers.framing import Framer, FramingError, frame
 from multihost.server.managers.handshake import NONCE_BYTES, Handshake
 from multihost.server.managers.host import Channel
@@ -52,6 +52,7 @@ class Connection(asyncio.Protocol):
         self.realm: Realm
         self.host = ""
         self.taker: QueueTaker | None = None
+        self.visit: Visit | None = None
         self._socket = sock
         self._framer = Framer()
         self._handshake = Handshake(door.realms, secrets.token_bytes(NONCE_BYTES))
@@ -118,6 +119,8 @@ class Connection(asyncio.Protocol):
             self.door.failures.note(self.host, clock.mono())
         if self._channel is not None:
             self._channel.close()
+        if self.visit is not None:
+            self.visit.closed_at = clock.mono()
         if self.taker is not None:
             self._end_taker(self.taker)
 
@@ -166,7 +169,11 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, answer: bytes) -> None:
         self._send(answer)
-        self._transport.close()
+        if self.visit is None:
+            self._transport.close()
+        else:
+            # When the client closes it tells something.
+            self._loop.call_later(GOODBYE_S, self._transport.close)
 
     def _spawn(self, work: Any) -> None:
         task = self._loop.create_task(work)
@@ -302,10 +309,11 @@ class Connection(asyncio.Protocol):
         self.door.departures.left(
             Leaver(
                 self.host,
+                clock.mono(),
                 frozenset(map(ident_of, taker.took_from)),
                 frozenset(self._put_to),
                 taker.has_begun,
                 lambda is_clean: taker.end(is_clean=is_clean),
             )
         )
-        self._loop.call_later(SETTLE_S, lambda: self.door.departures.settle(clock.mono()))
+        self._loop.call_later(SETTLE_S + 0.01, lambda: self.door.departures.settle(clock.mono()))

@@ -68,6 +68,7 @@ async def _open(connection: "Connection", name: str, wanted: HostedQueue) -> byt
         return failed(f"multihost: {known.code}: {known.message}")
     ident = ident_of(name)
     realm.refer(ident)
+    connection.door.departures.created(connection.host, ident)
     return returned((ident, METHODS))
 
 
@@ -107,7 +108,8 @@ async def _refer(connection: "Connection", request: Request) -> bytes:
         realm.refer(ident)
     else:
         realm.unrefer(ident)
-        connection.door.departures.gave_up(connection.host, ident, clock.mono())
+        departures = connection.door.departures
+        connection.visit = departures.gave_up(connection.host, ident, clock.mono())
     return RETURN_NONE
 
 
