@@ -19,8 +19,8 @@ UID_BYTES = 16
 TAKER_BITS = 24
 MAX_TAKER = (1 << TAKER_BITS) - 1
 """Largest number of a taker within its session (16,777,215)."""
-ITEM_BITS = 40
-"""Items that one queue can ever hold (a million a second for twelve days)."""
+ITEM_BITS = 38
+"""Items that one queue can ever hold (100,000 a second for a month)."""
 
 
 def task_id(job: int, index: int) -> int:

@@ -9,7 +9,7 @@ too large, a broken header) is left to the library, byte for byte.
 import random
 import struct
 
-from websockets.frames import apply_mask
+from websockets.frames import apply_mask  # type: ignore[attr-defined]  # in C where that is built
 
 Buffer = bytes | bytearray | memoryview
 

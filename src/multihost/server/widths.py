@@ -60,7 +60,8 @@ class Widths:
         """A task of the pool was leased to a worker that has ``slots``."""
         width = self._busy.get(pool)
         if width is None:
-            width = self._busy[pool] = self._idle.pop(pool, None) or _Pool(limit)
+            known = pool in self._idle
+            width = self._busy[pool] = self._idle.pop(pool) if known else _Pool(limit)
         width.held[session] = width.held.get(session, 0) + 1
         has = width.slots.get(session, 0)
         if has < slots and sum(width.slots.values()) < width.limit:

@@ -27,6 +27,7 @@ from multihost.store.sqlite.entries import (
     decode_session,
     decode_spec,
 )
+from multihost.store.sqlite.itembook import ItemBook
 from multihost.wire.message import Blob, Payload
 
 _JOB = (
@@ -107,10 +108,15 @@ class Book:
         # Arrival numbers grow with the epoch like tokens, so none has to be stored.
         self._next_seq = first_token(epoch)
         self._next_lane = 1
-        self.reload()
+        self.items = ItemBook(self.run, self.many)
+        self._read()
 
     def reload(self) -> None:
         """Read again all that a rollback may have made untrue."""
+        self.items.reload()
+        self._read()
+
+    def _read(self) -> None:
         self._jobs.clear()
         self.dirty_jobs.clear()
         self._new_jobs.clear()

@@ -96,6 +96,7 @@ def prepare(book: Book, now: float) -> Changes:
                 ended[job.number] = job
     book.dirty_jobs = looked_at
     book.write_counters()
+    book.items.write()
     book.write_references(now)
     book.dirty_jobs = {}
     return Changes([job.row() for job in ended.values()], finals)

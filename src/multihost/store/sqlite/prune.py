@@ -6,6 +6,7 @@ from multihost.core.ids import first_task, index_of, last_task, task_id
 from multihost.core.job import DAY_S
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import Job, Traits
+from multihost.store.sqlite.items import clear_graves
 from multihost.store.sqlite.jobs import blobs_of
 
 SESSION_RETENTION_S: Final = DAY_S
@@ -75,6 +76,7 @@ def prune(book: Book, now: float, limit: int) -> int:
     """Delete ended jobs past their retention, and what is not used any more."""
     left = limit - _bury(book, now, limit)
     left -= _clear_graves(book, left)
+    left -= clear_graves(book, left)
     if left > 0:
         left -= _count(book, _UNUSED_KEYS, (now, left))
         left -= _count(book, _OLD_SESSIONS, (now - SESSION_RETENTION_S, left))

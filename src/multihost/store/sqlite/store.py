@@ -37,9 +37,11 @@ from multihost.store.base import (
     TaskRow,
 )
 from multihost.store.base import Final as FinalTask
+from multihost.store.items import ItemQueueRow, SynchronizerRow, TakerRow
 from multihost.store.sqlite import (
     cancel,
     finish,
+    items,
     jobs,
     lease,
     progress,
@@ -47,10 +49,12 @@ from multihost.store.sqlite import (
     read,
     side,
     submit,
+    synchronizers,
 )
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.file import DatabaseFile, translated
 from multihost.store.sqlite.verify import verify
+from multihost.wire.act import Confirm, Exchange, Exchanged, Item, Kind, Rejected
 from multihost.wire.message import Attempt, Blob, Held, Payload, Role
 
 CACHE_BYTES: Final = 24 << 20
@@ -280,6 +284,103 @@ class SQLiteStore:
     def prune(self, now: float, limit: int) -> int:
         """Delete ended jobs past their retention, and what is not used any more."""
         return prune.prune(self._book, now, limit)
+
+    # queues of items -------------------------------------------------------------------
+
+    @_verb
+    def open_item_queue(
+        self, name: str, limit: int, confirm: Confirm, owner: int | None
+    ) -> tuple[ItemQueueRow, bool]:
+        """The queue of this name, and whether it is new."""
+        return items.open_queue(self._book, name, limit, confirm, owner)
+
+    def item_queue(self, queue: int) -> ItemQueueRow | None:
+        """A queue of items by its number."""
+        found = self._book.items.queues.get(queue)
+        return None if found is None else found.row()
+
+    def find_item_queue(self, name: str) -> ItemQueueRow | None:
+        """A queue of items by its name."""
+        found = self._book.items.named.get(name)
+        return None if found is None else found.row()
+
+    def item_queues(self) -> list[ItemQueueRow]:
+        """Every queue of items that is not transient, by name."""
+        queues = self._book.items.queues.values()
+        return sorted(
+            (queue.row() for queue in queues if queue.owner is None), key=lambda row: row.name
+        )
+
+    @_verb
+    def close_item_queue(self, queue: int) -> None:
+        """Take no more items into it."""
+        items.close_queue(self._book, queue)
+
+    @_verb
+    def drop_item_queue(self, queue: int) -> None:
+        """Delete it; it is gone at once, of many items the rows follow in ``prune``."""
+        items.drop_queue(self._book, queue)
+
+    @_verb
+    def exchange(
+        self, taker: int, number: int, exchange: Exchange, now: float
+    ) -> Exchanged | Rejected:
+        """Do an exchange, whole or not at all, never waiting."""
+        return items.exchange(self._book, taker, number, exchange)
+
+    @_verb
+    def taken(self, taker: int, number: int) -> list[Item]:
+        """Items that ``taker`` holds and took in its call ``number``."""
+        return items.taken(self._book, taker, number)
+
+    @_verb
+    def lose_taker(self, taker: int) -> set[int]:
+        """A taker is no more: its items wait again. Queues that got items."""
+        return items.lose_taker(self._book, taker)
+
+    @_verb
+    def lose_takers(self, session: int) -> set[int]:
+        """All takers of a session are no more."""
+        return items.lose_takers(self._book, session)
+
+    @_verb
+    def drop_transients(self, session: int) -> tuple[list[int], list[int]]:
+        """Drop queues and synchronizers that live with a session; their numbers."""
+        return synchronizers.drop_transients(self._book, session)
+
+    # synchronizers, takers ---------------------------------------------------------------
+
+    @_verb
+    def open_synchronizer(
+        self, kind: Kind, name: str, owner: int | None, state: bytes
+    ) -> tuple[SynchronizerRow, bool]:
+        """The synchronizer of this name, and whether it is new."""
+        return synchronizers.open_synchronizer(self._book, kind, name, owner, state)
+
+    @_verb
+    def synchronizers(self) -> list[SynchronizerRow]:
+        """Every synchronizer."""
+        return synchronizers.synchronizers(self._book)
+
+    @_verb
+    def save_synchronizer(self, synchronizer: int, state: bytes) -> None:
+        """Keep its state."""
+        synchronizers.save(self._book, synchronizer, state)
+
+    @_verb
+    def drop_synchronizer(self, synchronizer: int) -> None:
+        """Delete it."""
+        synchronizers.drop(self._book, synchronizer)
+
+    @_verb
+    def taker(self, taker: int) -> TakerRow | None:
+        """The last call of a taker that was noted."""
+        return synchronizers.taker(self._book, taker)
+
+    @_verb
+    def note_answer(self, taker: int, number: int, answer: bytes) -> None:
+        """Keep a call's answer; replaces the last."""
+        synchronizers.note_answer(self._book, taker, number, answer)
 
     # sessions --------------------------------------------------------------------------
 

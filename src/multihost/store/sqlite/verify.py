@@ -156,6 +156,7 @@ _CHECKS: Final[tuple[tuple[str, str], ...]] = (
         WITH references_ (digest) AS (
             SELECT args FROM tasks WHERE size >= 0
             UNION ALL SELECT payload FROM results WHERE size IS NOT NULL
+            UNION ALL SELECT payload FROM items WHERE size IS NOT NULL
             UNION ALL SELECT value FROM job_blobs)
         SELECT hex(digest), refs, found FROM (
             SELECT digest, refs,
@@ -186,6 +187,37 @@ _CHECKS: Final[tuple[tuple[str, str], ...]] = (
         """
         SELECT number FROM jobs
         WHERE blocked > 0 AND needs <= 0 AND number NOT IN (SELECT job FROM settling)
+        """,
+    ),
+    (
+        "queue {!r}: {} waiting, {} held by its counters; {} and {} by its items",
+        """
+        WITH found (queue, items, held) AS (
+            SELECT items.id >> 38, count(*), count(holder)
+            FROM items LEFT JOIN taken_items ON taken_items.id = items.id GROUP BY 1)
+        SELECT name, waiting, item_queues.held, coalesce(items, 0) - coalesce(found.held, 0),
+            coalesce(found.held, 0)
+        FROM item_queues LEFT JOIN found ON queue = number
+        WHERE waiting <> coalesce(items, 0) - coalesce(found.held, 0)
+            OR item_queues.held <> coalesce(found.held, 0)
+        """,
+    ),
+    (
+        "queue {!r}: {} items put, {} waiting, {} held and {} confirmed",
+        """
+        SELECT name, put, waiting, held, confirmed FROM item_queues
+        WHERE put <> waiting + held + confirmed
+        """,
+    ),
+    (
+        "item {} was taken, but there is no such item",
+        "SELECT id FROM taken_items WHERE id NOT IN (SELECT id FROM items)",
+    ),
+    (
+        "item {} is of a queue that is gone",
+        """
+        SELECT id FROM items WHERE id >> 38 NOT IN
+            (SELECT number FROM item_queues UNION ALL SELECT queue FROM item_graves)
         """,
     ),
     (

@@ -1,0 +1,64 @@
+"""Synchronizers and takers' last answers: small rows whose content is the server's business."""
+
+from multihost.store.items import SynchronizerRow, TakerRow
+from multihost.store.sqlite import items
+from multihost.store.sqlite.book import Book
+from multihost.wire.act import Kind
+
+_FIND = "SELECT number, kind, name, owner, state FROM synchronizers WHERE name = ?"
+_ALL = "SELECT number, kind, name, owner, state FROM synchronizers ORDER BY number"
+_NEW = "INSERT INTO synchronizers (kind, name, owner, state) VALUES (?, ?, ?, ?) RETURNING number"
+_NOTE = (
+    "INSERT INTO takers (taker, number, answer) VALUES (?, ?, ?) ON CONFLICT (taker)"
+    " DO UPDATE SET number = excluded.number, answer = excluded.answer"
+)
+
+
+def open_synchronizer(
+    book: Book, kind: Kind, name: str, owner: int | None, state: bytes
+) -> tuple[SynchronizerRow, bool]:
+    """The synchronizer of this name, and whether it is new."""
+    row = book.run(_FIND, (name,)).fetchone()
+    if row is not None:
+        return _row(*row), False
+    number: int = book.run(_NEW, (kind, name, owner, state)).get
+    return SynchronizerRow(number, kind, name, owner, state), True
+
+
+def synchronizers(book: Book) -> list[SynchronizerRow]:
+    """Every synchronizer."""
+    return [_row(*row) for row in book.run(_ALL)]
+
+
+def save(book: Book, number: int, state: bytes) -> None:
+    """Keep its state."""
+    book.run("UPDATE synchronizers SET state = ? WHERE number = ?", (state, number))
+
+
+def drop(book: Book, number: int) -> None:
+    """Delete it."""
+    book.run("DELETE FROM synchronizers WHERE number = ?", (number,))
+
+
+def drop_transients(book: Book, session: int) -> tuple[list[int], list[int]]:
+    """Drop queues and synchronizers that live with a session; their numbers."""
+    queues = [queue.number for queue in book.items.queues.values() if queue.owner == session]
+    for number in queues:
+        items.drop_queue(book, number)
+    sql = "DELETE FROM synchronizers WHERE owner = ? RETURNING number"
+    return queues, [number for (number,) in book.run(sql, (session,)).fetchall()]
+
+
+def taker(book: Book, number: int) -> TakerRow | None:
+    """The last call of a taker that was noted."""
+    row = book.run("SELECT taker, number, answer FROM takers WHERE taker = ?", (number,)).fetchone()
+    return None if row is None else TakerRow(*row)
+
+
+def note_answer(book: Book, number: int, call: int, answer: bytes) -> None:
+    """Keep a call's answer; replaces the last."""
+    book.run(_NOTE, (number, call, answer))
+
+
+def _row(number: int, kind: int, name: str, owner: int | None, state: bytes) -> SynchronizerRow:
+    return SynchronizerRow(number, Kind(kind), name, owner, state)
