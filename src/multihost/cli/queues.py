@@ -20,6 +20,13 @@ COLUMNS = (
     *(Column(name.upper(), is_number=True) for name in COUNTS),
     Column("LIMIT", is_number=True),
 )
+ITEM_COUNTS = ("waiting", "held", "takers")
+ITEM_COLUMNS = (
+    Column("QUEUE OF ITEMS", gives_way=True),
+    Column("STATE"),
+    *(Column(name.upper(), is_number=True) for name in ITEM_COUNTS),
+    Column("LIMIT", is_number=True),
+)
 is_new = click.option("--new", "is_new", is_flag=True, help="The queue need not exist yet.")
 
 
@@ -32,15 +39,22 @@ is_new = click.option("--new", "is_new", is_flag=True, help="The queue need not 
 @as_json
 @click.pass_context
 def queues(context: click.Context, url: str | None, key_file: Path | None, is_json: bool) -> None:
-    """List queues; pause, resume or limit one."""
+    """List queues, of tasks and of items; pause, resume or limit one of tasks."""
     if context.invoked_subcommand is not None:
         return
     with connected(url, key_file) as connection:
         rows = connection.get("/api/queues")
+        item_rows = connection.get("/api/item-queues")
     if is_json:
-        render.show_json(rows)
-    elif rows:
-        render.show(render.table(COLUMNS, [_cells(row) for row in rows]))
+        render.show_json([*rows, *item_rows])
+        return
+    tables = []
+    if rows:
+        tables.append(render.table(COLUMNS, [_cells(row) for row in rows]))
+    if item_rows:
+        tables.append(render.table(ITEM_COLUMNS, [_item_cells(row) for row in item_rows]))
+    if tables:
+        render.show("\n\n".join(tables))
     else:
         render.say("No queue yet; the first submit makes the queue 'default'.")
 
@@ -103,5 +117,14 @@ def _cells(row: Row) -> list[str]:
         row["queue"],
         "paused" if row["is_paused"] else "open",
         *(render.count(row[name]) if row[name] else "-" for name in COUNTS),
+        render.count(row["limit"]) if row["limit"] else "-",
+    ]
+
+
+def _item_cells(row: Row) -> list[str]:
+    return [
+        row["queue"],
+        "closed" if row["is_closed"] else "open",
+        *(render.count(row[name]) if row[name] else "-" for name in ITEM_COUNTS),
         render.count(row["limit"]) if row["limit"] else "-",
     ]

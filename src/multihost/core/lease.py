@@ -36,6 +36,10 @@ class LeaseTable:
         """Give ``session`` a full lease from ``now``."""
         self._deadlines[session] = now + self.lease_s
 
+    def expect(self, session: int, now: float, for_s: float) -> None:
+        """Give a session that is not here so long to come."""
+        self._deadlines[session] = now + for_s
+
     def disconnect(self, session: int, now: float) -> None:
         """Shorten the lease of a session whose connection was closed to the grace."""
         if session in self._deadlines:

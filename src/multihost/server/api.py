@@ -55,6 +55,7 @@ def make_app(services: Services, views: Views, key: bytes) -> Starlette:
             route("/api/tasks/{job:int}/{index:int}", api.task),
             route("/api/queues", api.queues),
             route("/api/queues/{name:path}", api.set_queue, "POST"),
+            route("/api/item-queues", api.item_queues),
             route("/api/workers", api.workers),
         ]
     )
@@ -118,6 +119,9 @@ class _Api:
 
     async def queues(self, _: Request) -> Response:
         return _json(await self.views.queues())
+
+    async def item_queues(self, _: Request) -> Response:
+        return _json(await self.views.item_queues())
 
     async def set_queue(self, request: Request) -> Response:
         body = await _body(request)

@@ -18,12 +18,18 @@ from multihost.runtime import config
 from multihost.runtime.config import DEFAULT_PORT
 from multihost.server.api import make_app
 from multihost.server.blobs import BlobStore
+from multihost.server.calls import Calls
 from multihost.server.clients import ClientPeer, Watchers
 from multihost.server.committer import Committer
 from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
 from multihost.server.reaper import Promoter, Pruner, Reaper
-from multihost.server.services import CLIENT_GRACE_S, Services
+from multihost.server.services import (
+    CLIENT_GRACE_S,
+    RESTART_GRACE_S,
+    TAKER_GRACE_S,
+    Services,
+)
 from multihost.server.views import Views
 from multihost.server.workers import WorkerPeer
 from multihost.store.base import Changes, Store
@@ -55,6 +61,8 @@ class ServerOptions:
     lease_s: float = LEASE_S
     grace_s: float = GRACE_S
     client_grace_s: float = CLIENT_GRACE_S
+    taker_grace_s: float = TAKER_GRACE_S
+    restart_grace_s: float = RESTART_GRACE_S
 
 
 def check_options(options: ServerOptions) -> None:
@@ -143,10 +151,12 @@ class Server:
             committer,
             hub,
             BlobStore(committer, options.state / BLOB_DIRECTORY, is_durable=is_durable),
+            Calls(committer),
             watchers,
             reaper.wake,
             leases=LeaseTable(options.lease_s, options.grace_s),
             clients=LeaseTable(options.lease_s, options.client_grace_s),
+            takers=LeaseTable(options.lease_s, options.taker_grace_s),
             heartbeat_s=options.heartbeat_s,
             lease_s=options.lease_s,
         )
@@ -180,6 +190,7 @@ class Server:
             services.leases.renew(row.number, now)
         for row in self._store.sessions(Role.CLIENT):
             services.clients.renew(row.number, now)
+            services.takers.expect(row.number, now, self.options.restart_grace_s)
         self.promoter.look()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.reaper.run()), loop.create_task(self.pruner.run())]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from multihost.core.ids import index_of, task_id
+from multihost.core.ids import MAX_TAKER, index_of, taker_id, task_id
 from multihost.core.job import JobSpec, JobSpecError, check
 from multihost.core.state import TaskState
 from multihost.server.blobs import BlobTraffic
@@ -22,6 +22,7 @@ from multihost.server.processes import Process
 from multihost.server.services import Services
 from multihost.store.base import Final, JobRow, OpenedJob, Refusal, SessionInfo, Store
 from multihost.wire import message as m
+from multihost.wire.act import AnyResult, RejectCode, Rejected
 
 REPLAY_PAGE = 500
 """Outcomes read from the store at a time."""
@@ -139,7 +140,9 @@ class ClientPeer:
 
     def received(self, messages: Sequence[Any]) -> None:
         """Serve the client's messages in order."""
-        self.services.clients.renew(self.session, self.services.now())
+        now = self.services.now()
+        self.services.clients.renew(self.session, now)
+        self.services.takers.renew(self.session, now)
         for message in messages:
             self._handlers[type(message)](self, message)
 
@@ -162,9 +165,13 @@ class ClientPeer:
             return
         del self.services.client_peers[self.uid]
         if self._is_leaving:
-            self.services.end_client(self.session)
-        else:
-            self.services.clients.disconnect(self.session, self.services.now())
+            self.services.end_client(self.session, is_clean=True)
+            return
+        now = self.services.now()
+        self.services.clients.disconnect(self.session, now)
+        self.services.takers.disconnect(self.session, now)
+        self.services.calls.disconnected(self.session)
+        self.services.reaper_wake()
 
     # the session -----------------------------------------------------------------------
 
@@ -177,7 +184,9 @@ class ClientPeer:
         self.services.client_peers[self.uid] = self
         if older is not None and older is not self:
             older.connection.link.abort("the session goes on over a newer connection")
-        self.services.clients.renew(session, self.services.now())
+        now = self.services.now()
+        self.services.clients.renew(session, now)
+        self.services.takers.renew(session, now)
         self.connection.link.send(self.services.welcome(session))
 
     def _on_goodbye(self, _: m.Goodbye) -> None:
@@ -355,6 +364,28 @@ class ClientPeer:
                 m.ProcessBegan(subscription.alias, index, process.pid, process.host, process.worker)
             )
 
+    # calls -----------------------------------------------------------------------------
+
+    def _on_call(self, message: m.Call) -> None:
+        index, number, link = message.taker, message.number, self.connection.link
+
+        def reply(result: AnyResult) -> None:
+            link.send(m.Answer(index, number, result))
+
+        if not 0 < index <= MAX_TAKER or number < 1:
+            text = f"takers are numbered from 1 to {MAX_TAKER}, their calls from 1"
+            reply(Rejected(RejectCode.BAD_REQUEST, text))
+            return
+        taker = taker_id(self.session, index)
+        self.services.calls.call(taker, number, message.act, message.wait_s, reply)
+
+    def _on_withdraw(self, message: m.Withdraw) -> None:
+        self.services.calls.withdraw(taker_id(self.session, message.taker), message.number)
+
+    def _on_end_taker(self, message: m.EndTaker) -> None:
+        if 0 < message.taker <= MAX_TAKER:
+            self.services.calls.end_taker(taker_id(self.session, message.taker))
+
     def send_output(self, subscription: Subscription) -> None:
         """Send what was printed, if the connection takes it."""
         link = self.connection.link
@@ -461,5 +492,8 @@ class ClientPeer:
         m.Cancel: _on_cancel,
         m.Taken: _on_taken,
         m.Close: _on_close,
+        m.Call: _on_call,
+        m.Withdraw: _on_withdraw,
+        m.EndTaker: _on_end_taker,
         m.Signal: _on_signal,
     }

@@ -54,6 +54,8 @@ class Reaper:
                         f"nothing from the worker for {services.lease_s:g} s"
                     )
                 services.lose_worker(session)
+            for session in services.takers.expired(now):
+                services.calls.release_session(session)
             for session in services.clients.expired(now):
                 for client in list(services.client_peers.values()):
                     if client.session == session:
@@ -63,9 +65,7 @@ class Reaper:
     async def _sleep(self, services: Services) -> None:
         now = services.now()
         deadlines = [
-            deadline
-            for table in (services.leases, services.clients)
-            if (deadline := table.next_deadline()) is not None
+            deadline for table in services.tables if (deadline := table.next_deadline()) is not None
         ]
         # A session that appears while nobody else is there has a whole lease.
         planned_s = min([deadline - now for deadline in deadlines] + [services.lease_s])
@@ -74,8 +74,8 @@ class Reaper:
             await asyncio.wait_for(self._woken.wait(), max(0.0, planned_s))
         late_s = services.now() - now - max(0.0, planned_s)
         if late_s > PAUSE_S:
-            services.leases.extend(late_s)
-            services.clients.extend(late_s)
+            for table in services.tables:
+                table.extend(late_s)
 
 
 class Promoter:

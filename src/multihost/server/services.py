@@ -10,6 +10,7 @@ from multihost.core.lease import HEARTBEAT_S, LEASE_S, LeaseTable
 from multihost.core.resources import Requirement
 from multihost.runtime import clock
 from multihost.server.blobs import BlobStore
+from multihost.server.calls import Calls
 from multihost.server.committer import Committer, Operation
 from multihost.server.hub import Hub
 from multihost.store.base import Cancelled, Settlement
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 CLIENT_GRACE_S = 30.0
 """A client that is gone for so long is not coming back: its transient jobs are cancelled."""
+TAKER_GRACE_S = 3.0
+"""After so long without a connection, what a client's takers hold goes to others."""
+RESTART_GRACE_S = 5.0
+"""As above, for clients that were there when the server stopped."""
 
 # Its own, so that a program that embeds a server and seeds Python's gets what it expects.
 _chance = random.Random()  # noqa: S311 - spreads retries, nothing secret
@@ -33,15 +38,23 @@ class Services:
     committer: Committer
     hub: Hub
     blobs: BlobStore
+    calls: Calls
     watchers: "Watchers"
     reaper_wake: Callable[[], None]
     leases: LeaseTable = field(default_factory=LeaseTable)
     clients: LeaseTable = field(default_factory=lambda: LeaseTable(grace_s=CLIENT_GRACE_S))
+    takers: LeaseTable = field(default_factory=lambda: LeaseTable(grace_s=TAKER_GRACE_S))
+    """When the takers of a client's session lose what they hold."""
     client_peers: dict[bytes, "ClientPeer"] = field(default_factory=dict)
     worker_peers: dict[int, "WorkerPeer"] = field(default_factory=dict)
     heartbeat_s: float = HEARTBEAT_S
     lease_s: float = LEASE_S
     paused: frozenset[str] = frozenset()
+
+    @property
+    def tables(self) -> tuple[LeaseTable, ...]:
+        """Every table of deadlines that the reaper watches."""
+        return self.leases, self.takers, self.clients
 
     def now(self) -> float:
         """The clock of leases."""
@@ -88,9 +101,14 @@ class Services:
         """Tell clients what has ended."""
         self.watchers.push(result.finals)
 
-    def end_client(self, session: int) -> None:
-        """A client is gone for good: cancel what lived with it."""
+    def end_client(self, session: int, *, is_clean: bool = False) -> None:
+        """A client is gone for good: cancel and drop what lived with it.
+
+        Clean: it said goodbye, so that nothing of it has died.
+        """
         self.clients.end(session)
+        self.takers.end(session)
+        self.calls.end_session(session, is_clean=is_clean)
         self.committer.submit(
             Operation(lambda store, now: store.disown(session, now), self.cancelled)
         )

@@ -17,7 +17,15 @@ from multihost.core.resources import Offer
 from multihost.core.state import JobState, TaskState
 from multihost.runtime import clock
 from multihost.server.services import Services
-from multihost.store.base import AttemptRow, JobRow, QueueRow, SessionRow, Store, TaskRow
+from multihost.store.base import (
+    AttemptRow,
+    ItemQueueRow,
+    JobRow,
+    QueueRow,
+    SessionRow,
+    Store,
+    TaskRow,
+)
 from multihost.wire.message import Role
 
 Row = dict[str, Any]
@@ -127,7 +135,16 @@ class Views:
     async def queues(self) -> list[Row]:
         """Every queue with its counts."""
         rows: list[QueueRow] = await self._ask(lambda store, _: store.queues())
-        return [{"queue": row.name, **_without(msgspec.to_builtins(row), "name")} for row in rows]
+        return [
+            {"queue": row.name, "of": "tasks", **_without(msgspec.to_builtins(row), "name")}
+            for row in rows
+        ]
+
+    async def item_queues(self) -> list[Row]:
+        """Every queue of items that has a name of its own."""
+        rows: list[ItemQueueRow] = await self._ask(lambda store, _: store.item_queues())
+        parking = self._services.calls.parking
+        return [_item_queue(row, parking.waiting(row.number)) for row in rows]
 
     async def set_queue(self, name: str, *, is_paused: bool | None, limit: int | None) -> None:
         """Pause or resume a queue, or bound its length."""
@@ -208,6 +225,22 @@ def _attempt(row: AttemptRow) -> Row:
         "message": failure.message if failure else "",
         "traceback": failure.traceback if failure else "",
         "certificates": [msgspec.to_builtins(c) for c in failure.certificates] if failure else [],
+    }
+
+
+def _item_queue(row: ItemQueueRow, takers: int) -> Row:
+    return {
+        "queue": row.name,
+        "of": "items",
+        "waiting": row.waiting,
+        "held": row.held,
+        "takers": takers,
+        "unfinished": row.unfinished,
+        "put": row.put,
+        "confirmed": row.confirmed,
+        "limit": row.limit or None,
+        "confirm": row.confirm.name.lower(),
+        "is_closed": row.is_closed,
     }
 
 
