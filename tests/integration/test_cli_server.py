@@ -50,6 +50,7 @@ def test_the_note_says_where_everything_is(running, state):
         "state": str(state),
         "key_file": str(state / "key"),
         "durability": "power",
+        "managers": None,
         "sqlite": note["sqlite"],
     }
     assert (state / "key").stat().st_mode & 0o777 == 0o600

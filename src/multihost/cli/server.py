@@ -59,6 +59,20 @@ DURABILITIES = {
     is_flag=True,
     help="Listen beyond loopback without encryption: others on the network can read and alter all.",
 )
+@click.option(
+    "--managers",
+    metavar="HOST:PORT",
+    help="Also serve queues to unchanged scripts with multiprocessing.managers: each name that "
+    "they register is a durable queue.",
+)
+@click.option(
+    "--managers-authkey-file",
+    "managers_authkey_files",
+    metavar="[TENANT=]FILE",
+    multiple=True,
+    help="Their authkey, in a file of mode 0600; default: the server's key. Several times, with "
+    "tenants: each authkey sees queues of its own.",
+)
 @click.option("--show-key", is_flag=True, help="Print the key in the line that starts a worker.")
 @click.option("--json", "is_json", is_flag=True, help="When ready, print a line of JSON.")
 def server(
@@ -68,10 +82,13 @@ def server(
     state: Path | None,
     durability: str,
     insecure: bool,
+    managers: str | None,
+    managers_authkey_files: tuple[str, ...],
     show_key: bool,
     is_json: bool,
 ) -> int:
     """Start a server: it keeps the queues and the results, and runs until it is told to stop."""
+    from multihost.cli.managers import managers_options
     from multihost.runtime import loop
     from multihost.runtime.memory import keep_freed_memory
     from multihost.server.app import ServerOptions
@@ -84,6 +101,7 @@ def server(
         port=port,
         durability=durability,
         is_insecure=insecure,
+        managers=managers_options(managers, managers_authkey_files),
     )
     try:
         return loop.run(_serve(options, shows_key=show_key, is_json=is_json))
@@ -124,6 +142,7 @@ def _note(server: "Server") -> dict[str, Any]:
         "state": str(options.state),
         "key_file": str(options.state / config.KEY_FILE),
         "durability": options.durability,
+        "managers": _managers_address(server),
         "sqlite": _sqlite_version(),
     }
 
@@ -137,6 +156,7 @@ def _introduce(server: "Server", *, shows_key: bool) -> None:
         f"multihost server at {server.url}, process {os.getpid()}",
         f"  state       {options.state} (SQLite {_sqlite_version()})",
         f"  durability  {options.durability}: {DURABILITIES[options.durability]}",
+        *_managers_lines(server),
         "",
         "start a worker on this machine:",
         f"  {here}",
@@ -145,6 +165,21 @@ def _introduce(server: "Server", *, shows_key: bool) -> None:
         "",
     ]
     render.tell("\n".join(lines))
+
+
+def _managers_address(server: "Server") -> str | None:
+    if server.door is None:
+        return None
+    host, port = server.door.address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _managers_lines(server: "Server") -> list[str]:
+    options = server.options.managers
+    if options is None:
+        return []
+    key = "the authkeys you named" if options.keys else f"the key in {config.KEY_FILE} as authkey"
+    return [f"  managers    {_managers_address(server)}, with {key}"]
 
 
 def elsewhere(server: "Server", *, shows_key: bool) -> list[str]:

@@ -23,6 +23,9 @@ from multihost.server.clients import ClientPeer, Watchers
 from multihost.server.committer import Committer
 from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
+from multihost.server.managers.backing import ServicesBacking
+from multihost.server.managers.door import Door, make_door
+from multihost.server.managers.options import ManagersOptions
 from multihost.server.reaper import Promoter, Pruner, Reaper
 from multihost.server.services import (
     CLIENT_GRACE_S,
@@ -63,6 +66,8 @@ class ServerOptions:
     client_grace_s: float = CLIENT_GRACE_S
     taker_grace_s: float = TAKER_GRACE_S
     restart_grace_s: float = RESTART_GRACE_S
+    managers: ManagersOptions | None = None
+    """Where clients of the standard library's managers connect; None: nowhere."""
 
 
 def check_options(options: ServerOptions) -> None:
@@ -73,6 +78,13 @@ def check_options(options: ServerOptions) -> None:
         raise ConfigError(
             f"{options.host} can be reached from other machines, and the connection would not be "
             "encrypted: bind 127.0.0.1 and use a tunnel, or say --insecure on a network you trust"
+        )
+    managers = options.managers
+    if managers is not None and not _is_loopback(managers.host) and not options.is_insecure:
+        raise ConfigError(
+            f"{managers.host or 'every address'} can be reached from other machines, and the "
+            "managers' protocol has no encryption: bind 127.0.0.1, or say --insecure on a "
+            "network you trust"
         )
 
 
@@ -88,6 +100,7 @@ class Server:
         self.failure: Exception | None = None
         """Why the server had to stop by itself."""
         self.services: Services
+        self.door: Door | None = None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -99,9 +112,14 @@ class Server:
         options = self.options
         options.state.mkdir(parents=True, exist_ok=True, mode=0o700)
         listener = _listen(options.host, options.port)
+        managers = options.managers
         try:
+            if managers is not None:
+                door_listener = managers.listener or _listen(managers.host, managers.port)
             self.key = options.key or config.make_key(options.state / config.KEY_FILE)
-            self._store: Store = open_store(options.state / STORE_FILE)
+            self._store: Store = open_store(
+                options.state / STORE_FILE, lengthens_log=options.durability == "power"
+            )
         except BaseException:
             listener.close()
             raise
@@ -112,6 +130,9 @@ class Server:
         if options.announces:
             config.write_server_note(options.state, self.url)
         self._start_services()
+        if managers is not None:
+            self.door = make_door(ServicesBacking(self.services), managers, self.key)
+            await self.door.start(door_listener)
 
     async def wait(self) -> None:
         """Return when the server was asked to stop or had to."""
@@ -129,6 +150,8 @@ class Server:
         for task in self._tasks:
             task.cancel()
         self.promoter.stop()
+        if self.door is not None:
+            await self.door.stop()
         await self.services.committer.drain()
         self.gateway.stop("the server is stopping")
         await self._http.shutdown(sockets=[])

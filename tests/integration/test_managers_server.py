@@ -1,0 +1,262 @@
+"""Scripts with the standard library's managers, unchanged, at ``multihost server --managers``."""
+
+import os
+import pickle
+import queue
+import socket
+from multiprocessing import AuthenticationError, connection
+from multiprocessing.managers import BaseManager, RemoteError, dispatch
+
+import pytest
+from managers_bench import VERSIONS, Server, pythons
+
+from multihost import managers as ours
+from multihost.testing import wait_until
+
+PYTHONS = pythons()
+
+
+@pytest.fixture
+def server(tmp_path):
+    server = Server(tmp_path)
+    yield server
+    server.close()
+
+
+def connect(port, *names, key=b"abc", base=BaseManager):
+    class Manager(base):
+        pass
+
+    for name in names:
+        Manager.register(name)
+    manager = Manager(address=("127.0.0.1", port), authkey=key)
+    manager.connect()
+    return manager
+
+
+def drain(of):
+    items = []
+    while True:
+        try:
+            items.append(of.get(timeout=0.3))
+        except queue.Empty:
+            return items
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_scripts_of_any_python_share_durable_queues(server, version):
+    if version not in PYTHONS:
+        pytest.skip(f"Python {version} is not installed")
+    python = PYTHONS[version]
+    server.run("producer", *map(str, range(10)), python=python).end()
+    consumer = server.run("consumer", python=python)
+    consumer.wait_for("put", 10)
+    reader = server.run("reader", "results", "10", python=python)
+    reader.end()
+    assert reader.results("read ") == sorted(str(n * 2) for n in range(10))
+
+
+def test_an_item_whose_consumer_is_killed_before_it_puts_goes_to_another(server):
+    manager = connect(server.port, "tasks", "results")
+    manager.tasks().put("fall")
+    first = server.run("consumer")
+    first.wait_for("took fall")
+    first.kill()
+    assert manager.tasks().get(timeout=10) == "fall"
+    assert manager.results().empty()
+
+
+def test_what_was_put_for_an_item_is_kept_and_the_item_is_not_repeated(server):
+    manager = connect(server.port, "tasks", "results")
+    tasks, results = manager.tasks(), manager.results()
+    tasks.put(21)
+    consumer = server.run("consumer")
+    consumer.wait_for("put")
+    consumer.kill()
+    assert results.get(timeout=10) == 42
+    assert drain(tasks) == []
+    assert drain(results) == []
+
+
+def test_a_consumer_that_is_killed_while_it_waits_swallows_nothing(server):
+    tasks = connect(server.port, "tasks").tasks()
+    consumer = server.run("consumer")
+    consumer.wait_for("ready")
+    tasks.put(1)
+    consumer.wait_for("put")
+    consumer.kill()
+    tasks.put(2)
+    assert tasks.get(timeout=10) == 2
+
+
+def test_a_reader_that_ends_in_order_leaves_nothing_to_be_read_twice(server):
+    tasks = connect(server.port, "tasks").tasks()
+    for number in range(6):
+        tasks.put(number)
+    first, second = (server.run("reader", "tasks", "3").end() for _ in range(2))
+    assert first == ["read 0", "read 1", "read 2"]
+    assert second == ["read 3", "read 4", "read 5"]
+
+
+def test_a_reader_that_is_killed_gives_back_what_it_read_last(server):
+    tasks = connect(server.port, "tasks").tasks()
+    for number in range(3):
+        tasks.put(number)
+    reader = server.run("reader", "tasks", "2", "stay")
+    reader.wait_for("read 1")
+    reader.kill()
+    wait_until(lambda: tasks.qsize() == 2, "the item waits again")
+    assert drain(tasks) == [1, 2]
+
+
+def test_queues_outlive_the_server(server):
+    tasks = connect(server.port, "tasks").tasks()
+    for number in range(100):
+        tasks.put(number)
+    tasks.get()
+    server.kill()
+    server.start()
+    # Another process: the standard library keeps its dead connection in this one.
+    reader = server.run("reader", "tasks", "100")
+    assert reader.end() == [f"read {number}" for number in range(100)]
+
+
+def test_our_proxies_go_on_in_the_same_thread_after_the_server_was_killed(server):
+    manager = connect(server.port, "tasks", base=ours.BaseManager)
+    tasks = manager.tasks()
+    tasks.put(1)
+    tasks.put(2)
+    assert tasks.get(timeout=5) == 1
+    server.kill()
+    server.start()
+    # What it held went back; its place in the order is kept.
+    assert [tasks.get(timeout=5), tasks.get(timeout=5)] == [1, 2]
+    assert tasks.empty()
+
+
+def test_large_items_and_bounded_queues(server):
+    manager = connect(server.port, "tasks", "small")
+    tasks, small = manager.tasks(), manager.small(2)
+    large = os.urandom(3 << 20)
+    for item in (large, [large[:200_000], {"a": large[:100_000]}]):
+        tasks.put(item)
+        assert tasks.get(timeout=10) == item
+    small.put(1)
+    small.put(2)
+    assert small.full()
+    with pytest.raises(queue.Full):
+        small.put(3, block=False)
+    with pytest.raises(queue.Full):
+        small.put(3, timeout=0.05)
+    assert small.get() == 1
+    small.put(3)
+
+
+def test_task_done_and_join_count_as_in_the_standard_library(server):
+    tasks = connect(server.port, "tasks").tasks()
+    tasks.put(1)
+    tasks.put(2)
+    for _ in range(2):
+        tasks.get()
+        tasks.task_done()
+    tasks.join()
+    with pytest.raises(ValueError, match="too many times"):
+        tasks.task_done()
+
+
+def test_a_wrong_key_and_a_silent_port_are_refused(server):
+    with pytest.raises(AuthenticationError):
+        connect(server.port, key=b"wrong")
+    with pytest.raises(AuthenticationError):
+        connect(server.port, key=b"wrong", base=ours.BaseManager)
+    server.kill()
+    with pytest.raises(ConnectionRefusedError):
+        connect(server.port, base=ours.BaseManager)
+    server.start()
+
+
+def test_tenants_see_only_their_own_queues(tmp_path):
+    server = Server(tmp_path, keys=(("", "abc"), ("blue", "secret")))
+    try:
+        plain = connect(server.port, "tasks").tasks()
+        blue = connect(server.port, "tasks", key=b"secret", base=ours.BaseManager).tasks()
+        plain.put("plain")
+        blue.put("blue")
+        assert (drain(plain), drain(blue)) == (["plain"], ["blue"])
+    finally:
+        server.close()
+
+
+def test_clients_cannot_shut_the_server_down(server):
+    wire = connection.Client(("127.0.0.1", server.port), authkey=b"abc")
+    with pytest.raises(RemoteError, match="serves others"):
+        dispatch(wire, None, "shutdown")
+    wire.close()
+    connect(server.port)
+
+
+# --- hostile bytes ------------------------------------------------------------------------------
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_a_harmful_pickle_runs_nothing_on_the_server(server, tmp_path):
+    path = tmp_path / "canary"
+    harm = Canary(path)
+    tasks = connect(server.port, "tasks").tasks()
+    tasks.put(harm)
+    tasks.put(1, timeout=5)
+    for request in [
+        harm,
+        (None, "create", ("tasks", harm), {"x": harm}),
+        (harm, "put", (harm,), {}),
+        (None, "incref", (harm,)),
+        (None, "get_methods", (harm,), {}),
+        (None, "debug_info", (harm,), {}),
+        [harm] * 4,
+    ]:
+        wire = connection.Client(("127.0.0.1", server.port), authkey=b"abc")
+        wire.send_bytes(pickle.dumps(request))
+        wire.recv_bytes()
+        wire.close()
+    assert tasks.qsize() == 2
+    assert not path.exists()
+    tasks.get()  # it is for whoever takes it
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\xff\xff\xff\xff\x7f" + b"\xff" * 7,
+        b"\x7f\xff\xff\xff",
+        b"\x00\x00\x00\x10" + b"x" * 16,
+        os.urandom(4096),
+    ],
+)
+def test_strangers_are_hung_up_on_and_the_others_served(server, sent):
+    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as wire:
+        wire.sendall(sent)
+        wire.shutdown(socket.SHUT_WR)
+        while wire.recv(4096):
+            pass
+    connect(server.port)
+    assert server.server.poll() is None
+
+
+def test_nonsense_of_friends_is_answered_or_hung_up_on(server):
+    for message in (b"", b"\x80\x04.", b"\x80\x04N.", os.urandom(100), b"(" * 10_000):
+        wire = connection.Client(("127.0.0.1", server.port), authkey=b"abc")
+        dispatch(wire, None, "accept_connection", ("me",))
+        wire.send_bytes(message)
+        assert wire.recv()[0] == "#TRACEBACK"
+        wire.close()
+    assert server.server.poll() is None
