@@ -15,6 +15,7 @@ import contextlib
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import context as standard_context
 from multiprocessing import util
@@ -114,6 +115,12 @@ class Process(BaseProcess):
         return code
 
     @staticmethod
+    def _after_fork() -> None:
+        """In the child: begin afresh, as the base class does."""
+        BaseProcess._after_fork()  # type: ignore[attr-defined]
+        util.Finalize(None, _prepare_for_threads, exitpriority=0)
+
+    @staticmethod
     def _Popen(process: "Process") -> "Launched":  # noqa: N802 - what the base class calls
         return _launch(process)
 
@@ -196,6 +203,15 @@ def _spec(process: Process, *, is_by_value: bool) -> "JobSpec":
 
 def _target(process: Process) -> object:
     return getattr(process, "_target", None) or type(process).run
+
+
+def _prepare_for_threads() -> None:
+    """Threads that outlive ``run`` may be the first to use a client: it needs this module.
+
+    While the interpreter waits for them it can't be imported any more.
+    """
+    if any(not thread.daemon for thread in threading.enumerate()[1:]):
+        import concurrent.futures.thread  # noqa: F401
 
 
 _has_exit = False

@@ -3,8 +3,10 @@
 import os
 import signal
 import subprocess
+import threading
 from pathlib import Path
 
+import multihost
 from multihost.testing import wait_until
 
 
@@ -54,3 +56,29 @@ def with_a_program(path):
         part = Path(f"{path}.part")
         part.write_text(str(program.pid))
         part.rename(path)
+
+
+def with_an_orphan(begun, noticed):
+    """Start a process that says when this one is gone, and run until then."""
+    multihost.Process(target=notice, args=(begun, noticed)).start()
+    for_ever()
+
+
+def notice(begun, noticed):
+    """Say that this runs, and then that the parent is gone."""
+    parent = multihost.parent_process()
+    if parent.is_alive():
+        begin(begun)
+    parent.join()
+    if not parent.is_alive():
+        Path(noticed).touch()
+
+
+def set_by_a_thread(event, path):
+    """Leave behind a thread that sets ``event`` as soon as ``path`` is there."""
+
+    def run():
+        wait_until(Path(path).exists)
+        event.set()
+
+    threading.Thread(target=run).start()

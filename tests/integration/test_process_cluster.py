@@ -11,7 +11,7 @@ import process_tasks as tasks
 import psutil
 import pytest
 
-from multihost import Process, active_children
+from multihost import Event, Process, active_children
 from multihost.client.client import shared_client
 from multihost.errors import LimitExceeded
 from multihost.testing import Cluster, wait_until
@@ -208,3 +208,20 @@ def test_a_process_that_failed_can_be_looked_at(cluster):
     session = shared_client()
     job = next(row for row in session.jobs() if row["label"] == "the failing one")
     assert job["state"] == "failed"
+
+
+def test_a_child_notices_that_its_parent_was_killed(cluster, tmp_path):
+    parent = started(tasks.with_an_orphan, tmp_path / "begun", tmp_path / "noticed")
+    wait_until((tmp_path / "begun").exists)
+    assert not (tmp_path / "noticed").exists()
+    parent.kill()
+    assert ended(parent) == -signal.SIGKILL
+    wait_until((tmp_path / "noticed").exists)
+
+
+def test_a_thread_that_outlives_run_may_be_the_first_to_use_the_server(cluster, tmp_path):
+    event = Event()
+    process = started(tasks.set_by_a_thread, event, tmp_path / "go-on")
+    (tmp_path / "go-on").touch()
+    assert ended(process) == 0
+    assert event.is_set()

@@ -24,6 +24,8 @@ class Process:
     """Once the worker has said so."""
     host: str = ""
     worker: str = ""
+    starter: int | None = None
+    """Session of the client that started it, once that is told of its pid."""
 
 
 class Processes:
@@ -96,6 +98,12 @@ class Processes:
             (index_of(task), process)
             for task, process in self._by_task.items()
             if job_of(task) == job and process.pid is not None
+        ]
+
+    def started_by(self, session: int) -> list[tuple[int, Process]]:
+        """Task and process of all that a client has started."""
+        return [
+            (task, process) for task, process in self._by_task.items() if process.starter == session
         ]
 
     def burden(self, session: int, held: int, slots: int, offer: Offer) -> tuple[bool, float]:

@@ -56,6 +56,7 @@ class Reaper:
                 services.lose_worker(session)
             for session in services.takers.expired(now):
                 services.calls.release_session(session)
+                services.miss_starter(session)
             for session in services.clients.expired(now):
                 for client in list(services.client_peers.values()):
                     if client.session == session:

@@ -114,6 +114,14 @@ class Services:
         )
         self.committer.submit(Operation(lambda store, now: store.close_session(session, now)))
 
+    def miss_starter(self, session: int) -> None:
+        """A client has not come back in time: the processes that it started are told."""
+        for task, process in self.hub.processes.started_by(session):
+            worker = self.worker_peers.get(process.session)
+            if worker is not None:
+                held = m.Held(task, process.token)
+                worker.connection.link.send(m.StarterGone([held]))
+
     def end_worker(self, session: int) -> None:
         """A worker left in good order: what it still held goes back, no fault counted."""
         self.leases.end(session)

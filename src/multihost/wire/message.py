@@ -486,6 +486,12 @@ class SignalTask(Message, frozen=True, tag=84):
     number: int
 
 
+class StarterGone(Message, frozen=True, tag=85):
+    """Whoever started these processes is gone; they may want to know."""
+
+    tasks: list[Held]
+
+
 # --- worker to server ------------------------------------------------------------------
 
 
@@ -603,5 +609,6 @@ FromServer = (
     | Revoked
     | SetSlots
     | SignalTask
+    | StarterGone
 )
 """What a client or worker may receive."""

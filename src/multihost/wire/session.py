@@ -73,7 +73,7 @@ LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
     ),
     (Role.WORKER, Phase.OPEN): _ANY_TIME
     | _BLOB_ANSWERS
-    | _kinds(m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots, m.SignalTask),
+    | _kinds(m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots, m.SignalTask, m.StarterGone),
 }
 """What a peer of a role accepts from the server in a phase."""
 

@@ -28,6 +28,7 @@ from multihost.worker.frames import (
     FUNCTIONS,
     GIVE_BACK,
     HEADER,
+    PARENT_GONE,
     READY,
     RETURNED,
     STYLES,
@@ -289,6 +290,10 @@ class Child:
             for kind, _, task, _, _, _ in frames.feed(data):
                 if kind == GIVE_BACK:
                     self.inbox.give_back(self._tell_returned)
+                elif kind == PARENT_GONE:
+                    from multihost.worker.process import parent
+
+                    parent.ended()
                 elif kind == CANCEL and task == self._current and INTERRUPT is not None:
                     self._unwanted = task
                     signal.pthread_kill(self._main, INTERRUPT)

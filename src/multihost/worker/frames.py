@@ -24,6 +24,9 @@ GIVE_BACK = 10
 CANCEL = 11
 """End this task, if it is running."""
 
+PARENT_GONE = 12
+"""Whoever started this process is gone."""
+
 # child to agent
 DONE = 20
 """Detail: the ending. Seconds: the run time. Result or failure."""

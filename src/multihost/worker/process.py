@@ -11,14 +11,12 @@ import os
 import pickle
 import socket
 import sys
+import threading
 import traceback
 from collections.abc import Mapping
 from multiprocessing import process as standard
 from multiprocessing import util
 from typing import Any
-
-_parent_ends: list[int] = []
-"""The end of a pipe; as long as it is open the process that started this one is there."""
 
 
 def live(data: bytes | memoryview) -> int:
@@ -34,7 +32,7 @@ def live(data: bytes | memoryview) -> int:
         sys.stderr.write("multihost: the process can't be unpickled on its worker:\n")
         traceback.print_exc()
         return 1
-    code: int = process._bootstrap(_parent_sentinel())
+    code: int = process._bootstrap(parent.sentinel())
     return code
 
 
@@ -74,14 +72,31 @@ def _be_where_it_was(surroundings: Mapping[str, Any]) -> None:
             os.chdir(directory)
 
 
-def _parent_sentinel() -> int:
-    """A descriptor that becomes ready when the process that started this one has ended."""
-    sentinel, end = os.pipe()
-    _parent_ends.append(end)
-    return sentinel
+class Parent:
+    """Whether whoever started this process is still there."""
+
+    def __init__(self) -> None:
+        """It is there."""
+        self._lock = threading.Lock()
+        self._has_ended = False
+        self._end = -1
+        """Of a pipe; the other one is ready as soon as this is closed."""
+
+    def sentinel(self) -> int:
+        """A descriptor that becomes ready when the parent has ended."""
+        with self._lock:
+            sentinel, self._end = os.pipe()
+            if self._has_ended:
+                os.close(self._end)
+        return sentinel
+
+    def ended(self) -> None:
+        """It has ended, as far as the server can tell."""
+        with self._lock:
+            if not self._has_ended and self._end >= 0:
+                os.close(self._end)
+            self._has_ended = True
 
 
-def parent_ended() -> None:
-    """Let ``parent_process().join()`` and ``is_alive()`` know."""
-    while _parent_ends:
-        os.close(_parent_ends.pop())
+parent = Parent()
+"""Told by the thread that hears of it; one a process."""

@@ -69,6 +69,12 @@ class Processes:
         if slot is not None:
             slot.signal_alone(number)
 
+    def miss_starter(self, work: Work) -> None:
+        """Whoever started it is gone."""
+        slot = self._slots.get(work)
+        if slot is not None:
+            slot.tell_parent_gone()
+
     def end(self, work: Work) -> None:
         """Nobody wants it any more: SIGTERM, then SIGKILL."""
         self.signal(work, signal.SIGTERM)

@@ -202,6 +202,10 @@ class Slot:
         """Raise in the work's code, if it is running."""
         self._command(frames.pack(frames.CANCEL, work.grant.task, work.grant.token))
 
+    def tell_parent_gone(self) -> None:
+        """Let a process know that whoever started it is gone."""
+        self._command(frames.pack(frames.PARENT_GONE))
+
     def signal(self, number: int) -> None:
         """Send a signal to the child and all that it started."""
         self.is_killed = True

@@ -180,6 +180,8 @@ class Worker:
                     self._revoke(held)
             elif kind is m.SignalTask:
                 self._signal(message)
+            elif kind is m.StarterGone:
+                self._miss_starter(message)
             elif kind is m.SetSlots:
                 self.roster.resize(message.slots)
             elif kind is not m.Goodbye:
@@ -302,6 +304,12 @@ class Worker:
         work = self._works.get(message.task)
         if work is not None and work.grant.token == message.token:
             self.processes.signal(work, message.number)
+
+    def _miss_starter(self, message: m.StarterGone) -> None:
+        for held in message.tasks:
+            work = self._works.get(held.task)
+            if work is not None and work.grant.token == held.token:
+                self.processes.miss_starter(work)
 
     def _give_back(self, works: list[Work]) -> None:
         if works:
