@@ -359,6 +359,7 @@ class ClientPeer:
     def tell_began(self, subscription: Subscription, index: int, process: Process) -> None:
         """Tell that a process runs, and where."""
         subscription.has_progress = True
+        process.starter = self.session
         if process.pid is not None:
             self.connection.link.send(
                 m.ProcessBegan(subscription.alias, index, process.pid, process.host, process.worker)
