@@ -6,6 +6,7 @@ end gets EOFError once it has read what was sent before. Addresses, listeners
 and file descriptors are of one machine, and not here.
 """
 
+import contextlib
 import os
 import pickle
 import queue as standard
@@ -17,7 +18,7 @@ from multihost.client.handles import Handle
 from multihost.client.items import Items
 from multihost.client.packing import as_payload, pack_item, travels
 from multihost.client.taker import Taker, run
-from multihost.errors import Gone, QueueClosed
+from multihost.errors import Gone, MultihostError, QueueClosed
 from multihost.wire.act import Confirm, Exchange, Put
 
 if TYPE_CHECKING:
@@ -79,7 +80,10 @@ class _End(Handle):
 
     def forget(self) -> None:
         """Let go of it without waiting: nobody has it any more, or the process ends."""
-        if self.pid == os.getpid():
+        client = self._client
+        if self.pid != os.getpid() or (client is not None and not client.is_usable):
+            return
+        with contextlib.suppress(MultihostError):  # no server: the pipe has ended with it
             self._calls().spawn(self.let_go)
 
     def __getstate__(self) -> dict[str, Any]:

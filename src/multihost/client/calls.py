@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from multihost.client.blobs import BlobExchange
-from multihost.client.taker import LoopTaker, Pending, Taker
+from multihost.client.taker import LoopTaker, Pending, Taker, ThreadTaker
 from multihost.client.takers import TaskTakers, ThreadTakers
 from multihost.errors import MultihostError
 from multihost.runtime import clock
@@ -52,6 +52,8 @@ class Calls:
         self._staged: set[Taker] = set()
         self._is_sweep_due = False
         self._keeper: LoopTaker | None = None
+        self.is_exiting = False
+        """Only daemon threads are left: they are not woken to fail, but stop where they are."""
         self._number = 0
         """The server's number of the session, once it is known."""
 
@@ -170,7 +172,8 @@ class Calls:
         self._pending.clear()
         self._behind.clear()
         for pending in pendings:
-            self._over(pending, error)
+            if not (self.is_exiting and isinstance(pending.taker, ThreadTaker)):
+                self._over(pending, error)
 
     async def finish(self, keeper: Taker | None) -> None:
         """Before the session ends: have done with what ``keeper`` and ended takers held.

@@ -311,6 +311,7 @@ def _close_all() -> None:
     # The interpreter notes here what ended the program, if that was an exception.
     has_failed = getattr(sys, "last_value", None) is not None
     for client in list(_open_clients):
+        client.session.calls.is_exiting = True
         client.close(is_clean=not has_failed)
 
 
