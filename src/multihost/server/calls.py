@@ -171,7 +171,7 @@ class Calls:
         def run(store: Store, now: float) -> None:
             everyone = {*takers, *self.synchronizers.takers_of(session)}
             self._end(store, now, everyone, pendings, is_clean=is_clean)
-            rows = [row for taker in everyone if (row := store.taker(taker)) is not None]
+            rows = store.takers(session)
             queues = store.lose_takers(session)
             for row in rows:
                 store.note_answer(row.taker, row.number, row.answer)

@@ -94,9 +94,10 @@ class ItemStore(Protocol):
         anything waits in it. EMPTY when only the take found nothing.
         ``number`` is the taker's call: taken items remember it. First in, first
         out; what came back comes first. Items of a queue that confirms at GET are
-        confirmed as they are taken. Rejected, with nothing done: NOT_FOUND for a queue that does
-        not exist, TOO_MANY for a finish beyond what is unfinished, BAD_REQUEST for a
-        payload whose blob is not in the store in that size.
+        confirmed as they are taken. Of large items fewer may be given than there are:
+        8 MiB of payloads, or one item. Rejected, with nothing done: NOT_FOUND for a
+        queue that does not exist, TOO_MANY for a finish beyond what is unfinished,
+        BAD_REQUEST for a payload whose blob is not in the store in that size.
         """
         ...
 
@@ -140,6 +141,10 @@ class ItemStore(Protocol):
 
     def taker(self, taker: int) -> TakerRow | None:
         """The last call of a taker that was noted."""
+        ...
+
+    def takers(self, session: int) -> list[TakerRow]:
+        """The last calls of a session's takers."""
         ...
 
     def note_answer(self, taker: int, number: int, answer: bytes) -> None:

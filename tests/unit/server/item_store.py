@@ -199,5 +199,8 @@ class ItemStore:
     def taker(self, taker):
         return self.data.notes.get(taker)
 
+    def takers(self, session):
+        return [row for row in self.data.notes.values() if session_of(row.taker) == session]
+
     def note_answer(self, taker, number, answer):
         self.data.notes[taker] = TakerRow(taker, number, answer)

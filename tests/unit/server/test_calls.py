@@ -390,6 +390,17 @@ async def test_a_session_that_comes_back_late_has_lost_what_it_held_but_repeats_
 
 
 @case
+async def test_a_session_that_comes_back_late_after_a_restart_repeats_nothing_either(desk):
+    queue = await desk.queue()
+    await desk.put(ANN, queue, b"1")
+    desk.start()
+    desk.calls.release_session(1)
+    await desk.settle()
+    assert (await desk.again(ANN)).end is ExchangeEnd.OK
+    assert (await desk.measure(queue))[0] == 1
+
+
+@case
 async def test_a_call_that_comes_while_its_session_is_released_is_answered(desk):
     queue = await desk.queue()
     await desk.take(ANN, queue)

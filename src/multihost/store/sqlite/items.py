@@ -1,5 +1,6 @@
 """Queues of items: put, taken under a lease, confirmed or given back."""
 
+import heapq
 from typing import Final
 
 from multihost.core.ids import ITEM_BITS, MAX_TAKER, item_id, queue_of, taker_id
@@ -21,6 +22,11 @@ FEW_ITEMS: Final = 500
 """A dropped queue with no more is deleted at once; else its rows follow in ``prune``."""
 MAX_QUEUES: Final = (1 << (63 - ITEM_BITS)) - 1
 """Queues of items that one store can ever have (33,554,431)."""
+TAKE_BYTES: Final = 8 << 20
+"""Payload bytes that one take gives at most, if it is more than one item: they travel together."""
+
+Row = tuple[int, int | None, bytes]
+"""An item: its number, a blob's size or None, and the payload or the blob's digest."""
 
 _NEW_QUEUE = (
     'INSERT INTO item_queues (name, "limit", confirm, owner) VALUES (?, ?, ?, ?) RETURNING number'
@@ -180,7 +186,7 @@ def _put_refusal(book: Book, act: Exchange) -> Exchanged | Rejected | None:
 
 def _put(book: Book, queue: ItemQueue, payloads: list[Payload]) -> None:
     first = item_id(queue.number, queue.put)
-    rows: list[tuple[int, int | None, bytes]] = []
+    rows: list[Row] = []
     for number, payload in enumerate(payloads, first):
         if isinstance(payload, Blob):
             book.refer(payload.digest)
@@ -201,9 +207,10 @@ def _take(book: Book, queue: ItemQueue, limit: int, taker: int, call: int) -> li
     rows = [book.run(_ITEM, (item,)).fetchone() for item in items.next_returned(queue, limit)]
     if len(rows) < limit and queue.waiting > len(rows):
         span = (queue.fresh, item_id(queue.number + 1, 0) - 1, limit - len(rows))
-        fresh = book.run(_FRESH, span).fetchall()
-        queue.fresh = fresh[-1][0] + 1
-        rows += fresh
+        rows += book.run(_FRESH, span).fetchall()
+    if len(rows) > 1:
+        rows = _fitting(queue, rows)
+    queue.fresh = max(queue.fresh, rows[-1][0] + 1)
     taken = []
     for number, size, payload in rows:
         hold = items.holds.get(number)
@@ -219,6 +226,19 @@ def _take(book: Book, queue: ItemQueue, limit: int, taker: int, call: int) -> li
     else:
         book.many(_TAKE, [(item.number, taker, call, item.attempt) for item in taken])
     return taken
+
+
+def _fitting(queue: ItemQueue, rows: list[Row]) -> list[Row]:
+    """The first rows, as many as fit an answer; those behind go on waiting."""
+    room = TAKE_BYTES
+    for position, (_, size, payload) in enumerate(rows):
+        room -= len(payload) if size is None else 0
+        if room < 0 and position:
+            for number, _, _ in rows[position:]:
+                if number < queue.fresh:
+                    heapq.heappush(queue.returned, number)
+            return rows[:position]
+    return rows
 
 
 def _confirm(book: Book, numbers: dict[int, None]) -> None:

@@ -378,6 +378,11 @@ class SQLiteStore:
         return synchronizers.taker(self._book, taker)
 
     @_verb
+    def takers(self, session: int) -> list[TakerRow]:
+        """The last calls of a session's takers."""
+        return synchronizers.takers(self._book, session)
+
+    @_verb
     def note_answer(self, taker: int, number: int, answer: bytes) -> None:
         """Keep a call's answer; replaces the last."""
         synchronizers.note_answer(self._book, taker, number, answer)

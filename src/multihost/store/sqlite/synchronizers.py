@@ -1,5 +1,6 @@
 """Synchronizers and takers' last answers: small rows whose content is the server's business."""
 
+from multihost.core.ids import MAX_TAKER, taker_id
 from multihost.store.items import SynchronizerRow, TakerRow
 from multihost.store.sqlite import items
 from multihost.store.sqlite.book import Book
@@ -53,6 +54,13 @@ def taker(book: Book, number: int) -> TakerRow | None:
     """The last call of a taker that was noted."""
     row = book.run("SELECT taker, number, answer FROM takers WHERE taker = ?", (number,)).fetchone()
     return None if row is None else TakerRow(*row)
+
+
+def takers(book: Book, session: int) -> list[TakerRow]:
+    """The last calls of a session's takers."""
+    span = (taker_id(session, 0), taker_id(session, MAX_TAKER))
+    sql = "SELECT taker, number, answer FROM takers WHERE taker BETWEEN ? AND ?"
+    return [TakerRow(*row) for row in book.run(sql, span)]
 
 
 def note_answer(book: Book, number: int, call: int, answer: bytes) -> None:
