@@ -1,0 +1,444 @@
+"""Locks, conditions, barriers, values and pipes on a real server, and holders that die."""
+
+import asyncio
+import itertools
+import multiprocessing
+import pickle
+import threading
+from pathlib import Path
+
+import programs
+import pytest
+
+from multihost import AsyncClient, Client
+from multihost.connection import Pipe
+from multihost.sharedctypes import Array, RawArray, RawValue, Value
+from multihost.synchronize import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Lock,
+    RLock,
+    Semaphore,
+)
+from multihost.testing import Cluster, wait_until
+
+HERE = [str(Path(__file__).parent)]  # the workers import this module from there
+SOON_S = 20
+_names = (f"thing-{number}" for number in itertools.count())
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(workers=1, slots=2, python_path=HERE) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster):
+    with Client(cluster.url, cluster.key) as client:
+        yield client
+
+
+@pytest.fixture
+def other(cluster):
+    """A second client, as of another program."""
+    with Client(cluster.url, cluster.key) as client:
+        yield client
+
+
+@pytest.fixture
+def name():
+    return next(_names)
+
+
+@pytest.fixture
+def start(cluster, tmp_path):
+    """Start programs that talk to the cluster and have said something; kill those that are left."""
+    started = []
+
+    def start(source):
+        directory = tmp_path / str(len(started))
+        directory.mkdir()
+        environment = cluster.environment
+        program = programs.start(directory, source, environment=environment, stderr=None)
+        started.append(program)
+        assert program.stdout.readline() == "ready\n"
+        return program
+
+    yield start
+    for program in started:
+        program.kill()
+        program.wait()
+        program.stdout.close()
+
+
+def in_thread(work):
+    """Run ``work`` in a thread; what it returns or raises comes out when asked for."""
+    box = []
+
+    def run():
+        try:
+            box.append((True, work()))
+        except BaseException as error:
+            box.append((False, error))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+
+    def result():
+        thread.join(SOON_S)
+        assert not thread.is_alive()
+        is_ok, value = box[0]
+        if not is_ok:
+            raise value
+        return value
+
+    return result
+
+
+# --- locks and semaphores ------------------------------------------------------------------
+
+
+def test_a_lock_is_held_by_one_and_its_token_rises(client, other, name):
+    mine, theirs = Lock(name=name, client=client), Lock(name=name, client=other)
+    assert mine.acquire() is True
+    assert mine.token is not None
+    assert theirs.acquire(False) is False
+    assert theirs.acquire(timeout=0.01) is False
+    waiting = in_thread(lambda: (theirs.acquire(), theirs.token))
+    first = mine.token
+    mine.release()
+    is_acquired, second = waiting()
+    assert is_acquired
+    assert second > first
+    assert mine.token is None
+
+
+def test_releasing_what_is_not_held_raises_as_in_the_standard_library(client):
+    with pytest.raises(ValueError, match="released"):
+        Lock(client=client).release()
+    with pytest.raises(AssertionError):
+        RLock(client=client).release()
+    with pytest.raises(ValueError, match="too many"):
+        BoundedSemaphore(2, client=client).release()
+    with pytest.raises(ValueError, match=">= 0"):
+        Semaphore(-1, client=client)
+
+
+def test_a_reentrant_lock_is_free_when_released_as_often_as_acquired(client, other, name):
+    mine, theirs = RLock(name=name, client=client), RLock(name=name, client=other)
+    with mine, mine:
+        assert theirs.acquire(False) is False
+    assert theirs.acquire(False) is True
+
+
+def test_a_semaphore_counts(client):
+    semaphore = Semaphore(2, client=client)
+    with semaphore, semaphore:
+        assert semaphore.get_value() == 0
+        assert semaphore.acquire(False) is False
+    assert semaphore.get_value() == 2
+
+
+HOLDER = """
+    import multihost
+    from multihost.synchronize import *
+    {acquire}
+    print("ready", flush=True)
+    import signal
+    signal.pause()
+"""
+
+
+def test_the_lock_of_a_killed_holder_is_free_within_seconds(start, client, name):
+    holder = start(HOLDER.format(acquire=f"lock = Lock(name={name!r}); lock.acquire()"))
+    lock = Lock(name=name, client=client)
+    assert lock.acquire(False) is False
+    holder.kill()
+    assert lock.acquire(timeout=SOON_S)
+
+
+def test_what_a_killed_holder_had_of_a_semaphore_is_given_back(start, client, name):
+    acquire = f"s = Semaphore(1, name={name!r}); s.acquire()"
+    holder = start(HOLDER.format(acquire=acquire))
+    semaphore = Semaphore(1, name=name, client=client)
+    assert semaphore.acquire(False) is False
+    holder.kill()
+    assert semaphore.acquire(timeout=SOON_S)
+
+
+def test_a_killed_waiter_gets_nothing(start, client, name):
+    lock = Lock(name=name, client=client)
+    lock.acquire()
+    waiter = start(
+        HOLDER.format(
+            acquire=f"lock = Lock(name={name!r})\n    import threading\n"
+            "    threading.Thread(target=lock.acquire, daemon=True).start()"
+        )
+    )
+    waiter.kill()
+    waiter.wait()
+    lock.release()
+    assert lock.acquire(timeout=SOON_S)
+
+
+def test_locks_are_held_through_a_restart_of_the_server(cluster, client, other, name):
+    mine, theirs = Lock(name=name, client=client), Lock(name=name, client=other)
+    mine.acquire()
+    waiting = in_thread(theirs.acquire)
+    cluster.kill_server()
+    cluster.start_server()
+    mine.release()
+    assert waiting() is True
+
+
+def count_up(total, times):
+    for _ in range(times):
+        with total.get_lock():
+            total.value += 1
+
+
+def test_tasks_count_exactly_under_a_values_lock(client):
+    total = Value("i", 0, client=client)
+    for future in [client.submit(count_up, total, 25) for _ in range(4)]:
+        future.result(SOON_S)
+    assert total.value == 100
+
+
+# --- conditions, events, barriers ----------------------------------------------------------
+
+
+def test_a_notify_wakes_one_and_notify_all_the_rest(client, name):
+    condition = Condition(name=name, client=client)
+    woken = threading.Semaphore(0)
+
+    def wait():
+        with condition:
+            assert condition.wait(SOON_S)
+            woken.release()
+
+    waits = [in_thread(wait) for _ in range(3)]
+    wait_until(lambda: condition._measure()[0] == 3, "three wait")
+    with condition:
+        condition.notify()
+    assert woken.acquire(timeout=SOON_S)
+    assert condition._measure()[0] == 2
+    with condition:
+        condition.notify_all()
+    for each in waits:
+        each()
+
+
+def test_waiting_for_what_never_comes_ends_in_time_and_holds_the_lock_again(client):
+    condition = Condition(client=client)
+    with condition:
+        assert condition.wait(0.01) is False
+        assert condition.wait_for(lambda: False, timeout=0.01) is False
+        assert condition._lock.token is not None
+
+
+def test_conditions_are_for_who_holds_the_lock(client):
+    condition = Condition(Lock(client=client))
+    for use in (condition.wait, condition.notify, condition.notify_all):
+        with pytest.raises(AssertionError):
+            use()
+
+
+def test_a_notify_goes_past_a_waiter_that_was_killed(start, client, name):
+    waiter = start(f"""
+        import threading
+        from multihost.synchronize import Condition
+        condition = Condition(name={name!r})
+        def wait():
+            with condition:
+                print("ready", flush=True)
+                condition.wait()
+        threading.Thread(target=wait, daemon=True).start()
+        import signal
+        signal.pause()
+    """)
+    condition = Condition(name=name, client=client)
+    wait_until(lambda: condition._measure()[0] == 1, "the program waits")
+    waiter.kill()
+    wait_until(lambda: condition._measure()[0] == 0, "it waits no more")
+
+    def wait():
+        with condition:
+            return condition.wait(SOON_S)
+
+    waiting = in_thread(wait)
+    wait_until(lambda: condition._measure()[0] == 1, "this thread waits")
+    with condition:
+        condition.notify()
+    assert waiting() is True
+
+
+def test_an_event_wakes_all_and_stays_set(client, other, name):
+    mine, theirs = Event(name=name, client=client), Event(name=name, client=other)
+    assert theirs.wait(0.01) is False
+    waiting = in_thread(lambda: theirs.wait(SOON_S))
+    mine.set()
+    assert waiting() is True
+    assert theirs.is_set()
+    assert repr(theirs).endswith(" set>")
+    theirs.clear()
+    assert not mine.is_set()
+
+
+def test_all_parties_pass_a_barrier_together_and_one_does_the_action(client, name):
+    done = []
+    barrier = Barrier(3, lambda: done.append(1), name=name, client=client)
+    positions = [in_thread(barrier.wait) for _ in range(3)]
+    assert sorted(position() for position in positions) == [0, 1, 2]
+    assert done == [1]
+
+
+def test_a_barrier_whose_action_fails_is_broken(client):
+    def fail():
+        raise LookupError
+
+    barrier = Barrier(2, fail, client=client)
+    waits = [in_thread(barrier.wait) for _ in range(2)]
+    errors = set()
+    for wait in waits:
+        with pytest.raises((LookupError, threading.BrokenBarrierError)) as caught:
+            wait()
+        errors.add(issubclass(caught.type, LookupError))
+    assert errors == {True, False}
+    assert barrier.broken
+    barrier.reset()
+    assert not barrier.broken
+
+
+def test_a_barrier_breaks_when_not_all_come_in_time_or_one_dies(start, client, name):
+    barrier = Barrier(2, client=client)
+    with pytest.raises(threading.BrokenBarrierError):
+        barrier.wait(0.01)
+    barrier = Barrier(3, name=name, client=client)
+    party = start(f"""
+        import threading
+        from multihost.synchronize import Barrier
+        barrier = Barrier(3, name={name!r})
+        threading.Thread(target=barrier.wait, daemon=True).start()
+        print("ready", flush=True)
+        import signal
+        signal.pause()
+    """)
+    waiting = in_thread(barrier.wait)
+    wait_until(lambda: barrier.n_waiting == 2, "two wait")
+    party.kill()
+    with pytest.raises(threading.BrokenBarrierError):
+        waiting()
+
+
+# --- values, arrays, pipes -----------------------------------------------------------------
+
+
+def test_values_and_arrays_read_and_write_like_ctypes(client):
+    numbers = Array("i", range(10), client=client)
+    numbers[2:5] = [20, 30, 40]
+    numbers[-1] = 7
+    assert numbers[:] == [0, 1, 20, 30, 40, 5, 6, 7, 8, 7]
+    assert numbers[8:1:-3] == [8, 5, 20]
+    assert len(numbers) == 10
+    with pytest.raises(IndexError):
+        numbers[10]
+    with pytest.raises(ValueError, match="same size"):
+        numbers[:2] = [1]
+    text = Array("c", b"hello world", client=client)
+    text.value = b"bye"
+    assert (text.value, text.raw) == (b"bye", b"bye\0o world")
+    assert Value("d", 0.5, client=client).value == 0.5
+    with pytest.raises(TypeError):
+        Value("i", 0, client=client).value = "text"
+
+
+def test_memory_that_only_one_machine_has_is_refused_with_the_alternative():
+    with pytest.raises(NotImplementedError, match="Value"):
+        RawValue("i", 1)
+    with pytest.raises(NotImplementedError, match="Array"):
+        RawArray("i", 10)
+
+
+def answer(end):
+    end.send(("answer", end.recv()))
+    end.close()
+
+
+def test_a_pipe_reaches_into_a_task_and_ends_with_it(client):
+    mine, theirs = Pipe(client=client)
+    future = client.submit(answer, theirs)
+    theirs.close()
+    mine.send([1, 2])
+    assert mine.recv() == ("answer", [1, 2])
+    future.result(SOON_S)
+    with pytest.raises(EOFError):
+        mine.recv()
+    with pytest.raises(BrokenPipeError):
+        mine.send(1)
+
+
+def test_bytes_go_through_a_pipe_as_one_message(client):
+    one, two = Pipe(client=client)
+    one.send_bytes(b"abcdef", 2, 3)
+    assert two.poll(SOON_S)
+    assert two.recv_bytes() == b"cde"
+    one.send_bytes(bytes(1 << 20))
+    buffer = bytearray(2 << 20)
+    assert two.recv_bytes_into(buffer, 10) == 1 << 20
+    one.send_bytes(b"too much")
+    with pytest.raises(multiprocessing.BufferTooShort):
+        two.recv_bytes_into(bytearray(3))
+    one.send("pickled")
+    assert pickle.loads(two.recv_bytes()) == "pickled"
+    assert two.poll() is False
+    reader, writer = Pipe(duplex=False, client=client)
+    assert (reader.readable, reader.writable) == (True, False)
+    with pytest.raises(OSError, match="read-only"):
+        reader.send(1)
+    writer.close()
+    with pytest.raises(EOFError):
+        reader.recv()
+
+
+def test_coroutines_share_synchronizers(cluster, name):
+    async def main():
+        async with await AsyncClient.connect(cluster.url, cluster.key) as client:
+            lock, event = await client.lock(f"{name}-l"), await client.event(f"{name}-e")
+            order = []
+
+            async def work(number):
+                async with lock:
+                    order.append(number)
+                    await event.wait()
+                    order.append(number)
+
+            tasks = [asyncio.create_task(work(number)) for number in range(3)]
+            await event.set()
+            await asyncio.gather(*tasks)
+            assert order in ([0, 0, 1, 1, 2, 2], sorted(order, key=order.index))
+
+            condition = await client.condition(f"{name}-c")
+
+            async def wait():
+                async with condition:
+                    return await condition.wait(SOON_S)
+
+            waiting = asyncio.create_task(wait())
+            while not (await condition._remote.measure(condition._taker()))[0]:  # noqa: ASYNC110 - asks the server
+                await asyncio.sleep(0)
+            async with condition:
+                await condition.notify()
+            assert await waiting is True
+
+            barrier = await client.barrier(f"{name}-b", 2)
+            passed = await asyncio.gather(
+                *(asyncio.create_task(barrier.wait(SOON_S)) for _ in range(2))
+            )
+            assert sorted(passed) == [0, 1]
+
+    asyncio.run(main())
