@@ -25,6 +25,7 @@ from multihost.worker.frames import (
     CANCEL,
     CONTEXT,
     DONE,
+    FOR_PROCESSES,
     FUNCTIONS,
     GIVE_BACK,
     HEADER,
@@ -407,6 +408,7 @@ def _name_process(name: str) -> None:
 def main() -> None:
     """Run a slot over the four pipes given by number."""
     tasks_fd, outcomes_fd, control_fd, life_fd = map(int, sys.argv[1:5])
+    is_for_processes = FOR_PROCESSES in sys.argv[5:]
     for descriptor in (tasks_fd, outcomes_fd, control_fd, life_fd):
         os.set_inheritable(descriptor, False)
     _die_with(life_fd)
@@ -414,6 +416,10 @@ def main() -> None:
     if setup:
         _setup(setup)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if is_for_processes:
+        import cloudpickle  # noqa: F401 - what a process needs first
+
+        import multihost.worker.process  # noqa: F401 - as above
     child = Child(tasks_fd, outcomes_fd, control_fd)
     code = child.run()
     _leave()

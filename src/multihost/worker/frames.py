@@ -47,6 +47,9 @@ TASK_HEAD = struct.Struct("<32sI")
 STYLES = ("call", "map", "starmap", "command", "process")
 STYLE_NUMBERS = {style: number for number, style in enumerate(STYLES)}
 
+FOR_PROCESSES = "for-processes"
+"""Argument of a child that may well become a process."""
+
 Bytes = bytes | memoryview
 Frame = tuple[int, int, int, int, float, bytes]
 """Kind, detail, first and second number, seconds, payload."""

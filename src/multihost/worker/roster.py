@@ -218,6 +218,7 @@ class Roster:
 
     def give_away(self) -> Slot:
         """A child that has served nobody, warm if there is one; it holds no slot any more."""
+        self._setup.is_for_processes = True  # where there is one process there are often more
         for slot in self.children:
             if not slot.served:
                 self.children.remove(slot)

@@ -76,6 +76,8 @@ class ChildSetup:
     environment: dict[str, str] = field(default_factory=dict)
     setup: bytes = b""
     """What a child reads first: JSON of sys_path and argv, or nothing."""
+    is_for_processes: bool = False
+    """Whether it should have at hand from the start what a process needs."""
 
 
 class Slot:
@@ -237,9 +239,10 @@ class Slot:
         life_read, self._life = os.pipe()
         inherited = (task_read, outcome_write, control_read, life_read)
         arguments = [sys.executable, *_interpreter_flags(), "-m", "multihost.worker"]
+        last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
         try:
             self._process = subprocess.Popen(
-                arguments + [str(descriptor) for descriptor in inherited],
+                arguments + [str(descriptor) for descriptor in inherited] + last,
                 stdin=subprocess.PIPE,
                 stdout=out_write,
                 stderr=err_write,
