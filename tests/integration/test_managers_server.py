@@ -121,17 +121,31 @@ def test_queues_outlive_the_server(server):
     assert reader.end() == [f"read {number}" for number in range(100)]
 
 
-def test_our_proxies_go_on_in_the_same_thread_after_the_server_was_killed(server):
+def test_our_proxies_go_on_in_the_same_thread_and_nothing_is_read_twice(server):
     manager = connect(server.port, "tasks", base=ours.BaseManager)
     tasks = manager.tasks()
+    for number in range(3):
+        tasks.put(number)
+    assert tasks.get(timeout=5) == 0
+    server.kill()
+    server.start()
+    # It went back when the server fell, and is known again.
+    assert [tasks.get(timeout=5), tasks.get(timeout=5)] == [1, 2]
+    assert tasks.empty()
+
+
+def test_what_is_put_for_an_item_that_was_lost_is_void_and_the_item_is_done_again(server):
+    manager = connect(server.port, "tasks", "results", base=ours.BaseManager)
+    tasks, results = manager.tasks(), manager.results()
     tasks.put(1)
-    tasks.put(2)
     assert tasks.get(timeout=5) == 1
     server.kill()
     server.start()
-    # What it held went back; its place in the order is kept.
-    assert [tasks.get(timeout=5), tasks.get(timeout=5)] == [1, 2]
-    assert tasks.empty()
+    results.put("void")
+    assert tasks.get(timeout=5) == 1
+    results.put("made again")
+    assert results.get(timeout=5) == "made again"
+    assert results.empty()
 
 
 def test_large_items_and_bounded_queues(server):

@@ -21,10 +21,11 @@ from multihost.managers.wires import Wire, connect
 QUEUE_PREFIX = "q:"
 """Idents of durable queues begin so."""
 END = "#END"
-AGAIN = frozenset({"get", "get_nowait", "qsize", "empty", "full", "join"})
+TAKE = "#TAKE"
+"""``get``, answered with the item's number beside it."""
+AGAIN = frozenset({"qsize", "empty", "full", "join"})
 """Calls on a queue that may be made again when nobody knows whether they were done."""
 PUTS = frozenset({"put", "put_nowait"})
-TAKES = frozenset({"get", "get_nowait"})
 FRESH = "fresh"
 """Held: an item was taken, and nothing put since; else the time of the first put since."""
 VOID = "void"
@@ -113,6 +114,10 @@ class BaseProxy(standard.BaseProxy):
             return self._call(methodname, args, kwds)
         if methodname in PUTS:
             return self._put(methodname, args, kwds)
+        if methodname == "get":
+            return self._take(*_bound(*args, **kwds))
+        if methodname == "get_nowait":
+            return self._take(0.0)
         if methodname in AGAIN:
             return self._ask_again(methodname, args, kwds)
         return self._call(methodname, args, kwds)
@@ -134,27 +139,37 @@ class BaseProxy(standard.BaseProxy):
 
     def _ask_again(self, method: str, args: tuple[Any, ...], kwds: Mapping[Any, Any]) -> Any:
         """A call on a queue that may be made over and over until it is answered."""
-        tls = self._tls
         while True:
             try:
-                result = self._call(method, args, kwds)
+                return self._call(method, args, kwds)
+            except _BROKEN:
+                if getattr(self._tls, "connection", None) is not None:
+                    raise  # the object's own error, not the connection's
+                self._reconnect(PATIENCE_S)
+
+    def _take(self, timeout_s: float | None) -> Any:
+        """The next item; one that this thread had when the connection broke is done with."""
+        tls = self._tls
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                number, item = self._ask_again(TAKE, (True, left_s), {})
             except standard_queue.Empty:
                 tls.held = tls.lost = None
                 raise
-            except _BROKEN:
-                if getattr(tls, "connection", None) is not None:
-                    raise  # the object's own error, not the connection's
-                self._reconnect(PATIENCE_S)
-                continue
-            if method in TAKES:
-                tls.held, tls.lost = FRESH, None
-            return result
+            had, tls.had = getattr(tls, "had", None), number
+            is_known = number == had and tls.lost == VOID
+            tls.held, tls.lost = FRESH, None
+            if not is_known:
+                return item
 
     def _put(self, method: str, args: tuple[Any, ...], kwds: Mapping[Any, Any]) -> Any:
         """Put, once: what is made of an item that was lost is void."""
         tls = self._tls
         lost = getattr(tls, "lost", None)
         if lost == VOID:
+            tls.had = None  # it is to be done again, perhaps here
             return None
         tls.lost = None
         if lost == UNKNOWN:
@@ -166,6 +181,7 @@ class BaseProxy(standard.BaseProxy):
                 raise
             self._reconnect(PATIENCE_S)
             if tls.lost == VOID:
+                tls.had = None
                 return None  # it came with its item or not at all; if not, another makes it
             tls.lost = None
             raise self._unknown() from error
@@ -250,6 +266,15 @@ class BaseProxy(standard.BaseProxy):
             kwds["exposed"] = self._exposed_  # type: ignore[attr-defined]
             func = AutoProxy
         return _standard.RebuildProxy, (func, self._token, self._serializer, kwds)
+
+
+def _bound(block: object = True, timeout: float | None = None) -> tuple[float | None]:  # noqa: FBT002 - the standard library's signature
+    """The seconds that a ``get`` waits; None: as long as it takes."""
+    if not block:
+        return (0.0,)
+    if timeout is not None and timeout < 0:
+        raise ValueError("'timeout' must be a non-negative number")
+    return (timeout,)
 
 
 _locals: dict[tuple[Any, bytes], tuple[Any, set[str]]] = {}

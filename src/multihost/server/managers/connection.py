@@ -18,7 +18,7 @@ from multihost.server.managers.departure import GOODBYE_S, SETTLE_S, Leaver, Vis
 from multihost.server.managers.framing import Framer, FramingError, frame
 from multihost.server.managers.handshake import NONCE_BYTES, Handshake
 from multihost.server.managers.host import Channel
-from multihost.server.managers.queue_methods import CallError, QueueCall
+from multihost.server.managers.queue_methods import CallError, Delivery, QueueCall
 from multihost.server.managers.reading import (
     Request,
     UnreadableError,
@@ -249,9 +249,9 @@ class Connection(asyncio.Protocol):
 
         taker.open(name, 0, opened)
 
-    def _answer(self, answer: bytes | Blob) -> None:
-        if isinstance(answer, Blob):
-            self._loop.create_task(self._answer_blob(answer))
+    def _answer(self, answer: bytes | Delivery) -> None:
+        if isinstance(answer, Delivery):
+            self._loop.create_task(self._deliver(answer))
             return
         self._is_busy = False
         if self._is_closed:
@@ -260,13 +260,14 @@ class Connection(asyncio.Protocol):
         while self._pending and not self._is_busy and not self._is_closed:
             self._receive(self._pending.popleft())
 
-    async def _answer_blob(self, blob: Blob) -> None:
+    async def _deliver(self, delivery: Delivery) -> None:
+        assert isinstance(delivery.payload, Blob)
         try:
-            item = await self.door.backing.load(blob)
+            item = await self.door.backing.load(delivery.payload)
         except OSError as error:
             self._answer(failed(f"multihost: {error}"))
         else:
-            self._answer(writing.returned_item(item))
+            self._answer(delivery.message(item))
 
     def _send(self, message: bytes) -> None:
         if not self._is_closed:

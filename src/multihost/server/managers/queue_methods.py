@@ -1,7 +1,7 @@
 """What a client may call on a queue, and how each is answered: ``queue.Queue`` as it behaves."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from multihost.server.managers.reading import Request
 from multihost.server.managers.realm import KnownQueue
@@ -14,12 +14,30 @@ from multihost.server.managers.writing import (
     raised,
     returned,
     returned_item,
+    returned_pair,
 )
 from multihost.wire import act as a
-from multihost.wire.blob import Blob
+from multihost.wire.blob import Payload
 
-Answer = Callable[[bytes | Blob], None]
-"""Takes the message for the client, or the reference to an item that is to be its answer."""
+
+class Delivery(NamedTuple):
+    """An item that is to be the answer."""
+
+    payload: Payload
+    number: int | None
+    """What a client of ours is told beside it, to know it again."""
+
+    def message(self, item: bytes) -> bytes:
+        """The answer, with the item's bytes."""
+        if self.number is None:
+            return returned_item(item)
+        return returned_pair(self.number, item)
+
+
+Answer = Callable[[bytes | Delivery], None]
+"""Takes the message for the client, or the item that is to be its answer."""
+TAKE = "#TAKE"
+"""``get`` of a client of ours, answered with the item's number and the item."""
 
 
 class CallError(Exception):
@@ -40,6 +58,7 @@ class QueueCall:
         self.name = name
         self.queue = queue
         self.answer = answer
+        self._tells_number = False
 
     def run(self, request: Request) -> None:
         """Do what is asked; raises CallError."""
@@ -70,6 +89,10 @@ class QueueCall:
 
     def _get(self, request: Request) -> None:
         self._take(_wait_s(_bound(request, ("block", "timeout"))))
+
+    def _take_numbered(self, request: Request) -> None:
+        self._tells_number = True
+        self._get(request)
 
     def _get_nowait(self, request: Request) -> None:
         self._take(0.0)
@@ -110,8 +133,10 @@ class QueueCall:
         if not isinstance(result, a.Exchanged) or result.end is a.ExchangeEnd.CLOSED:
             self.answer(_unexpected(result))
         elif result.end is a.ExchangeEnd.OK and result.items:
-            payload = result.items[0].payload
-            self.answer(payload if isinstance(payload, Blob) else returned_item(payload))
+            item = result.items[0]
+            delivery = Delivery(item.payload, item.number if self._tells_number else None)
+            is_here = isinstance(item.payload, bytes)
+            self.answer(delivery.message(item.payload) if is_here else delivery)  # type: ignore[arg-type]
         else:
             self.answer(EMPTY)
 
@@ -139,6 +164,7 @@ METHODS: dict[Any, Callable[[QueueCall, Request], None]] = {
     "put": QueueCall._put,
     "put_nowait": QueueCall._put_nowait,
     "get": QueueCall._get,
+    TAKE: QueueCall._take_numbered,
     "get_nowait": QueueCall._get_nowait,
     "task_done": QueueCall._task_done,
     "join": QueueCall._join,

@@ -52,6 +52,12 @@ def returned_item(item: bytes) -> bytes:
     return b"".join((b"(", _RETURN, memoryview(item)[:-1], b"t."))
 
 
+def returned_pair(number: int, item: bytes) -> bytes:
+    """The answer ``('#RETURN', (number, item))`` of an item that is a pickle itself."""
+    body = memoryview(item)[2:-1] if item[:2] == _PROTOCOL_5 else memoryview(item)[:-1]
+    return b"".join((_PROTOCOL_4, b"(", _RETURN, b"(", write(number), body, b"tt."))
+
+
 def failed(text: str) -> bytes:
     """The answer ``('#TRACEBACK', text)``, which the client raises as RemoteError."""
     return b"\x80\x02" + write("#TRACEBACK") + write(text + "\n") + b"\x86."
