@@ -82,6 +82,8 @@ class Calls:
         self._parked: list[Pending] = []
         """Calls that wait since this transaction."""
         self._changes: list[tuple[int, bytes]] = []
+        self._is_touched = False
+        """Whether this transaction has to do with calls."""
         self._must_last = False
         """Whether the operation under way did what an answer, now or later, relies on."""
         for row in committer.store.synchronizers():
@@ -200,12 +202,17 @@ class Calls:
 
     def finish(self, store: Store) -> None:
         """Save what has changed, once a transaction."""
+        if not self._is_touched:
+            return
         self._changes = self.synchronizers.changes()
         for number, state in self._changes:
             store.save_synchronizer(number, state)
 
     def published(self) -> None:
         """The transaction is written: there is no way back, but nobody is answered yet."""
+        if not self._is_touched:
+            return
+        self._is_touched = False
         self.synchronizers.keep(self._changes)
         self.parking.keep()
         self._answers += self._overs
@@ -217,12 +224,15 @@ class Calls:
 
     def committed(self) -> None:
         """What was published is kept: answer."""
+        if not self._answers:
+            return
         answers, self._answers = self._answers, []
         for pending, result in answers:
             self._close(pending, result)
 
     def rolled_back(self) -> None:
         """The transaction did not happen."""
+        self._is_touched = False
         self.synchronizers.undo()
         self.parking.undo()
         for pending, _ in self._overs:
@@ -242,6 +252,7 @@ class Calls:
         operation = Operation(run, refused=refused, failed=failed)
 
         def tell(store: Store, now: float) -> None:
+            self._is_touched = True
             self._must_last = False
             run(store, now)
             operation.is_durable = self._must_last
