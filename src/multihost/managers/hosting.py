@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from multihost.managers.front import Front, FrontPlan
 from multihost.managers.listening import bind, state_of
-from multihost.managers.proxies import QUEUE_PREFIX, AutoProxy
+from multihost.managers.proxies import QUEUE_PREFIX, AutoProxy, serving
 from multihost.managers_front import DROPPED
 from multihost.runtime import config
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from multihost.managers.remote import RemoteFront
 
 _standard: Any = standard
-_here = threading.local()
 QUEUE_METHODS = (
     *("empty", "full", "get", "get_nowait", "join"),
     *("put", "put_nowait", "qsize", "task_done"),
@@ -142,7 +141,7 @@ class Server(standard.Server):
             threading.Thread(target=self._served, args=(serve, wire), daemon=True).start()
 
     def _served(self, serve: Callable[[Any], None], wire: Any) -> None:
-        _here.server = self
+        serving.server = self
         try:
             serve(wire)
         except SystemExit:  # how the standard library's loop ends
@@ -275,14 +274,14 @@ class _Place:
 
     @property
     def address(self) -> Any:
-        server = getattr(_here, "server", None)
+        server = getattr(serving, "server", None)
         return server.address if server is not None else None
 
     def __bool__(self) -> bool:
-        return getattr(_here, "server", None) is not None
+        return getattr(serving, "server", None) is not None
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(_here.server, name)
+        return getattr(serving.server, name)
 
 
 def public_methods(made: Any) -> list[str]:

@@ -43,6 +43,8 @@ END_S = 1.0
 _BROKEN = (EOFError, ConnectionError, OSError)
 _standard: Any = standard
 _STATE_STARTED = _standard.State.STARTED
+serving = threading.local()
+"""``server``: the manager's server that the thread works for."""
 RemoteError = standard.RemoteError
 Token = standard.Token
 
@@ -301,7 +303,15 @@ def forget(address: Any) -> None:
 def _give_up(  # noqa: PLR0917 - arguments of a finalizer
     token: Any, authkey: bytes, state: Any, tls: Any, idset: set[str], client: Any
 ) -> None:
-    """A proxy is gone: give up its reference, and after the last one the connection."""
+    """A proxy is gone: give up its reference, and after the last one the connection.
+
+    A garbage collection may come at any time in any thread; one that serves a manager must
+    not wait for it then, since it may be the very one that is waited for.
+    """
+    if getattr(serving, "server", None) is not None or _is_own_thread():
+        arguments = (token, authkey, state, tls, idset, client)
+        threading.Thread(target=_give_up, args=arguments, daemon=True).start()
+        return
     idset.discard(token.id)
     if state is None or state.value == _STATE_STARTED:
         try:
@@ -318,6 +328,10 @@ def _give_up(  # noqa: PLR0917 - arguments of a finalizer
         if getattr(tls, "held", None) is not None and not _is_failing():
             _say_goodbye(wire)
         wire.close()
+
+
+def _is_own_thread() -> bool:
+    return threading.current_thread().name.startswith("multihost-")
 
 
 def _say_goodbye(wire: Any) -> None:
