@@ -227,14 +227,14 @@ def _end_children_at_exit() -> None:
 
 def _end_children() -> None:
     """At exit: daemons are terminated, all others are waited for."""
-    from multihost.client.launch import interrupt_all
+    from multihost.client.launch import end_all, interrupt_all
 
     children: list[Any] = [
         child
         for child in active_children()
         if isinstance(child, Process) and child._parent_pid == os.getpid()  # type: ignore[attr-defined]
     ]
-    if children and getattr(sys, "last_type", None) is KeyboardInterrupt:
+    if getattr(sys, "last_type", None) is KeyboardInterrupt:
         interrupt_all()
     daemons = [child for child in children if child.daemon]
     for child in daemons:
@@ -244,3 +244,4 @@ def _end_children() -> None:
         child.kill()
     for child in children:
         child.join()
+    end_all(DAEMON_S)  # those that Ctrl-C came too early for, while they were being started

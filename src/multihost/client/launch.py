@@ -69,6 +69,9 @@ class Launched:
         """Wait until it runs; raises why it never will."""
         try:
             self._begun.wait_open()
+        except KeyboardInterrupt:
+            interrupt_all()
+            raise
         except BaseException:
             self._session.post(self._stream.cancel)
             raise
@@ -174,6 +177,13 @@ class Launched:
         _running.discard(self)
         self._begun.open()
         self._ended.open()
+
+
+def end_all(patience_s: float) -> None:
+    """Wait at most so long for what nobody joins any more, then kill it."""
+    for launched in list(_running):
+        launched.wait(patience_s)
+        launched.kill()
 
 
 def interrupt_all() -> None:

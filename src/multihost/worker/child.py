@@ -195,6 +195,7 @@ class Child:
         from multihost.worker.process import live
 
         self._current, self._token = task, token
+        output.install_descriptors()
         if INTERRUPT is not None:
             signal.signal(INTERRUPT, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)

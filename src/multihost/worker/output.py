@@ -48,6 +48,16 @@ def install(child: "Child") -> None:
     sys.stderr = _text(child, 2)
 
 
+def install_descriptors() -> None:
+    """Let ``sys.stdout`` and ``sys.stderr`` be the descriptors themselves, as in any process.
+
+    Nothing of ours is between them and the agent then: a signal may hit anywhere, and what
+    leads the descriptors elsewhere leads the streams.
+    """
+    sys.stdout = _as_text(io.FileIO(1, "w", closefd=False))
+    sys.stderr = _as_text(io.FileIO(2, "w", closefd=False))
+
+
 def flush() -> None:
     """Send what is buffered."""
     for stream in (sys.stdout, sys.stderr):
@@ -69,5 +79,9 @@ def wait_until_read(descriptors: Iterable[int]) -> None:
 
 
 def _text(child: "Child", number: int) -> io.TextIOWrapper:
-    raw = io.BufferedWriter(_Stream(child, number), LINE_BYTES)
-    return io.TextIOWrapper(raw, "utf-8", "backslashreplace", line_buffering=True)
+    return _as_text(_Stream(child, number))
+
+
+def _as_text(raw: io.RawIOBase) -> io.TextIOWrapper:
+    buffer = io.BufferedWriter(raw, LINE_BYTES)
+    return io.TextIOWrapper(buffer, "utf-8", "backslashreplace", line_buffering=True)

@@ -379,8 +379,12 @@ class Slot:
         """
         while self._readable():
             continue
-        if not self._is_gone:
-            self._read_prints(descriptor)
+        if self._is_gone:
+            return
+        for each, stream in self._prints.items():
+            # Of both, stdout first: what comes before a traceback is mostly there.
+            if each == descriptor or stream == m.Stream.STDOUT:
+                self._read_prints(each)
 
     def _read_prints(self, descriptor: int) -> None:
         try:
