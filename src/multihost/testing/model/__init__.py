@@ -10,9 +10,10 @@ from multihost.testing.model.ground import ModelDisk
 from multihost.testing.model.keeping import Keeping
 from multihost.testing.model.runs import Runs
 from multihost.testing.model.submits import Submits
+from multihost.testing.model.taking import Taking
 
 
-class ModelStore(Submits, Runs, Keeping):
+class ModelStore(Submits, Runs, Keeping, Taking):
     """The contract, by brute force; see ``multihost.store.base.Store`` for the verbs."""
 
 

@@ -8,7 +8,17 @@ from dataclasses import dataclass, field
 from multihost.core.job import JobSpec
 from multihost.core.resources import Requirement
 from multihost.core.state import Event, Hold, JobState, TaskState, after
-from multihost.store.base import AttemptRow, Final, Lane, SessionInfo, TaskRow
+from multihost.store.base import (
+    AttemptRow,
+    Final,
+    ItemQueueRow,
+    Lane,
+    SessionInfo,
+    SynchronizerRow,
+    TakerRow,
+    TaskRow,
+)
+from multihost.wire.act import Confirm
 from multihost.wire.message import Payload
 
 
@@ -139,6 +149,52 @@ class BlobData:
     touched_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class HeldItem:
+    """An item, waiting or held."""
+
+    number: int
+    payload: Payload
+    attempt: int = 0
+    holder: int = 0
+    call: int = 0
+
+
+@dataclass(slots=True)
+class ItemQueue:
+    """A queue of items."""
+
+    number: int
+    name: str
+    limit: int
+    confirm: Confirm
+    owner: int | None
+    is_closed: bool = False
+    unfinished: int = 0
+    put: int = 0
+    confirmed: int = 0
+    waiting: list[HeldItem] = field(default_factory=list)
+    held: dict[int, HeldItem] = field(default_factory=dict)
+
+    def give_back(self, number: int) -> None:
+        """An item comes first again, in the order in which items were put."""
+        self.waiting.append(self.held.pop(number))
+        self.waiting.sort(key=lambda item: item.number)
+
+    def row(self) -> ItemQueueRow:
+        """The queue as listings show it."""
+        counts = (len(self.waiting), len(self.held), self.unfinished, self.put, self.confirmed)
+        return ItemQueueRow(
+            self.number, self.name, self.limit, self.confirm, self.owner, self.is_closed, *counts
+        )
+
+    def copy(self) -> "ItemQueue":
+        """The queue as it is now."""
+        twin = copy(self)
+        twin.waiting, twin.held = list(self.waiting), dict(self.held)
+        return twin
+
+
 class Data:
     """Everything that a model keeps."""
 
@@ -154,6 +210,11 @@ class Data:
         self.paused: set[str] = set()
         self.last_job = 0
         self.last_session = 0
+        self.item_queues: dict[int, ItemQueue] = {}
+        self.synchronizers: dict[int, SynchronizerRow] = {}
+        self.answers: dict[int, TakerRow] = {}
+        self.last_item_queue = 0
+        self.last_synchronizer = 0
         self._lanes: dict[tuple[str, str], int] = {}
         self._last_lane = 0
 
@@ -168,6 +229,9 @@ class Data:
         twin.named_queues = set(self.named_queues)
         twin.queue_limits = dict(self.queue_limits)
         twin.paused = set(self.paused)
+        twin.item_queues = {number: queue.copy() for number, queue in self.item_queues.items()}
+        twin.synchronizers = dict(self.synchronizers)
+        twin.answers = dict(self.answers)
         twin._lanes = dict(self._lanes)
         return twin
 

@@ -227,6 +227,9 @@ class Ground:
             if task.result is not None:
                 payloads.append(task.result.payload)
             digests += [payload.digest for payload in payloads if isinstance(payload, Blob)]
+        for queue in self._data.item_queues.values():
+            items = (*queue.waiting, *queue.held.values())
+            digests += [item.payload.digest for item in items if isinstance(item.payload, Blob)]
         return {digest: digests.count(digest) for digest in digests}
 
     def _touch_blobs(self, now: float) -> None:
