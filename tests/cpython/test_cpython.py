@@ -19,6 +19,7 @@ import pytest
 HERE = Path(__file__).parent
 HARNESS = HERE / "harness.py"
 POOL_CLASSES = "_TestPool$|_TestPoolWorkerErrors|_TestPoolWorkerLifetime"
+PROCESS_CLASSES = "_TestProcess|_TestSubclassingProcess|TestStdinBadfiledescriptor"
 SUITE_PACKAGE = "libpython3.11-testsuite"
 
 pytestmark = [pytest.mark.cpython, pytest.mark.timeout(420)]
@@ -83,6 +84,16 @@ def test_pool_passes_every_black_box_test_of_cpython(python311, tmp_path):
     baseline = HERE / "base311_spawn.json"
     assert failures(run, baseline, "A") == {}, shown
     assert run["tiers"]["A"][1] >= 25, "too few tests were run"
+
+
+def test_process_passes_every_test_of_cpython_that_makes_sense_across_machines(python311, tmp_path):
+    run, shown = run_harness(
+        tmp_path / "process.json", "--start-method", "spawn", "--classes", PROCESS_CLASSES
+    )
+    baseline = HERE / "base311_spawn.json"
+    assert failures(run, baseline, "A") == {}, shown
+    assert failures(run, baseline, "B") == {}, shown
+    assert run["tiers"]["A"][1] >= 15, "too few tests were run"
 
 
 def test_executor_passes_every_black_box_test_of_cpython(python311, tmp_path):

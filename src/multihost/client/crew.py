@@ -7,6 +7,7 @@ from typing import Any
 from multihost.client.client import Client
 from multihost.client.latch import Latch
 from multihost.client.packing import Bulk, pack_initializer
+from multihost.client.printer import is_shown
 from multihost.client.stream import Stream
 from multihost.client.submitter import Submitter
 from multihost.core.job import Context, JobSpec, Style
@@ -54,7 +55,7 @@ class Crew:
             requires=Requirement(python=python, context=uid if width is not None else None),
             is_transient=name is None,
             wants_starts=wants_starts,
-            wants_output=shows_output,
+            wants_output=shows_output and is_shown(),
         )
         session = client.session
         self._session = session
