@@ -196,3 +196,54 @@ def test_the_hub_says_why_tasks_wait(hub, queue, paused, expected):
 
 def test_with_no_worker_at_all_the_hub_says_how_to_start_one(hub):
     assert "multihost worker" in hub.why_waiting("default", Requirement(), frozenset())
+
+
+def beside(**requires):
+    return Requirement(is_beside=True, **requires)
+
+
+def test_a_process_is_leased_at_once_though_every_slot_is_busy(hub):
+    store = Store()
+    worker = Worker(1, slots=1, room=0, held=1, offer=Offer(python="3.11", processes=10))
+    hub.add_taker(worker)
+    store.put(1, 3, requires=beside())
+    turn(hub, store)
+    assert len(worker.got) == 3
+    assert (worker.room, worker.held) == (0, 1)
+
+
+def test_processes_are_spread_and_take_no_room_of_tasks(hub):
+    store = Store()
+    workers = [Worker(n, offer=Offer(python="3.11", processes=10)) for n in (1, 2)]
+    for worker in workers:
+        hub.add_taker(worker)
+    store.put(1, 4, requires=beside())
+    store.put(2, 4)
+    turn(hub, store)
+    assert [len(worker.got) for worker in workers] == [4, 4]
+    assert [worker.held for worker in workers] == [2, 2]
+    hub.let_go(workers[0], 1, [task for task in workers[0].got if job_of(task) == 1])
+    assert workers[0].held == 2
+
+
+def test_a_worker_that_knows_nothing_of_processes_gets_none(hub):
+    store, old = Store(), Worker(1)
+    hub.add_taker(old)
+    store.put(1, 1, requires=beside())
+    turn(hub, store)
+    assert old.got == []
+    assert "runs no processes" in hub.why_waiting("default", beside(), frozenset())
+
+
+def test_a_process_whose_lease_was_rolled_back_is_leased_again(hub):
+    store = Store()
+    worker = Worker(1, room=0, offer=Offer(python="3.11", processes=10))
+    hub.add_taker(worker)
+    store.put(1, 1, requires=beside())
+    hub.assign(store, 0.0)
+    hub.rolled_back()
+    assert worker.room == 0
+    assert task_id(1, 0) not in hub.processes
+    store.put(1, 1, requires=beside())
+    turn(hub, store)
+    assert len(worker.got) == 1
