@@ -49,11 +49,11 @@ def bind(address: Any) -> socket.socket:
             listener.close()
             is_leaving = error.errno == errno.EADDRINUSE and not place.is_temporary
             if not is_leaving or not place.path.exists() or time.monotonic() > deadline:
-                error.strerror = (
+                text = (
                     f"can't listen at {address!r}: {error.strerror}; if a manager or "
                     "'multihost server --managers' is there already, use connect()"
                 )
-                raise
+                raise OSError(error.errno, text) from None
             time.sleep(RETRY_S)
         else:
             return listener

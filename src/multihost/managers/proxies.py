@@ -6,6 +6,7 @@ What was held through the old connection is another's by then, and what is put
 for it is void: that is how take, compute, put stays exact.
 """
 
+import os
 import queue as standard_queue
 import sys
 import threading
@@ -20,16 +21,15 @@ from multihost.managers.wires import Wire, connect
 
 QUEUE_PREFIX = "q:"
 """Idents of durable queues begin so."""
-END = "#END"
 TAKE = "#TAKE"
 """``get``, answered with the item's number beside it."""
 AGAIN = frozenset({"qsize", "empty", "full", "join"})
 """Calls on a queue that may be made again when nobody knows whether they were done."""
 PUTS = frozenset({"put", "put_nowait"})
 FRESH = "fresh"
-"""Held: an item was taken, and nothing put since; else the time of the first put since."""
+"""Held by a connection: an item, and nothing was put since; else the time of the first put."""
 VOID = "void"
-"""Lost: the item that was held is another's, and so is the making of what comes of it."""
+"""Lost by a thread: the item that was held is another's, and so is what comes of it."""
 UNKNOWN = "unknown"
 """Lost: something was put lately, and perhaps kept, perhaps not."""
 STAGED_S = 0.5
@@ -37,8 +37,6 @@ STAGED_S = 0.5
 PATIENCE_S = 5.0
 """How long a server that was there before is waited for."""
 RETRY_S = 0.05
-END_S = 1.0
-"""How long a server may take to hear a goodbye."""
 
 _BROKEN = (EOFError, ConnectionError, OSError)
 _standard: Any = standard
@@ -96,10 +94,8 @@ class BaseProxy(standard.BaseProxy):
             name += "|" + threading.current_thread().name
         wire = self._Client(self._token.address, authkey=self._authkey)
         _standard.dispatch(wire, None, "accept_connection", (name,))
-        tls = self._tls
-        tls.connection = wire
-        tls.held = None
-        tls.lost = getattr(tls, "lost", None)
+        self._tls.connection = wire
+        _watch_end()
 
     def _callmethod(
         self, methodname: str, args: tuple[Any, ...] = (), kwds: Mapping[Any, Any] = {}
@@ -158,11 +154,11 @@ class BaseProxy(standard.BaseProxy):
             try:
                 number, item = self._ask_again(TAKE, (True, left_s), {})
             except standard_queue.Empty:
-                tls.held = tls.lost = None
+                tls.connection.held = tls.lost = None
                 raise
             had, tls.had = getattr(tls, "had", None), number
-            is_known = number == had and tls.lost == VOID
-            tls.held, tls.lost = FRESH, None
+            is_known = number == had and getattr(tls, "lost", None) == VOID
+            tls.connection.held, tls.lost = FRESH, None
             if not is_known:
                 return item
 
@@ -187,8 +183,8 @@ class BaseProxy(standard.BaseProxy):
                 return None  # it came with its item or not at all; if not, another makes it
             tls.lost = None
             raise self._unknown() from error
-        if tls.held == FRESH:
-            tls.held = time.monotonic()
+        if tls.connection.held == FRESH:
+            tls.connection.held = time.monotonic()
         return result
 
     def _unknown(self) -> ConnectionLost:
@@ -216,11 +212,11 @@ class BaseProxy(standard.BaseProxy):
 
     def _drop(self, wire: Any) -> None:
         """Forget a connection that has broken, and with it what was held through it."""
-        wire.close()
         tls = self._tls
         if getattr(tls, "connection", None) is wire:
             del tls.connection
-        held, tls.held = getattr(tls, "held", None), None
+        held = getattr(wire, "held", None)
+        wire.close()
         if held == FRESH:
             tls.lost = VOID
         elif held is not None and time.monotonic() - held < STAGED_S:
@@ -322,11 +318,9 @@ def _give_up(  # noqa: PLR0917 - arguments of a finalizer
                 wire.close()
         except Exception as error:  # the manager may be gone, and nobody waits for this
             util.debug("decref of %r failed: %s", token.id, error)
-    if not idset and hasattr(tls, "connection"):
-        wire = tls.connection
+    wire = getattr(tls, "connection", None)
+    if wire is not None and not idset and getattr(wire, "held", None) is None:
         del tls.connection
-        if getattr(tls, "held", None) is not None and not _is_failing():
-            _say_goodbye(wire)
         wire.close()
 
 
@@ -334,14 +328,40 @@ def _is_own_thread() -> bool:
     return threading.current_thread().name.startswith("multihost-")
 
 
-def _say_goodbye(wire: Any) -> None:
-    """What was taken last is done with."""
-    try:
-        wire.send((None, END, (), {}))
-        if wire.poll(END_S):
-            wire.recv()
-    except _BROKEN:
-        return
+# --- the end of threads and processes --------------------------------------------------------
+
+_watched: list[Any] = [None, None]
+"""The process and the hook of threads that have been seen to."""
+
+
+def _watch_end() -> None:
+    """See to it that this process's end, and failing threads, are told from others."""
+    if _watched[0] != os.getpid():
+        _watched[0] = os.getpid()
+        util.Finalize(None, _leave, exitpriority=9)
+    if threading.excepthook is not _watched[1]:
+        report = threading.excepthook
+
+        def hook(arguments: Any) -> None:
+            for wire in _mine():
+                wire.has_failed = True
+            report(arguments)
+
+        _watched[1] = threading.excepthook = hook
+
+
+def _leave() -> None:
+    """The process ends, and this is its main thread."""
+    is_failing = _is_failing()
+    for wire in _mine():
+        wire.has_failed = wire.has_failed or is_failing
+        wire.end()
+
+
+def _mine() -> list[Wire]:
+    """The calling thread's connections."""
+    wires = [getattr(tls, "connection", None) for tls, _ in list(_locals.values())]
+    return [wire for wire in wires if isinstance(wire, Wire)]
 
 
 def _is_failing() -> bool:

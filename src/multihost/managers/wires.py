@@ -5,6 +5,7 @@ second back until the first is acknowledged; here every write goes at once. A
 connection can tell, without a round trip, that its other end is gone.
 """
 
+import contextlib
 import os
 import socket
 from multiprocessing import connection as standard
@@ -12,6 +13,10 @@ from typing import Any
 
 from multihost.errors import AuthenticationError
 
+END = "#END"
+"""Says that a client ends in good order; the standard library's say nothing."""
+END_S = 1.0
+"""How long a server may take to hear it."""
 _PEEK = socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)
 
 
@@ -20,6 +25,11 @@ class Wire:
 
     def __init__(self, connection: Any, sock: socket.socket | None) -> None:
         """Wrap ``connection``; ``sock`` is a duplicate of its descriptor."""
+        self.held: object = None
+        """What its thread has in its hands: see ``proxies``; None: nothing."""
+        self.has_failed = False
+        """Its thread ends with an exception."""
+        self._pid = os.getpid()
         self._connection = connection
         self._socket = sock
         self.send = connection.send
@@ -39,17 +49,28 @@ class Wire:
             return True
         return True  # nothing is to come unasked: this is the end of the stream
 
+    def end(self) -> None:
+        """Hang up in good order: what was taken last is done with."""
+        # In a fork it is the parent's connection, and for the parent to speak through.
+        if self.held is not None and not self.has_failed and self._pid == os.getpid():
+            self.held = None
+            with contextlib.suppress(EOFError, OSError):  # nobody is there to be told
+                self.send((None, END, (), {}))
+                if self.poll(END_S):
+                    self.recv()
+        self.close()
+
     def close(self) -> None:
-        """Hang up."""
+        """Hang up, and leave to others what is held."""
+        self.held = None
         if self._socket is not None:
             self._socket.close()
             self._socket = None
         self._connection.close()
 
     def __del__(self) -> None:
-        # The standard library drops connections without closing them.
-        if self._socket is not None:
-            self._socket.close()
+        # Its thread has ended, or the standard library dropped it without closing it.
+        self.end()
 
 
 def connect(address: Any, authkey: bytes | None = None) -> Wire:

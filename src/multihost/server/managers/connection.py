@@ -304,7 +304,7 @@ class Connection(asyncio.Protocol):
     # the end -------------------------------------------------------------------------------
 
     def _end_taker(self, taker: QueueTaker) -> None:
-        if self._is_busy or not taker.holds:
+        if self._is_busy or taker.says_goodbye or not taker.holds:
             taker.end(is_clean=False)
             return
         self.door.departures.left(

@@ -91,7 +91,7 @@ class QueueCall:
         self._take(_wait_s(_bound(request, ("block", "timeout"))))
 
     def _take_numbered(self, request: Request) -> None:
-        self._tells_number = True
+        self._tells_number = self.taker.says_goodbye = True
         self._get(request)
 
     def _get_nowait(self, request: Request) -> None:

@@ -33,6 +33,8 @@ class QueueTaker:
         self.taking = Taking()
         self.has_begun = False
         """Whether it ever put something while it held nothing."""
+        self.says_goodbye = False
+        """Its client would say so if it ended in good order."""
         self.took_from: set[str] = set()
         self.failure = ""
         """Why something that was answered could not be done after all; for the next request."""

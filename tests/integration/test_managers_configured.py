@@ -1,0 +1,76 @@
+"""Managers of a program that has a server configured: their queues are the server's."""
+
+import os
+import sys
+
+import pytest
+from managers_bench import Stage
+
+import multihost
+from multihost import managers
+from multihost.testing import Cluster, wait_until
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    with Cluster(workers=1) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def stage(tmp_path, cluster):
+    stage = Stage(tmp_path)
+    stage.environment |= cluster.environment
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def configured(cluster, monkeypatch):
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+def squares(master):
+    put = sorted(int(line.split()[1]) for line in master.lines if line.startswith("put "))
+    return sorted(f"{n} * {n} = {n * n}" for n in put)
+
+
+def test_a_killed_master_finds_its_queues_on_the_server(stage, cluster):
+    first = stage.run("master", ours=True)
+    first.wait_for("waiting")
+    with multihost.connect(cluster.url, cluster.key) as client:
+        wait_until(lambda: client.queue("get_task_queue").qsize() == 10, "ten tasks are stored")
+        first.kill()
+        second = stage.run("master", ours=True)
+        second.wait_for("waiting")
+        stage.run("worker", python=sys.executable)
+        second.end()
+    assert second.results() == squares(first)
+
+
+def test_a_native_client_and_a_managers_client_share_a_queue(stage, cluster):
+    god = stage.run("god", ours=True)
+    god.wait_for("ready")
+    consumer = stage.run("consumer")
+    consumer.wait_for("ready")
+    with multihost.connect(cluster.url, cluster.key) as client:
+        tasks = client.queue("tasks")
+        tasks.put(20)
+        tasks.put(21)
+    wait_until(lambda: god.results() == ["40", "42"], f"two results in {god.lines}")
+
+
+def in_child(proxy, ends):
+    proxy["seen"] = os.getpid()
+    ends.put("done")
+
+
+def test_proxies_work_in_tasks_of_workers(configured):
+    with managers.SyncManager() as manager:
+        shared, ends = manager.dict(), manager.Queue()
+        process = multihost.Process(target=in_child, args=(shared, ends))
+        process.start()
+        assert ends.get(timeout=20) == "done"
+        process.join()
+        assert shared["seen"] == process.pid

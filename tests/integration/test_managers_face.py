@@ -1,0 +1,252 @@
+"""``multihost.managers`` in one program: what is durable, what is hosted, what is refused."""
+
+import gc
+import multiprocessing
+import queue
+import threading
+from multiprocessing import managers as standard
+
+import pytest
+from managers_bench import free_port
+
+from multihost import managers
+from multihost.testing import wait_until
+
+
+class Counter:
+    def __init__(self, start=0):
+        self.value = start
+
+    def add(self, n=1):
+        self.value += n
+        return self.value
+
+    def fail(self):
+        raise KeyError("no such thing")
+
+    def _secret(self):
+        return "secret"
+
+    def numbers(self):
+        return iter([1, 2, 3])
+
+
+def new_queue():
+    return queue.Queue()
+
+
+def full_queue():
+    full = queue.Queue(1)
+    full.put(1)
+    return full
+
+
+def make(base=managers.BaseManager, **registered):
+    class Manager(base):
+        pass
+
+    for name, function in registered.items():
+        Manager.register(name, function)
+    return Manager
+
+
+def local(port=0, host="127.0.0.1"):
+    return {"address": (host, port), "authkey": b"abc"}
+
+
+def test_a_function_that_returns_a_queue_makes_one_for_all_and_a_class_one_for_each():
+    with make(shared=new_queue, own=queue.Queue)() as manager:
+        manager.shared().put(1)
+        assert manager.shared().get(timeout=10) == 1
+        manager.own().put(1)
+        assert manager.own().empty()
+
+
+def test_what_is_in_a_queue_already_is_there_for_clients_with_its_bound():
+    filled = queue.Queue(3)
+    for number in range(2):
+        filled.put(number)
+    with make(filled=lambda: filled)() as manager:
+        proxy = manager.filled()
+        assert proxy.qsize() == 2
+        proxy.put(2)
+        assert proxy.full()
+        assert [proxy.get(), proxy.get(), proxy.get()] == [0, 1, 2]
+
+
+def test_objects_of_users_own_classes_and_durable_queues_live_side_by_side():
+    manager = make(Counter=Counter, tasks=new_queue)(**local())
+    with manager:
+        counter, tasks = manager.Counter(5), manager.tasks()
+        assert (counter.add(), counter.add(n=2)) == (6, 8)
+        with pytest.raises(KeyError, match="no such thing"):
+            counter.fail()
+        with pytest.raises(managers.RemoteError):
+            counter._callmethod("_secret")
+        assert not hasattr(counter, "_secret")
+        tasks.put(counter.add())
+        assert tasks.get(timeout=5) == 9
+        assert manager._number_of_objects() == 2
+        del counter
+        gc.collect()  # the error's traceback had it
+        assert manager._number_of_objects() == 1
+
+
+def test_clients_of_the_standard_library_use_objects_and_queues_of_ours():
+    with make(Counter=Counter, tasks=new_queue)(**local()) as manager:
+        other = make(standard.BaseManager, Counter=None, tasks=None)(
+            address=manager.address, authkey=b"abc"
+        )
+        other.connect()
+        counter, tasks = other.Counter(1), other.tasks()
+        tasks.put(counter.add())
+        assert manager.tasks().get(timeout=5) == 2
+
+
+def test_clients_of_ours_use_a_manager_of_the_standard_library():
+    with make(standard.BaseManager, Counter=Counter, tasks=queue.Queue)(**local()) as manager:
+        other = make(Counter=None, tasks=None)(address=manager.address, authkey=b"abc")
+        other.connect()
+        assert other.Counter(1).add() == 2
+        tasks = other.tasks()
+        tasks.put(1)
+        assert tasks.get(timeout=5) == 1
+
+
+def test_shutdown_drops_the_queues_and_an_error_keeps_them():
+    port = free_port()
+    kind = make(tasks=new_queue, small=full_queue)
+    with pytest.raises(queue.Full), kind(**local(port)) as manager:  # noqa: PT012
+        manager.tasks().put("kept")
+        manager.small().put("too much", block=False)
+    with kind(**local(port)) as manager:
+        assert manager.tasks().qsize() == 1
+    with kind(**local(port)) as manager:
+        assert manager.tasks().qsize() == 0
+
+
+@pytest.mark.parametrize("host", ["", "0.0.0.0", "127.0.0.1"])
+def test_every_form_of_address_is_taken(host):
+    port = free_port()
+    with make(tasks=new_queue)(**local(port, host)) as manager:
+        assert manager.address[1] == port
+        other = make(tasks=None)(**local(port))
+        other.connect()
+        other.tasks().put(1)
+        assert manager.tasks().get(timeout=5) == 1
+
+
+def test_port_0_takes_a_free_one_and_says_which():
+    with make(Counter=Counter)(**local()) as manager:
+        assert manager.address[1] != 0
+
+
+def test_an_address_that_is_taken_and_a_wrong_key_are_refused():
+    with make(tasks=new_queue)(**local()) as manager:
+        with pytest.raises(OSError, match="use connect"):
+            make(tasks=new_queue)(**local(manager.address[1])).start()
+        with pytest.raises(multiprocessing.AuthenticationError):
+            make()(address=manager.address, authkey=b"wrong").connect()
+    with pytest.raises(ConnectionRefusedError):
+        make()(address=manager.address, authkey=b"abc").connect()
+
+
+@pytest.mark.parametrize("base", [standard.BaseManager, managers.BaseManager])
+def test_a_server_in_this_process_shares_the_programs_own_queue(base):
+    mine = queue.Queue()
+    server = make(tasks=lambda: mine)(**local()).get_server()
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    client = make(base, tasks=None)(address=server.address, authkey=b"abc")
+    client.connect()
+    tasks = client.tasks()
+    tasks.put(1)
+    assert mine.get(timeout=5) == 1
+    mine.put(2)
+    assert tasks.get(timeout=5) == 2
+    server.stop()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_proxies_in_proxies_iterators_and_namespaces_work():
+    with managers.SyncManager() as manager:
+        inner = manager.list([1])
+        outer = manager.dict(inner=inner)
+        outer["inner"].append(2)
+        assert list(inner) == [1, 2]
+        assert sorted(outer.keys()) == ["inner"]
+        assert list(outer) == ["inner"]
+        space = manager.Namespace(x=1)
+        space.y = 2
+        assert (space.x, space.y) == (1, 2)
+        count = manager._number_of_objects()
+        del inner
+        assert outer["inner"][0] == 1
+        assert manager._number_of_objects() <= count
+
+
+def test_an_initializer_runs_first_and_must_be_callable():
+    with managers.SyncManager() as outer:
+        seen = outer.list()
+        inner = managers.SyncManager()
+        with pytest.raises(TypeError):
+            inner.start(1)
+        inner.start(seen.append, (1,))
+        inner.shutdown()
+        assert list(seen) == [1]
+
+
+def test_a_managers_states_are_those_of_the_standard_library():
+    manager = managers.SyncManager()
+    with pytest.raises(AssertionError):
+        manager.dict()
+    manager.start()
+    with pytest.raises(multiprocessing.ProcessError, match="Already started"):
+        manager.start()
+    manager.shutdown()
+    manager.join()
+    with pytest.raises(multiprocessing.ProcessError, match="has shut down"):
+        manager.start()
+
+
+def take(address, took):
+    manager = make(tasks=None)(address=address, authkey=b"abc")
+    manager.connect()
+    took.send(manager.tasks().get(timeout=10))
+    raise SystemExit(1)
+
+
+def test_a_child_that_fails_between_take_and_put_gives_its_item_back():
+    with make(tasks=new_queue)(**local()) as manager:
+        tasks = manager.tasks()
+        tasks.put("item")
+        here, there = multiprocessing.Pipe()
+        child = multiprocessing.get_context("fork").Process(
+            target=take, args=(manager.address, there)
+        )
+        child.start()
+        assert here.recv() == "item"
+        child.join()
+        wait_until(lambda: tasks.qsize() == 1, "the item waits again")
+        here.close()
+        there.close()
+
+
+def take_and_end(manager, fails):
+    manager.tasks().get(timeout=10)
+    if fails:
+        raise ValueError("on purpose")
+
+
+@pytest.mark.parametrize(("fails", "left"), [(False, 0), (True, 1)])
+def test_what_a_thread_took_last_is_done_with_unless_it_fails(fails, left, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    with make(tasks=new_queue)(**local()) as manager:
+        tasks = manager.tasks()
+        tasks.put("item")
+        thread = threading.Thread(target=take_and_end, args=(manager, fails))
+        thread.start()
+        thread.join()
+        manager.tasks().put("another")
+        wait_until(lambda: tasks.qsize() == 1 + left, "the item is decided about")
