@@ -109,7 +109,7 @@ class ItemMachine(StoreMachine):
     def exchange(self, taker: int, call: int, act: Exchange) -> None:
         expected = self.model.exchange(taker, call, act, self.now)
         got = self.store.exchange(taker, call, act, self.now)
-        assert getattr(got, "code", got) == getattr(expected, "code", expected)
+        assert getattr(got, "code", got) == getattr(expected, "code", expected), act
 
     @rule(taker=takers, whole_session=BIT)
     def lose(self, taker: int, whole_session: bool) -> None:

@@ -168,17 +168,18 @@ def _finish_refusal(book: Book, act: Exchange) -> Rejected | None:
 
 
 def _put_refusal(book: Book, act: Exchange) -> Exchanged | Rejected | None:
+    queues = book.items.queues
+    if any(queues[part.queue].is_closed for part in act.puts):
+        return Exchanged(ExchangeEnd.CLOSED)
     counts: dict[int, int] = {}
     for part in act.puts:
-        if book.items.queues[part.queue].is_closed:
-            return Exchanged(ExchangeEnd.CLOSED)
         counts[part.queue] = counts.get(part.queue, 0) + len(part.payloads)
         missing = book.missing_blob(part.payloads)
         if missing is not None:
             text = f"blob {missing.digest.hex()[:12]} of {missing.size_bytes} bytes is not stored"
             return Rejected(RejectCode.BAD_REQUEST, text)
     for number, count in counts.items():
-        queue = book.items.queues[number]
+        queue = queues[number]
         if queue.limit and queue.waiting and queue.waiting + count > queue.limit:
             return Exchanged(ExchangeEnd.FULL)
     return None
