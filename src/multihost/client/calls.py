@@ -20,7 +20,6 @@ from multihost.client.takers import TaskTakers, ThreadTakers
 from multihost.errors import MultihostError
 from multihost.runtime import clock
 from multihost.wire import message as m
-from multihost.wire.act import AnyAct
 from multihost.wire.taking import LINGER_S
 
 if TYPE_CHECKING:
@@ -35,8 +34,8 @@ FINISH_S = 5.0
 class Calls:
     """All takers of one session, and what they wait for.
 
-    Invariant: a taker has at most one call in ``_pending``; those behind it are in
-    ``_behind``; each leaves with its answer or with the session's failure.
+    Invariant: ``_pending`` has the current call of every taker that has one; each
+    leaves with its answer or with the session's failure.
     """
 
     def __init__(self, session: "Session") -> None:
@@ -46,7 +45,6 @@ class Calls:
         self.tasks = TaskTakers(self)
         self._numbers = itertools.count(1)
         self._pending: dict[int, Pending] = {}
-        self._behind: dict[int, deque[Pending]] = {}
         self._ended: deque[int] = deque(maxlen=ENDED_TAKERS)
         self._ending: set[asyncio.Future[None]] = set()
         self._staged: set[Taker] = set()
@@ -94,31 +92,49 @@ class Calls:
         with contextlib.suppress(MultihostError):  # closed: transients go with the session
             self.session.post(lambda: self._spawn(work))
 
+    def start_here(self, pending: Pending) -> None:
+        """Send a call from the thread that makes it, if its turn has come.
+
+        Raises ConnectionLost when the client has been closed.
+        """
+        if not pending.taker.enter(pending, self._pending):
+            return
+        failure = self.session.failure
+        if failure is not None:
+            # Whoever told the others that the session is lost may have missed this one.
+            pending.taker.leave(self._pending)
+            raise failure
+        if pending.act is None:
+            self.session.post(lambda: self._send(pending))
+            return
+        call = m.Call(pending.taker.number, pending.number, pending.act, pending.wait_s)
+        if not self.session.peer.send_here(call):
+            self.session.post(lambda: self.session.send(call))
+
     # the loop's thread ---------------------------------------------------------------
 
     def start(self, pending: Pending) -> None:
         """Send a call, or let it wait for those of its taker that came before."""
-        number = pending.taker.number
         failure = self.session.failure
         if failure is not None:
             self._over(pending, failure)
-        elif number in self._pending:
-            self._behind.setdefault(number, deque()).append(pending)
-        else:
+        elif pending.taker.enter(pending, self._pending):
             self._send(pending)
 
     def abandon(self, pending: Pending) -> None:
         """Withdraw a call; what it is granted nevertheless is given back."""
         pending.is_abandoned = True
         taker = pending.taker
-        if self._pending.get(taker.number) is pending:
+        if taker.current is pending:
+            # Whoever was interrupted may not have come to send it.
+            self._transmit(pending)
             self.session.send(m.Withdraw(taker.number, pending.number))
         elif pending.result is not None and pending.act is not None:
-            self._follow(taker, taker.undo(pending.act, pending.result))
+            act = taker.undo(pending.act, pending.result)
+            if act is not None:
+                self.start(Pending(taker, lambda: act, 0.0, _nobody))
         else:
-            behind = self._behind.get(taker.number, ())
-            if pending in behind:
-                behind.remove(pending)  # type: ignore[union-attr]
+            taker.cancel(pending)
 
     def end(self, taker: Taker, *, is_clean: bool) -> None:
         """A taker is no more. In good order: what it held is done with, else it is for others."""
@@ -139,15 +155,12 @@ class Calls:
     def answered(self, answer: m.Answer) -> None:
         """Take the answer to a call; one that came before, again, is ignored."""
         pending = self._pending.get(answer.taker)
-        if pending is None or pending.number != answer.number or pending.act is None:
+        if pending is None or pending.number != answer.number:
             return
-        del self._pending[answer.taker]
-        pending.result = answer.result
-        taker = pending.taker
-        follow = taker.settle(pending.act, answer.result)
-        if follow is None and pending.is_abandoned:
-            follow = taker.undo(pending.act, answer.result)
-        self._follow(taker, follow)
+        pending.taker.answered(pending, answer.result, self._pending)
+        current = pending.taker.current
+        if current is not None:
+            self._send(current)
         pending.wake()
 
     def connected(self, welcome: m.Welcome, error: MultihostError | None) -> None:
@@ -160,20 +173,17 @@ class Calls:
             self.fail(error)
         for number in self._ended:
             self.session.send(m.EndTaker(number))
-        now = clock.mono()
-        for pending in self._pending.values():
-            self._transmit(pending, now)
+        for pending in list(self._pending.values()):
+            self._transmit(pending)
             if pending.is_abandoned:
                 self.session.send(m.Withdraw(pending.taker.number, pending.number))
 
     def fail(self, error: MultihostError) -> None:
         """The session is lost: every call ends with ``error``."""
-        pendings = [*self._pending.values(), *itertools.chain(*self._behind.values())]
-        self._pending.clear()
-        self._behind.clear()
-        for pending in pendings:
-            if not (self.is_exiting and isinstance(pending.taker, ThreadTaker)):
-                self._over(pending, error)
+        for first in list(self._pending.values()):
+            for pending in first.taker.leave(self._pending):
+                if not (self.is_exiting and isinstance(pending.taker, ThreadTaker)):
+                    self._over(pending, error)
 
     async def finish(self, keeper: Taker | None) -> None:
         """Before the session ends: have done with what ``keeper`` and ended takers held.
@@ -188,38 +198,24 @@ class Calls:
     # within --------------------------------------------------------------------------
 
     def _send(self, pending: Pending) -> None:
-        taker = pending.taker
-        pending.act = taker.decide(pending.decide)
-        if pending.act is None:
-            pending.wake()
+        """Send a call whose turn it is; one that turns out to be void is over at once."""
+        act, taker = pending.act, pending.taker
+        if act is not None:
+            self.session.send(m.Call(taker.number, pending.number, act, pending.wait_s))
             return
-        taker.last_call += 1
-        pending.number = taker.last_call
-        pending.began = clock.mono()
-        self._pending[taker.number] = pending
-        self.session.send(m.Call(taker.number, pending.number, pending.act, pending.wait_s))
+        taker.advance(self._pending)
+        if taker.current is not None:
+            self._send(taker.current)
+        pending.wake()
 
-    def _transmit(self, pending: Pending, now: float) -> None:
+    def _transmit(self, pending: Pending) -> None:
+        """Send a call again."""
         wait_s = pending.wait_s
         if wait_s is not None:
-            wait_s = max(0.0, wait_s - (now - pending.began))
-        assert pending.act is not None
-        self.session.send(m.Call(pending.taker.number, pending.number, pending.act, wait_s))
-
-    def _follow(self, taker: Taker, act: AnyAct | None) -> None:
-        """Send what an answer calls for, before anything else of its taker; else what waits."""
-        number = taker.number
-        if act is not None:
-            follow = Pending(taker, lambda: act, 0.0, _nobody)
-            if number in self._pending:
-                self._behind.setdefault(number, deque()).appendleft(follow)
-            else:
-                self._send(follow)
-        while number not in self._pending and (behind := self._behind.get(number)):
-            pending = behind.popleft()
-            if not behind:
-                del self._behind[number]
-            self._send(pending)
+            wait_s = max(0.0, wait_s - (clock.mono() - pending.began))
+        if pending.act is not None:
+            call = m.Call(pending.taker.number, pending.number, pending.act, wait_s)
+            self.session.send(call)
 
     def _over(self, pending: Pending, error: MultihostError) -> None:
         pending.error = error
@@ -252,7 +248,7 @@ class Calls:
         takers, self._staged = self._staged, set()
         self._is_sweep_due = False
         for taker in takers:
-            if taker.number not in self._pending and taker.taking.staged:
+            if taker.current is None and taker.taking.staged:
                 self.start(Pending(taker, taker.staged_act, 0.0, _nobody))
         if self._staged and not self._is_sweep_due:
             self._is_sweep_due = True

@@ -9,6 +9,7 @@ step, at no more cost than a lock.
 import asyncio
 import contextlib
 from _thread import allocate_lock
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
@@ -16,6 +17,7 @@ from multihost.client.blobs import BlobExchange
 from multihost.client.packing import Bulk
 from multihost.client.refusals import error_of
 from multihost.errors import MultihostError
+from multihost.runtime import clock
 from multihost.wire.act import (
     Acquire,
     AnyAct,
@@ -72,7 +74,7 @@ class Pending:
 
 
 class Line(Protocol):
-    """The session's calls, as a taker needs them. All but ``post`` on the loop's thread."""
+    """The session's calls, as a taker needs them. On the loop's thread unless it says otherwise."""
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -85,11 +87,15 @@ class Line(Protocol):
         ...
 
     def post(self, call: Callable[[], None]) -> None:
-        """Call something on the loop's thread; raises ConnectionLost when the client is closed."""
+        """From any thread: call something on the loop's; raises ConnectionLost if it has ended."""
         ...
 
     def start(self, pending: Pending) -> None:
         """Send a call when its turn has come."""
+        ...
+
+    def start_here(self, pending: Pending) -> None:
+        """The same from any thread; raises ConnectionLost when the client is closed."""
         ...
 
     def abandon(self, pending: Pending) -> None:
@@ -104,18 +110,21 @@ class Line(Protocol):
 class Taker:
     """Base of both kinds.
 
-    Invariant: ``taking`` is changed under ``_guard``: by its own thread when it
-    stages, else on the loop's thread, in the order in which calls are answered.
+    Invariant: ``taking``, and whose turn it is, change under ``_guard``; what a call
+    asks for is decided when its turn has come, all answers before it settled.
     """
 
     def __init__(self, line: Line, number: int) -> None:
         """A taker with the session's ``number`` for it."""
         self.line = line
         self.number = number
-        self.last_call = 0
+        self.current: Pending | None = None
+        """The call that was sent; the next ones wait until it is answered."""
         self.taking = Taking()
         self.tokens: dict[int, list[int]] = {}
         """Fencing tokens of what it holds, by synchronizer, the latest last."""
+        self._behind: deque[Pending] = deque()
+        self._last_number = 0
         self._guard = allocate_lock()
         self._trouble: MultihostError | None = None
         """Why what was staged could not be put; told with the next exchange."""
@@ -200,12 +209,50 @@ class Taker:
         data: bytes = result
         return data
 
-    # for the line, on the loop's thread ------------------------------------------------
+    # for the line ----------------------------------------------------------------------
 
-    def decide(self, decide: Decide) -> AnyAct | None:
-        """What a call whose turn has come asks for."""
+    def enter(self, pending: Pending, registry: dict[int, Pending]) -> bool:
+        """Whether it is a call's turn; else it waits behind the current one."""
         with self._guard:
-            return decide()
+            if self.current is not None:
+                self._behind.append(pending)
+                return False
+            self._make_current(pending, registry)
+            return True
+
+    def answered(self, pending: Pending, result: AnyResult, registry: dict[int, Pending]) -> None:
+        """The current call was answered; what that calls for is current now, else the next."""
+        act = pending.act
+        assert act is not None
+        with self._guard:
+            pending.result = result
+            follow = self._settle(act, result)
+            if follow is None and pending.is_abandoned:
+                follow = self.undo(act, result)
+            if follow is not None:
+                self._behind.appendleft(Pending(self, lambda: follow, 0.0, _nobody))
+            self._next(registry)
+
+    def advance(self, registry: dict[int, Pending]) -> None:
+        """The current call asks for nothing after all."""
+        with self._guard:
+            self._next(registry)
+
+    def cancel(self, pending: Pending) -> None:
+        """A call whose turn has not come is not to be made."""
+        with self._guard:
+            if pending in self._behind:
+                self._behind.remove(pending)
+
+    def leave(self, registry: dict[int, Pending]) -> list[Pending]:
+        """Make no call any more; those that are not answered."""
+        with self._guard:
+            pendings = [self.current] if self.current is not None else []
+            pendings += self._behind
+            self._behind.clear()
+            self.current = None
+            registry.pop(self.number, None)
+            return pendings
 
     def staged_act(self) -> Exchange | None:
         """Sends what is staged, unless that has happened or a ``with`` holds it back."""
@@ -216,12 +263,11 @@ class Taker:
         taking = self.taking
         return taking.end() if taking.held or taking.staged else None
 
-    def settle(self, act: AnyAct, result: AnyResult) -> AnyAct | None:
+    def _settle(self, act: AnyAct, result: AnyResult) -> AnyAct | None:
         """Follow an answer; what it calls for, if anything."""
         kind = type(act)
         if kind is Exchange:
-            with self._guard:
-                return self._settle_exchange(act, result)  # type: ignore[arg-type]
+            return self._settle_exchange(act, result)  # type: ignore[arg-type]
         if type(result) is Done and result.value:
             if kind is Acquire:
                 self.tokens.setdefault(act.synchronizer, []).append(result.token)  # type: ignore[union-attr]
@@ -247,6 +293,20 @@ class Taker:
             self.tokens.clear()
 
     # within --------------------------------------------------------------------------
+
+    def _make_current(self, pending: Pending, registry: dict[int, Pending]) -> None:
+        self.current = registry[self.number] = pending
+        self._last_number += 1
+        pending.number = self._last_number
+        pending.began = clock.mono()
+        pending.act = pending.decide()
+
+    def _next(self, registry: dict[int, Pending]) -> None:
+        if self._behind:
+            self._make_current(self._behind.popleft(), registry)
+        else:
+            self.current = None
+            del registry[self.number]
 
     def _settle_exchange(self, act: Exchange, result: AnyResult) -> AnyAct | None:
         taking = self.taking
@@ -302,7 +362,7 @@ class ThreadTaker(Taker):
         pending = Pending(self, decide, wait_s, door.release)
         line = self.line
         try:
-            line.post(lambda: line.start(pending))
+            line.start_here(pending)
             door.acquire()
         except MultihostError:
             raise

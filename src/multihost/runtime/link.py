@@ -8,6 +8,8 @@ frames are full, and a lone message waits for nothing.
 """
 
 import asyncio
+import os
+import threading
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
@@ -31,6 +33,8 @@ from multihost.wire.session import IllegalMessageError, Session
 
 WRITE_BUFFER_BYTES = 4 << 20
 """Unsent bytes above which a link says it is not writable."""
+DIRECT_BYTES = 16 << 10
+"""Larger frames are not written to the socket by other threads."""
 PATH = "/ws"
 
 
@@ -80,6 +84,12 @@ class Link(asyncio.Protocol):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: list[Message] = []
         self._is_flush_due = False
+        self._writing = threading.RLock()
+        """Held while bytes are handed to the transport, or to the socket itself."""
+        self._descriptor = -1
+        """A duplicate of the socket's, for other threads: it is valid until it is closed here."""
+        self._rest = b""
+        """What the socket did not take of a message written to it directly."""
         self._parts: list[bytes] = []
         self._plain = PlainReader(is_masked=session.is_server, limit_bytes=max_frame_bytes)
         self._is_between_frames = False
@@ -169,6 +179,28 @@ class Link(asyncio.Protocol):
         if not self._is_closed:
             self._flush()
 
+    def send_here(self, message: Message) -> bool:
+        """From any thread: write a message to the socket at once, if nothing is on its way there.
+
+        False: nothing was done, and it is to be sent on the loop's thread.
+        """
+        frame = encode([message])
+        if len(frame) > DIRECT_BYTES:
+            return False
+        data = b"".join(plain_frame(frame, is_masked=not self.session.is_server))
+        with self._writing:
+            if not self._is_idle():
+                return False
+            try:
+                written = os.write(self._descriptor, data)
+            except OSError:  # it takes nothing now, or is broken: the loop finds out
+                return False
+            self._rest = data[written:]
+        if self._rest:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._write)
+        return True
+
     def pause_reading(self) -> None:
         """Take no more bytes from the other end for now: back-pressure on it."""
         if self._transport is not None and not self._transport.is_closing():
@@ -252,12 +284,39 @@ class Link(asyncio.Protocol):
             self._send_frames(messages[:half])
             self._send_frames(messages[half:])
         elif self._transport is not None and not self._transport.is_closing():
-            self._transport.writelines(plain_frame(frame, is_masked=not self.session.is_server))
+            parts = plain_frame(frame, is_masked=not self.session.is_server)
+            with self._writing:
+                self._write_rest()
+                self._transport.writelines(parts)
+
+    def _is_idle(self) -> bool:
+        """Whether nothing is on its way to the socket, so that it can be written to as it is."""
+        transport = self._transport
+        if transport is None or not self._is_open or self._is_closed:
+            return False
+        if self._rest or transport.is_closing() or transport.get_write_buffer_size():
+            return False
+        if self._descriptor < 0:
+            socket = transport.get_extra_info("socket")
+            if socket is None or transport.get_extra_info("ssl_object") is not None:
+                return False
+            self._descriptor = os.dup(socket.fileno())
+        return self._protocol.state is State.OPEN
+
+    def _write_rest(self) -> None:
+        rest, self._rest = self._rest, b""
+        if rest and self._transport is not None:
+            self._transport.write(rest)
 
     def _write(self) -> None:
+        with self._writing:
+            self._write_now()
+
+    def _write_now(self) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self._write_rest()
         for data in self._protocol.data_to_send():
             if data:
                 transport.write(data)
@@ -279,7 +338,11 @@ class Link(asyncio.Protocol):
 
     def _closed(self) -> None:
         if not self._is_closed:
-            self._is_closed = True
+            with self._writing:
+                self._is_closed = True
+                if self._descriptor >= 0:
+                    os.close(self._descriptor)
+                    self._descriptor = -1
             self._outbox.clear()
             self.owner.link_closed(self, self._reason)
 

@@ -99,6 +99,11 @@ class Peer:
         if self._connection is not None:
             self._connection.link.send(message)
 
+    def send_here(self, message: m.Message) -> bool:
+        """From any thread: send a message at once if that is possible; whether it was."""
+        connection = self._connection
+        return connection is not None and connection.link.send_here(message)
+
     async def connect(self) -> m.Welcome:
         """Open the session at the first address that answers.
 

@@ -2,12 +2,14 @@
 
 import contextlib
 import gc
+import os
 import queue
 import threading
 
 import pytest
 
 from multihost.errors import ConnectionLost, QueueClosed, TooMany
+from multihost.runtime import link
 from multihost.testing import wait_until
 from multihost.wire import act as a
 from multihost.wire import message as m
@@ -281,3 +283,28 @@ def test_an_unnamed_queue_is_dropped_when_nobody_can_use_it_any_more(server, cli
     del items
     gc.collect()
     wait_until(lambda: calls(server)[-1].act == a.DropQueue(7), "it was dropped")
+
+
+def test_frames_of_many_threads_and_of_large_payloads_do_not_mix(server, items):
+    def answer(call):
+        if isinstance(call.act, a.MeasureQueue):
+            return a.Measured([call.number, 0, 0, 0])
+        return opened(call)
+
+    server.answer = answer
+    threads = [in_thread(lambda: [items.qsize() for _ in range(150)]) for _ in range(6)]
+    for number in range(20):
+        items.put(bytes([number]) * (1 << 20))
+    for result in threads:
+        numbers = result()
+        assert numbers == list(range(numbers[0], numbers[0] + 150))
+    assert len(server.blobs) == 20
+    assert server.of_kind(m.Goodbye) == []
+
+
+def test_what_the_socket_does_not_take_goes_out_when_it_does(server, client, items, monkeypatch):
+    write = os.write
+    monkeypatch.setattr(link.os, "write", lambda fd, data: write(fd, data[: len(data) // 2]))
+    server.answer = lambda call: a.Measured([call.number, 0, 0, 0])
+    first = items.qsize()
+    assert [items.qsize() for _ in range(20)] == list(range(first + 1, first + 21))
