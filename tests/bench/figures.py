@@ -134,6 +134,9 @@ MEASUREMENTS = (
     Measurement("submit", "submit", {OURS: 20_000}),
     Measurement("enqueue", "enqueue", {OURS: 100_000, MANAGERS: 10_000}, slots=0),
     Measurement("enqueue-calls", "enqueue_calls", {OURS: 50_000}, slots=0),
+    Measurement("queues", "queue_pairs", {OURS: 5_000, MANAGERS: 5_000}, slots=0),
+    Measurement("queues-four", "queue_pairs_of_four", {OURS: 8_000, MANAGERS: 8_000}, slots=0),
+    Measurement("queues-many", "queue_batches", {OURS: 200_000}, slots=0),
     Measurement("memory", "memory", {OURS: 1_000_000, MANAGERS: 50_000}, slots=0, is_once=True),
 )
 """What drivers measure; what concerns whole clusters is in ``idle`` and ``kills``."""
@@ -241,6 +244,33 @@ FIGURES = (
         "enqueue-calls",
         "rate",
         "tasks/s",
+    ),
+    Figure(
+        "queues",
+        "put + get, one client, power",
+        "queues",
+        "rate",
+        "pairs/s",
+        (at_least(1, ("", MANAGERS)),),
+        (at_least(3, ("", MANAGERS)),),
+    ),
+    Figure(
+        "queues-four",
+        "put + get, four clients, power",
+        "queues-four",
+        "rate",
+        "pairs/s",
+        (at_least(1.5, ("", MANAGERS)),),
+        (at_least(5, ("", MANAGERS)),),
+    ),
+    Figure(
+        "queues-many",
+        "put_many + get_many of 100, power",
+        "queues-many",
+        "rate",
+        "items/s",
+        (at_least(100_000),),
+        (at_least(300_000),),
     ),
     Figure(
         "memory",

@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
+import items
 import meter
 from pools import PoolEntrant
 from work import tiny
@@ -57,6 +58,18 @@ class OursEntrant(PoolEntrant):
             elapsed_s = time.perf_counter() - began
         return {"rate": count / elapsed_s}
 
+    def queue_pairs(self, count: int) -> dict[str, float]:
+        """Items put and got, one at a time, by one client."""
+        return items.pairs(find_queue, 1, count)
+
+    def queue_pairs_of_four(self, count: int) -> dict[str, float]:
+        """Items put and got, one at a time, by four clients at once."""
+        return items.pairs(find_queue, 4, count)
+
+    def queue_batches(self, count: int) -> dict[str, float]:
+        """Items put and got, a hundred at a time."""
+        return items.batches(find_queue, count)
+
     def memory(self, count: int) -> dict[str, float]:
         """What ``count`` queued tasks add to the server's memory."""
         server = self._pids[0]
@@ -80,6 +93,11 @@ def queue_up(client: multihost.Client, count: int) -> Iterator[int]:
         while queued() < wanted:
             time.sleep(LOOK_S)
     return results
+
+
+def find_queue() -> multihost.Queue:
+    """The queue that all clients of a measurement share."""
+    return multihost.connect().queue("items")
 
 
 def queued() -> int:

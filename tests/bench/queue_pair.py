@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.managers import BaseManager
 from typing import Any
 
+import items
 import meter
 from cold import cold
 from pools import MIB, SLOTS, WARM_UP, check, lone_calls
@@ -82,6 +83,16 @@ class QueuePairEntrant:
         """What ``count`` queued tasks add to the server's memory."""
         return self.enqueue(count)
 
+    def queue_pairs(self, count: int) -> dict[str, float]:
+        """Items put and got, one at a time, by one client."""
+        with serving() as find:
+            return items.pairs(find, 1, count)
+
+    def queue_pairs_of_four(self, count: int) -> dict[str, float]:
+        """Items put and got, one at a time, by four clients at once."""
+        with serving() as find:
+            return items.pairs(find, 4, count)
+
     def enqueue(self, count: int) -> dict[str, float]:
         """``count`` tasks put with nobody there to take them."""
         with running(tiny, workers=0) as (tasks, _):
@@ -95,6 +106,24 @@ class QueuePairEntrant:
             grown = meter.rss_bytes(server) - before
             assert tasks.qsize() == count + 1
         return {"rate": count / elapsed_s, "bytes": grown / count}
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Callable[[], Any]]:
+    """A running server; how a client of it finds the task queue."""
+    manager = Queues(address=("127.0.0.1", 0), authkey=b"bench", ctx=FORK)
+    manager.start()
+    address = manager.address
+
+    def find() -> Any:
+        client = Queues(address=address, authkey=b"bench")
+        client.connect()
+        return client.get_task_queue()  # type: ignore[attr-defined]
+
+    try:
+        yield find
+    finally:
+        manager.shutdown()
 
 
 @contextlib.contextmanager
