@@ -1,6 +1,7 @@
 """Managers of a program that has a server configured: their queues are the server's."""
 
 import os
+import queue
 import sys
 
 import pytest
@@ -29,6 +30,10 @@ def stage(tmp_path, cluster):
 def configured(cluster, monkeypatch):
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
+
+
+def new_queue():
+    return queue.Queue()
 
 
 def squares(master):
@@ -74,3 +79,19 @@ def test_proxies_work_in_tasks_of_workers(configured):
         assert ends.get(timeout=20) == "done"
         process.join()
         assert shared["seen"] == process.pid
+
+
+def test_a_queue_that_was_deleted_is_made_anew(configured):
+    class Manager(managers.BaseManager):
+        pass
+
+    Manager.register("deleted", callable=new_queue)
+    with Manager(address=("127.0.0.1", 0), authkey=b"abc") as manager:
+        proxy = manager.deleted()
+        proxy.put(1)
+        with multihost.connect() as client:
+            client.queue("deleted").drop()
+        with pytest.raises(managers.RemoteError):
+            proxy.get(timeout=1)
+        proxy.put(2)
+        assert proxy.get(timeout=5) == 2

@@ -38,6 +38,9 @@ HANDSHAKE_S = 10.0
 MAX_PENDING = 4
 """Requests that may come before the one under way is answered; proxies send none."""
 WRITE_BUFFER_BYTES = 1 << 20
+KNOWN_BYTES = 200
+MAX_KNOWN = 16
+"""Requests that are remembered, as read, for each connection."""
 
 
 class Connection(asyncio.Protocol):
@@ -57,6 +60,8 @@ class Connection(asyncio.Protocol):
         self._framer = Framer()
         self._handshake = Handshake(door.realms, secrets.token_bytes(NONCE_BYTES))
         self._receive: Callable[[bytes], None] = self._shake
+        self._known: dict[bytes, Request] = {}
+        """Requests that it makes over and over: a ``get`` is always the same bytes."""
         self._pending: deque[bytes] = deque()
         self._is_busy = False
         self._is_closed = False
@@ -203,11 +208,18 @@ class Connection(asyncio.Protocol):
                 self._put_to.add(put.ident)
                 self._on_queue(name, lambda call: call.put_item(put.item, None))
                 return
-        try:
-            request = read_request(message)
-        except UnreadableError as error:
-            self._send(failed(f"multihost: the request can't be read: {error}"))
-            return
+        request = self._known.get(message)
+        if request is None:
+            try:
+                request = read_request(message)
+            except UnreadableError as error:
+                self._send(failed(f"multihost: the request can't be read: {error}"))
+                return
+            if len(message) < KNOWN_BYTES and len(self._known) < MAX_KNOWN:
+                self._known[message] = request
+        self._serve_request(request)
+
+    def _serve_request(self, request: Request) -> None:
         name = name_of(request.ident)
         if name is not None:
             if request.method in ("put", "put_nowait"):
@@ -217,7 +229,7 @@ class Connection(asyncio.Protocol):
             self.taker.end(is_clean=True)
             self._send(writing.RETURN_NONE)
         elif self.realm.host is not None:
-            self._pass_on(message)
+            self._pass_on(request.raw)
         else:
             self._send(failed(f"KeyError: no object {request.ident!r} here"))
 
@@ -235,7 +247,7 @@ class Connection(asyncio.Protocol):
             call.answer(error.answer)
 
     def _on_queue(self, name: str, do: Callable[[QueueCall], None]) -> None:
-        """Find the queue and do something with it; a queue that is gone is made anew, once."""
+        """Find the queue, or make it, and do something with it."""
         if self.taker is None:
             self.taker = QueueTaker(self.door.backing, self.realm)
         taker = self.taker

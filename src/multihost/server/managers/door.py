@@ -64,6 +64,9 @@ class Door:
             task.cancel()
         for connection in list(self.connections):
             connection.abort()
+        # Their ends are noticed in the next turn: what was staged goes out now.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
         for realm in self.realms.values():
             if realm.host is not None:
                 realm.host.close()
@@ -82,7 +85,11 @@ class Door:
             _tune(sock)
             connection = Connection(self, sock)
             self.connections.add(connection)
-            await loop.connect_accepted_socket(lambda made=connection: made, sock)  # type: ignore[misc]
+            try:
+                await loop.connect_accepted_socket(lambda made=connection: made, sock)  # type: ignore[misc]
+            except OSError:
+                self.connections.discard(connection)  # it has hung up already
+                sock.close()
 
 
 def _tune(sock: socket.socket) -> None:

@@ -210,6 +210,8 @@ class QueueTaker:
             return
         then = self._under_way[1]
         self._under_way = None
+        if isinstance(result, a.Rejected) and result.code is a.RejectCode.NOT_FOUND:
+            self._realm.queues.clear()  # one was deleted: the next request makes it anew
         then(result)
         if self._waiting and self._under_way is None and not self._is_ended:
             self._start(*self._waiting.popleft())
