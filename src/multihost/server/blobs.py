@@ -6,7 +6,8 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
-from multihost.core.digest import digest_of
+from multihost.core.digest import DIGEST_BYTES, digest_of
+from multihost.errors import StoreFull
 from multihost.runtime.link import Link
 from multihost.server.blobfiles import BlobError, BlobFiles
 from multihost.server.committer import Committer, Operation
@@ -31,7 +32,9 @@ class BlobStore:
 
     async def find(self, digest: bytes) -> StoredBlob | None:
         """The blob's row, or None."""
-        found: StoredBlob | None = await self.committer.ask(lambda store, _: store.blob(digest))
+        found: StoredBlob | None = await self.committer.ask(
+            lambda store, _: store.blob(digest), waits_for_room=True
+        )
         return found
 
 
@@ -57,7 +60,9 @@ class BlobTraffic:
 
     def received(self, message: m.PutBlob | m.GetBlob | m.FindBlob) -> None:
         """Serve one message."""
-        if isinstance(message, m.PutBlob):
+        if len(message.digest) != DIGEST_BYTES:
+            self._link.abort(f"a digest of {len(message.digest)} bytes; they have {DIGEST_BYTES}")
+        elif isinstance(message, m.PutBlob):
             self._put(message)
         elif isinstance(message, m.GetBlob):
             self._start(self._send(message))
@@ -108,9 +113,11 @@ class BlobTraffic:
 
     async def _write(self, digest: bytes, parts: deque[m.PutBlob]) -> None:
         async with self._writers:
-            while parts:
-                await self._write_part(parts.popleft())
-            del self._parts[digest]
+            try:
+                while parts:
+                    await self._write_part(parts.popleft())
+            finally:
+                del self._parts[digest]
 
     async def _write_part(self, part: m.PutBlob) -> None:
         blob = m.Blob(part.digest, part.size_bytes)
@@ -120,7 +127,7 @@ class BlobTraffic:
                 await self._blobs.committer.ask(
                     lambda store, now: store.put_blob(blob, None, now), is_durable=True
                 )
-        except BlobError as error:
+        except (BlobError, StoreFull) as error:
             self._link.send(m.BlobRefused(part.digest, str(error)))
         else:
             if is_whole:

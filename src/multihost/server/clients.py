@@ -26,6 +26,8 @@ from multihost.wire.act import AnyResult, RejectCode, Rejected
 
 REPLAY_PAGE = 500
 """Outcomes read from the store at a time."""
+OUTCOMES_BYTES = 4 << 20
+"""Of payloads in one message, or a single one that is larger."""
 WAITING_S = 2.0
 """How long a job may wait before its client is told why."""
 
@@ -287,7 +289,12 @@ class ClientPeer:
                 self.connection.link.send(m.Stored(message.job, message.first, count))
 
         self.services.committer.submit(
-            Operation(run, done, refused=lambda text: refuse(m.RefusalCode.STORE_FULL, text))
+            Operation(
+                run,
+                done,
+                refused=lambda text: refuse(m.RefusalCode.STORE_FULL, text),
+                may_linger=True,
+            )
         )
 
     def _on_seal(self, message: m.Seal) -> None:
@@ -405,11 +412,22 @@ class ClientPeer:
             if not outcomes:
                 return
         if self.connection.link.is_writable:
-            self.connection.link.send(m.Outcomes(subscription.alias, outcomes))
+            self._send_outcomes(subscription, outcomes)
             return
         first = min(outcome.index for outcome in outcomes)
         if subscription.missed is None or first < subscription.missed:
             subscription.missed = first
+
+    def _send_outcomes(self, subscription: Subscription, outcomes: list[m.Outcome]) -> None:
+        """Send outcomes in messages that fit into a frame, whatever was in them."""
+        first, size_bytes = 0, 0
+        for position, outcome in enumerate(outcomes):
+            size_bytes += len(outcome.payload) if isinstance(outcome.payload, bytes) else 0
+            if size_bytes > OUTCOMES_BYTES and position > first:
+                part = outcomes[first:position]
+                self.connection.link.send(m.Outcomes(subscription.alias, part))
+                first, size_bytes = position, 0
+        self.connection.link.send(m.Outcomes(subscription.alias, outcomes[first:]))
 
     def end(self, subscription: Subscription, message: m.Ended) -> None:
         """Tell that the job has ended, after its last outcome."""
@@ -447,7 +465,7 @@ class ClientPeer:
                 m.Outcome(index_of(final.task), final.ending, final.payload) for final in page
             ]
             subscription.cursor = outcomes[-1].index
-            self.connection.link.send(m.Outcomes(subscription.alias, outcomes))
+            self._send_outcomes(subscription, outcomes)
         subscription.is_replaying = False
         if row is None:
             # Another page; if the connection is full, when it has drained.

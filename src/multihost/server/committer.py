@@ -136,9 +136,16 @@ class Committer:
             self._loop.call_soon(self._turn)
 
     def ask(
-        self, run: Callable[[Store, float], Any], *, is_durable: bool = False
+        self,
+        run: Callable[[Store, float], Any],
+        *,
+        is_durable: bool = False,
+        waits_for_room: bool = False,
     ) -> "asyncio.Future[Any]":
-        """Run one operation and await its result; for everything off the hot path."""
+        """Run one operation and await its result; for everything off the hot path.
+
+        ``waits_for_room``: do it when there is room again rather than raise StoreFull.
+        """
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def done(result: object) -> None:
@@ -149,11 +156,10 @@ class Committer:
             if not future.done():
                 future.set_exception(error)
 
-        self.submit(
-            Operation(
-                run, done, is_durable, failed=failed, refused=lambda text: failed(StoreFull(text))
-            )
-        )
+        def refused(text: str) -> None:
+            failed(StoreFull(text))
+
+        self.submit(Operation(run, done, is_durable, None if waits_for_room else refused, failed))
         return future
 
     async def drain(self) -> None:

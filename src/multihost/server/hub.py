@@ -22,7 +22,7 @@ from multihost.wire import message as m
 JOB_CACHE = 10_000
 """Jobs whose particulars are remembered; others are read again when needed."""
 SHARE = 64
-"""Leases given to one worker before the next gets its turn."""
+"""Leases given to one worker before the next gets its turn; as many fit into a frame."""
 
 
 class Taker(Protocol):
@@ -125,7 +125,7 @@ class Hub:
         hungry = hungry[start:] + hungry[:start]
         # First every idle slot, on whatever worker; only then tasks to keep in hand.
         for taker in hungry:
-            self._lease(store, taker, min(taker.room, taker.slots - taker.held), now)
+            self._lease(store, taker, min(taker.room, taker.slots - taker.held, SHARE), now)
         while hungry and self._maybe_ready:
             hungry = [
                 taker
