@@ -20,6 +20,8 @@ UNSETTLED_BYTES = 64 << 20
 """Outcomes not settled yet, above which no more tasks are asked for."""
 QUICK_RESPAWNS = 2
 """Children that may die in a row, before they have done anything, and are replaced at once."""
+REFILL_S = 0.005
+"""A child that was given away begins before the next one is started in its place."""
 RESPAWN_S = 0.5
 """Pause before the next is started, times the number of such deaths."""
 MAX_RESPAWN_S = 10.0

@@ -18,6 +18,7 @@ from multihost.worker.options import (
     INTERRUPT_S,
     MAX_RESPAWN_S,
     QUICK_RESPAWNS,
+    REFILL_S,
     RESPAWN_S,
     TERMINATE_S,
 )
@@ -223,7 +224,7 @@ class Roster:
             if not slot.served:
                 self.children.remove(slot)
                 self._given.add(slot)
-                self.fill()
+                self._loop.call_later(REFILL_S, self.fill)
                 return slot
         slot = Slot(self.owner, self._setup)
         self._given.add(slot)

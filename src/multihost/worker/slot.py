@@ -26,6 +26,8 @@ MAX_PARTS = 256
 """Buffers in one write; systems allow 1,024 and more."""
 JOIN_BYTES = 1 << 17
 """Of so little a copy costs less than many buffers."""
+CHILD_DESCRIPTORS = 8
+"""That an agent has for one child: pipes, and one for its end."""
 REAP_S = 0.01
 LINGER_S = 1.0
 """A child that has closed its pipes and does not end is killed after so long."""
@@ -216,8 +218,8 @@ class Slot:
 
     def signal_alone(self, number: int) -> None:
         """Send a signal to the child, not to what it started; nothing happens if it has ended."""
-        if not self._is_gone:
-            self._process.send_signal(number)
+        if not self._is_gone:  # not reaped, so the number is still its own
+            os.kill(self.pid, number)
 
     def retire(self) -> None:
         """Let it finish what it has and go."""
@@ -230,19 +232,14 @@ class Slot:
     # within ----------------------------------------------------------------------------
 
     def _start(self, setup: ChildSetup) -> None:
-        task_read, self._tasks = os.pipe()
-        self._outcomes, outcome_write = os.pipe()
-        control_read, self._control = os.pipe()
-        out_read, out_write = os.pipe()
-        err_read, err_write = os.pipe()
-        self._prints = {out_read: m.Stream.STDOUT, err_read: m.Stream.STDERR}
-        life_read, self._life = os.pipe()
-        inherited = (task_read, outcome_write, control_read, life_read)
-        arguments = [sys.executable, *_interpreter_flags(), "-m", "multihost.worker"]
-        last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
-        try:
+        with contextlib.ExitStack() as on_failure:
+            (task_read, self._tasks), (self._outcomes, outcome_write) = _pipes(2, on_failure)
+            (control_read, self._control), (life_read, self._life) = _pipes(2, on_failure)
+            (out_read, out_write), (err_read, err_write) = _pipes(2, on_failure)
+            inherited = (task_read, outcome_write, control_read, life_read)
+            last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
             self._process = subprocess.Popen(
-                arguments + [str(descriptor) for descriptor in inherited] + last,
+                [*_command_line(), *map(str, inherited), *last],
                 stdin=subprocess.PIPE,
                 stdout=out_write,
                 stderr=err_write,
@@ -251,9 +248,10 @@ class Slot:
                 env={**os.environ, **setup.environment},
                 start_new_session=True,
             )
-        finally:
-            for descriptor in (*inherited, out_write, err_write):
-                os.close(descriptor)
+            on_failure.pop_all()
+        for descriptor in (*inherited, out_write, err_write):
+            os.close(descriptor)
+        self._prints = {out_read: m.Stream.STDOUT, err_read: m.Stream.STDERR}
         self.pid = self._process.pid
         assert self._process.stdin is not None
         self._process.stdin.write(setup.setup)
@@ -455,6 +453,16 @@ class _Printed:
         return *self._whose, b"".join(parts)
 
 
+def _pipes(count: int, on_failure: contextlib.ExitStack) -> list[tuple[int, int]]:
+    """Pipes that are closed again unless all goes well; raises OSError if there are no more."""
+    pipes = []
+    for _ in range(count):
+        pipes.append(os.pipe())
+        for descriptor in pipes[-1]:
+            on_failure.callback(os.close, descriptor)
+    return pipes
+
+
 def _widen(descriptor: int) -> None:
     """Let a pipe hold as much as the system allows: large payloads take fewer turns."""
     if hasattr(fcntl, "F_SETPIPE_SZ"):
@@ -474,6 +482,6 @@ def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
     return pid, process.returncode, usage.ru_maxrss * 1024
 
 
-def _interpreter_flags() -> list[str]:
+def _command_line() -> list[str]:
     flags: Callable[[], list[str]] = subprocess._args_from_interpreter_flags  # type: ignore[attr-defined]
-    return flags()
+    return [sys.executable, *flags(), "-m", "multihost.worker"]

@@ -24,6 +24,7 @@ from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.core.resources import Offer
 from multihost.runtime import clock
 from multihost.runtime.config import KEY_VARIABLE, URL_VARIABLE
+from multihost.runtime.descriptors import allow_descriptors
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
 from multihost.worker import feed, reports
@@ -33,7 +34,7 @@ from multihost.worker.options import TASK_OUTPUT_BYTES, UNSETTLED_BYTES, WorkerO
 from multihost.worker.outbox import Outbox, OutputBox
 from multihost.worker.processes import Processes, is_process
 from multihost.worker.roster import Roster
-from multihost.worker.slot import ChildSetup, Death, Slot
+from multihost.worker.slot import CHILD_DESCRIPTORS, ChildSetup, Death, Slot
 from multihost.worker.work import Work
 
 DRAINING = "the worker was asked to stop"
@@ -78,6 +79,7 @@ class Worker:
         """Serve until drained or told to leave; raises what ``Peer.connect`` raises."""
         self._loop = asyncio.get_running_loop()
         self._stopped = self._loop.create_future()
+        allow_descriptors(CHILD_DESCRIPTORS * (self.options.slots + self.options.processes + 64))
         self.roster = Roster(self, self.options.slots, self._child_setup(), self._function)
         self.processes = Processes(self.roster, self.options.processes)
         keeping = None

@@ -11,6 +11,7 @@ from multihost.core.job import Context, Style
 from multihost.wire import message as m
 from multihost.worker import feed, roster
 from multihost.worker.roster import Roster
+from multihost.worker.slot import ChildSetup
 from multihost.worker.work import Work
 
 
@@ -260,3 +261,28 @@ def test_closing_kills_every_child_and_starts_no_other(make):
         made.died(slot)
     made.fill()
     assert made._everyone() == []
+
+
+def test_a_child_that_is_given_away_has_served_nobody(make):
+    roster = make(2)
+    roster._setup = ChildSetup()
+    busy, fresh = roster.children
+    roster.backlog.append(work())
+    roster.feed()
+    assert busy.fed
+    assert roster.give_away() is fresh
+    assert roster.children == [busy]
+    another = roster.give_away()
+    assert another not in (busy, fresh)
+    assert roster.children == [busy]
+
+
+def test_children_given_away_are_killed_with_the_others(make):
+    roster = make(1)
+    roster._setup = ChildSetup()
+    given = roster.give_away()
+    roster.close()
+    assert given.signals == [signal.SIGKILL]
+    assert not roster._emptied.done()
+    roster.died(given)
+    assert roster._emptied.done()

@@ -1,0 +1,129 @@
+"""Processes beside the slots: which child they get, and what bounds them."""
+
+import asyncio
+import os
+
+import pytest
+
+from multihost.core.ids import task_id
+from multihost.core.job import Style
+from multihost.core.outcome import Ending
+from multihost.wire import message as m
+from multihost.worker import slot as slot_module
+from multihost.worker.processes import Processes, is_process
+from multihost.worker.slot import ChildSetup, Slot
+from multihost.worker.work import Work
+
+
+class FakeSlot:
+    """A child that does nothing."""
+
+    def __init__(self):
+        self.fed, self.signals = [], []
+
+    def feed(self, work, function):
+        self.fed.append((work, function))
+
+    def flush(self):
+        pass
+
+    def signal_alone(self, number):
+        self.signals.append(number)
+
+
+class FakeRoster:
+    """Gives away children as long as the system has any."""
+
+    def __init__(self):
+        self.error = None
+
+    def give_away(self):
+        if self.error is not None:
+            raise self.error
+        return FakeSlot()
+
+
+@pytest.fixture
+def roster():
+    return FakeRoster()
+
+
+@pytest.fixture
+def processes(roster):
+    loop = asyncio.new_event_loop()
+
+    async def within():
+        return Processes(roster, 2)
+
+    yield loop.run_until_complete(within())
+    loop.close()
+
+
+def work(index=0, style=Style.PROCESS):
+    return Work(m.Grant(task_id(1, index), 1, b""), m.JobInfo(1, style), b"")
+
+
+def test_only_works_of_their_style_are_processes():
+    assert is_process(work())
+    assert not is_process(work(style=Style.COMMAND))
+
+
+def test_a_process_gets_a_child_of_its_own_until_that_is_gone(processes):
+    mine = work()
+    slot = processes.start(mine)
+    assert slot.fed == [(mine, None)]
+    assert (len(processes), list(processes.works)) == (1, [(mine, slot)])
+    processes.signal(mine, 15)
+    assert slot.signals == [15]
+    processes.died(slot, mine)
+    processes.signal(mine, 9)
+    assert (len(processes), slot.signals) == (0, [15])
+
+
+def test_beyond_the_limit_none_is_started_and_the_reason_says_what_to_do(processes):
+    first = work(0)
+    slot = processes.start(first)
+    processes.start(work(1))
+    failure = processes.start(work(2))
+    assert (failure.ending, failure.type_name) == (Ending.UNRUNNABLE, "LimitExceeded")
+    assert "2 processes beside its slots" in failure.message
+    assert "--processes" in failure.message
+    processes.died(slot, first)
+    assert isinstance(processes.start(work(3)), FakeSlot)
+
+
+def test_what_the_system_refuses_is_the_tasks_failure_not_the_workers(processes, roster):
+    roster.error = BlockingIOError(11, "Resource temporarily unavailable")
+    failure = processes.start(work())
+    assert (failure.ending, failure.type_name) == (Ending.UNRUNNABLE, "BlockingIOError")
+    assert "can't start a process" in failure.message
+    assert len(processes) == 0
+
+
+@pytest.mark.parametrize("at", range(7))
+def test_a_child_that_can_not_be_started_leaves_no_descriptor(monkeypatch, at):
+    made, real = [], os.pipe
+
+    def pipe():
+        if len(made) == at:
+            raise OSError(24, "Too many open files")
+        made.append(real())
+        return made[-1]
+
+    def refuse(*args, **kwargs):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    async def start():
+        monkeypatch.setattr(os, "pipe", pipe)
+        monkeypatch.setattr(slot_module.subprocess, "Popen", refuse)
+        with pytest.raises(OSError, match=r"Too many open files|temporarily"):
+            Slot(None, ChildSetup())
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(start())
+    monkeypatch.undo()
+    loop.close()
+    assert len(made) == min(at, 6)
+    for descriptor in [each for both in made for each in both]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
