@@ -18,6 +18,7 @@ import pytest
 
 HERE = Path(__file__).parent
 HARNESS = HERE / "harness.py"
+MANAGER_CLASSES = "_TestRemoteManager|_TestManagerRestart|_TestMyManager|TestSyncManagerTypes"
 POOL_CLASSES = "_TestPool$|_TestPoolWorkerErrors|_TestPoolWorkerLifetime"
 PROCESS_CLASSES = "_TestProcess|_TestSubclassingProcess|TestStdinBadfiledescriptor"
 SUITE_PACKAGE = "libpython3.11-testsuite"
@@ -94,6 +95,15 @@ def test_process_passes_every_test_of_cpython_that_makes_sense_across_machines(p
     assert failures(run, baseline, "A") == {}, shown
     assert failures(run, baseline, "B") == {}, shown
     assert run["tiers"]["A"][1] >= 15, "too few tests were run"
+
+
+def test_managers_pass_every_black_box_test_of_cpython(python311, tmp_path):
+    run, shown = run_harness(
+        tmp_path / "managers.json", "--start-method", "spawn", "--classes", MANAGER_CLASSES
+    )
+    baseline = HERE / "base311_spawn.json"
+    assert failures(run, baseline, "A") == {}, shown
+    assert run["tiers"]["A"][1] >= 20, "too few tests were run"
 
 
 def test_executor_passes_every_black_box_test_of_cpython(python311, tmp_path):
