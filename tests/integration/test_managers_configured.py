@@ -2,6 +2,7 @@
 
 import os
 import queue
+import signal
 import sys
 
 import pytest
@@ -95,3 +96,15 @@ def test_a_queue_that_was_deleted_is_made_anew(configured):
             proxy.get(timeout=1)
         proxy.put(2)
         assert proxy.get(timeout=5) == 2
+
+
+def ignore_interrupts():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def test_an_initializer_changes_no_signals_of_the_program(configured):
+    before = signal.getsignal(signal.SIGINT)
+    manager = managers.SyncManager()
+    manager.start(ignore_interrupts)
+    assert signal.getsignal(signal.SIGINT) is before
+    manager.shutdown()

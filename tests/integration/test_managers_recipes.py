@@ -1,5 +1,6 @@
 """People's own scripts with two queues, run with one line changed, and killed in the middle."""
 
+import os
 import signal
 import sys
 
@@ -100,3 +101,15 @@ def test_nothing_of_a_killed_program_stays_behind(stage):
     god.kill()
     _, alive = psutil.wait_procs(below, timeout=20)
     assert alive == []
+
+
+def test_a_killed_masters_other_children_do_not_keep_its_address(stage):
+    first = stage.run("family", ours=True)
+    first.wait_for("ready")
+    child = int(next(line for line in first.lines if line.startswith("child ")).split()[1])
+    try:
+        first.process.kill()
+        second = stage.run("god", ours=True)
+        second.wait_for("ready")
+    finally:
+        os.kill(child, signal.SIGKILL)

@@ -22,6 +22,7 @@ from multihost.managers.manager import (
     BaseManager,
     Manager,
     Namespace,
+    SharedMemoryManager,
     SyncManager,
     Value,
 )
@@ -62,6 +63,7 @@ __all__ = [
     "PoolProxy",
     "RemoteError",
     "Server",
+    "SharedMemoryManager",
     "State",
     "SyncManager",
     "Token",

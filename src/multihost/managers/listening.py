@@ -13,7 +13,7 @@ from typing import Any
 from multihost.runtime import config
 
 DIRECTORY = "managers"
-LEAVING_S = 10.0
+LEAVING_S = 5.0
 """How long the manager of a killed program may take to let go of its address."""
 RETRY_S = 0.05
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what the user's '' means

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from multiprocessing import connection, process, util
 from multiprocessing import managers as standard
@@ -261,6 +261,14 @@ def _run(
 
 def _follow(starter: Any, server: Server) -> None:
     """End when the program that started the manager is gone, however it ended."""
+    if hasattr(os, "pidfd_open"):
+        # The standard library's sentinel is a pipe that other children of the program hold, too.
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(starter.pid)
+            if os.getppid() == starter.pid:
+                connection.wait([descriptor])
+            server.stop_event.set()
+            return
     starter.join()
     server.stop_event.set()
 
@@ -290,7 +298,8 @@ class Thread:
     def start(self) -> Any:
         """Start, and the address it listens at."""
         if self._initialize is not None:
-            self._initialize()
+            with _own_signals():
+                self._initialize()
         self._server = self._make()
         self._server.start()
         self._thread.start()
@@ -316,6 +325,19 @@ class Thread:
         self._server.stop_event.set()
 
     kill = terminate
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Undo what an initializer does to this program's signals: it means a process of its own."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in zip(numbers, before, strict=True):
+                signal.signal(number, handler)
 
 
 def _choose_place() -> type[Fork] | type[Thread]:
@@ -359,6 +381,18 @@ for _typeid, (_make, _exposed, _types, _proxytype) in _standard.SyncManager._reg
         create_method=hasattr(_standard.SyncManager, _typeid),
     )
 del _typeid, _make, _exposed, _types, _proxytype
+
+
+class SharedMemoryManager:
+    """Refused: memory is shared within one machine."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Name the alternatives."""
+        raise NotImplementedError(
+            "SharedMemoryManager: memory can't be shared across machines; use Manager().list(), "
+            "multihost.Array, or multiprocessing's own for processes on this machine"
+        )
+
 
 Namespace = _standard.Namespace
 Value = _standard.Value
