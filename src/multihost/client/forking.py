@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable
 
 _forgetters: list[Callable[[], None]] = []
+generation = 0
+"""How many forks lie between this process and the one that was started."""
 
 
 def forget_in_child(forget: Callable[[], None]) -> None:
@@ -12,6 +14,8 @@ def forget_in_child(forget: Callable[[], None]) -> None:
 
 
 def _after_fork() -> None:
+    global generation  # noqa: PLW0603 - a fact about the process
+    generation += 1
     for forget in _forgetters:
         forget()
 

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
+from multihost.client import forking
 from multihost.client.blobs import BlobExchange
 from multihost.client.calls import Calls
 from multihost.client.options import PATIENCE_S
@@ -47,6 +48,7 @@ class Session:
         self._streams: dict[int, Stream] = {}
         self._last_alias = 0
         self._slots = 0
+        self._generation = forking.generation
         self._posted: deque[Callable[[], None]] = deque()
         self._is_woken = False
         self._unwritten: dict[Callable[[], None], None] = {}
@@ -61,14 +63,20 @@ class Session:
     def post(self, call: Callable[[], None]) -> None:
         """Call something on the loop's thread soon; calls keep their order.
 
-        Raises ConnectionLost when the client has been closed.
+        Raises ConnectionLost when the client has been closed, or was made in the
+        process that this one was forked from.
         """
+        if self._generation != forking.generation:
+            text = "this client is the parent process's; make a new one after a fork"
+            raise ConnectionLost(self.peer.url, text)
         self._posted.append(call)
         if not self._is_woken:
             self._is_woken = True
             try:
                 self.loop.call_soon_threadsafe(self._run_posted)
             except RuntimeError:
+                self._is_woken = False
+                self._posted.clear()
                 raise ConnectionLost(self.peer.url, "this client has been closed") from None
 
     def _run_posted(self) -> None:

@@ -31,6 +31,8 @@ from multihost.wire.codec import (
 from multihost.wire.message import MAX_FRAME_BYTES, Message
 from multihost.wire.session import IllegalMessageError, Session
 
+HANDSHAKE_FRAME_BYTES = 16 << 10
+"""Frames that a server takes from who has not proved the key."""
 WRITE_BUFFER_BYTES = 4 << 20
 """Unsent bytes above which a link says it is not writable."""
 DIRECT_BYTES = 16 << 10
@@ -91,6 +93,7 @@ class Link(asyncio.Protocol):
         self._rest = b""
         """What the socket did not take of a message written to it directly."""
         self._parts: list[bytes] = []
+        self._pauses: set[str] = set()
         self._plain = PlainReader(is_masked=session.is_server, limit_bytes=max_frame_bytes)
         self._is_between_frames = False
         """Whether the library holds no part of a frame, so that the short cut may be taken."""
@@ -201,15 +204,23 @@ class Link(asyncio.Protocol):
             self._loop.call_soon_threadsafe(self._write)
         return True
 
-    def pause_reading(self) -> None:
+    def admit(self) -> None:
+        """The other end has proved the key: take frames of full size from it."""
+        self._plain.limit_bytes = self._max_frame_bytes
+        self._protocol.max_message_size = self._max_frame_bytes
+
+    def pause_reading(self, why: str) -> None:
         """Take no more bytes from the other end for now: back-pressure on it."""
+        self._pauses.add(why)
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
-    def resume_reading(self) -> None:
-        """Take bytes again."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.resume_reading()
+    def resume_reading(self, why: str) -> None:
+        """That reason is gone; take bytes again if it was the last."""
+        self._pauses.discard(why)
+        if self._pauses or self._transport is None or self._transport.is_closing():
+            return
+        self._transport.resume_reading()
 
     def close(self, reason: str) -> None:
         """Send what is waiting, then close; ``link_closed`` follows."""
@@ -350,8 +361,10 @@ class Link(asyncio.Protocol):
 def server_link(owner: LinkOwner, max_frame_bytes: int = MAX_FRAME_BYTES) -> Link:
     """Server's end of a connection whose HTTP request is about to be fed to it."""
     # A page in a browser has an origin and no business here; our own peers send none.
-    protocol = ServerProtocol(origins=[None], max_size=max_frame_bytes)
-    return Link(owner, Session(None), protocol, max_frame_bytes)
+    protocol = ServerProtocol(origins=[None], max_size=HANDSHAKE_FRAME_BYTES)
+    link = Link(owner, Session(None), protocol, max_frame_bytes)
+    link._plain.limit_bytes = HANDSHAKE_FRAME_BYTES
+    return link
 
 
 def client_link(

@@ -263,6 +263,7 @@ class _Connection:
             self._give_up(link, wrong_key(self.url))
             return
         link.send(m.Proof(peer_proof(peer.key, peer.role, self.nonce, challenge.nonce)))
+        link.flush()  # in a frame of its own: before it, the server takes only small ones
         self.opening_sent_at = clock.mono()
         link.send(peer.owner.opening())
 

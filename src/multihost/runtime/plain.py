@@ -36,12 +36,12 @@ class PlainReader:
     end has come.
     """
 
-    __slots__ = ("_is_masked", "_limit", "_missing", "_parts")
+    __slots__ = ("_is_masked", "_missing", "_parts", "limit_bytes")
 
     def __init__(self, *, is_masked: bool, limit_bytes: int) -> None:
         """Expect frames as clients send them (masked) or servers, of at most ``limit_bytes``."""
         self._is_masked = is_masked
-        self._limit = limit_bytes
+        self.limit_bytes = limit_bytes
         self._parts: list[bytes] = []
         self._missing = 0
 
@@ -90,7 +90,7 @@ class PlainReader:
                 return None
             (length,) = kind.unpack_from(data, start)
             start += kind.size
-        if length > self._limit:
+        if length > self.limit_bytes:
             return None
         if self._is_masked:
             start += _MASK_BYTES

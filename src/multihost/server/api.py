@@ -74,7 +74,7 @@ class _Api:
     async def jobs(self, request: Request) -> Response:
         query = request.query_params
         try:
-            limit = min(int(query.get("limit", 100)), MAX_PAGE)
+            limit = max(1, min(int(query.get("limit", 100)), MAX_PAGE))
             before = int(query["before"]) if "before" in query else None
             rows = await self.views.jobs(query.get("state"), before, limit)
         except ValueError as error:
@@ -97,7 +97,7 @@ class _Api:
                 request.path_params["job"],
                 query.get("state"),
                 int(query.get("after", -1)),
-                min(int(query.get("limit", 100)), MAX_PAGE),
+                max(1, min(int(query.get("limit", 100)), MAX_PAGE)),
             )
         except ValueError as error:
             return _json({"error": str(error)}, 400)

@@ -5,6 +5,7 @@ uvicorn right after its request line and is a ``runtime.link`` from then on.
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
 from dataclasses import dataclass, field
@@ -40,6 +41,10 @@ from multihost.store.sqlite.store import open_store
 from multihost.wire.message import Role
 
 DURABILITIES = ("power", "process")
+DRAIN_S = 5.0
+"""Time for what was taken to be committed when the server stops."""
+REQUEST_HEAD_BYTES = 32 << 10
+"""Of an HTTP request's line and headers."""
 STORE_FILE = "store.sqlite"
 BLOB_DIRECTORY = "blobs"
 
@@ -152,15 +157,20 @@ class Server:
         self.promoter.stop()
         if self.door is not None:
             await self.door.stop()
-        await self.services.committer.drain()
+        await self._drain()
         self.gateway.stop("the server is stopping")
         await self._http.shutdown(sockets=[])
-        await self.services.committer.drain()
+        await self._drain()
         self.services.committer.stop()
         self.services.blobs.files.close()
         self._store.close()
 
     # within ------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Commit what has come; on a full disk give up after a while, nobody was told of it."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.services.committer.drain(), DRAIN_S)
 
     def _compose(self) -> None:
         options, store = self.options, self._store
@@ -221,7 +231,8 @@ class Server:
     async def _serve_http(self, listener: socket.socket) -> None:
         http_config = uvicorn.Config(
             make_app(self.services, self.views, self.key),
-            http="httptools",
+            http="h11",  # bounds a request's head, which httptools does not
+            h11_max_incomplete_event_size=REQUEST_HEAD_BYTES,
             ws=self.gateway.protocol,  # type: ignore[arg-type]  # called like the class it expects
             lifespan="off",
             log_config=None,

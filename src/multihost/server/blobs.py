@@ -90,7 +90,7 @@ class BlobTraffic:
         parts.append(part)
         self._unwritten_bytes += len(part.data)
         if self._unwritten_bytes > UNWRITTEN_BYTES:
-            self._link.pause_reading()
+            self._link.pause_reading("disk")
 
     def _put_row(self, part: m.PutBlob) -> None:
         """Keep a small blob in the database, in order with the messages around it."""
@@ -135,7 +135,7 @@ class BlobTraffic:
         finally:
             self._unwritten_bytes -= len(part.data)
             if self._unwritten_bytes <= UNWRITTEN_BYTES:
-                self._link.resume_reading()
+                self._link.resume_reading("disk")
 
     async def _tell(self, message: m.FindBlob) -> None:
         found = await self._blobs.find(message.digest)

@@ -25,7 +25,8 @@ FREE_FAILURES = 5
 """Wrong keys from one address before its next attempts are slowed."""
 FORGIVE_S = 60.0
 """Time after which an address's failures are forgotten."""
-MAX_SLOW_S = 5.0
+MAX_SLOW_S = 1.0
+"""Shorter than a worker's grace: one behind the same address still comes back in time."""
 REMEMBERED_ADDRESSES = 10_000
 
 
@@ -134,6 +135,9 @@ class Connection:
         self.received_at = clock.mono()
         if self.peer is not None:
             self.peer.received(messages)
+            if not link.is_writable:
+                # Who does not read what it asked for may not ask for more.
+                link.pause_reading("unread")
             return
         for position, message in enumerate(messages):
             self._handshake(message)
@@ -144,6 +148,7 @@ class Connection:
 
     def link_writable(self, link: Link) -> None:
         """Pass on."""
+        link.resume_reading("unread")
         if self.peer is not None:
             self.peer.writable()
 
@@ -209,6 +214,7 @@ class Connection:
         expected = peer_proof(self.gateway.key, hello.role, hello.nonce, self._nonce)
         if is_proof(expected, message.proof):
             self._is_proved = True
+            self.link.admit()
         else:
             self.deny(m.DenialCode.KEY, "wrong key")
 
