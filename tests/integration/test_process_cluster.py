@@ -10,6 +10,7 @@ from pathlib import Path
 import process_tasks as tasks
 import psutil
 import pytest
+from programs import run
 
 from multihost import Event, Process, active_children
 from multihost.client.client import shared_client
@@ -225,3 +226,39 @@ def test_a_thread_that_outlives_run_may_be_the_first_to_use_the_server(cluster, 
     (tmp_path / "go-on").touch()
     assert ended(process) == 0
     assert event.is_set()
+
+
+def test_a_program_on_the_workers_machine_has_its_modules_and_its_directory(cluster, tmp_path):
+    (tmp_path / "beside.py").write_text(
+        "import os, sys\ndef tell(word):\n    print(word, os.path.basename(os.getcwd()))\n"
+    )
+    out, err = run(
+        tmp_path,
+        """
+        import beside
+        from multihost import Process
+        process = Process(target=beside.tell, args=("hello",))
+        process.start()
+        process.join()
+        print(process.exitcode)
+        """,
+        environment=cluster.environment,
+    )
+    assert err == ""
+    assert out == f"hello {tmp_path.name}\n0\n"
+
+
+def test_output_of_processes_elsewhere_can_be_attributed(cluster, tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        from multihost import Process
+        for name in ("ann", "bob"):
+            process = Process(target=print, args=("hello",), name=name)
+            process.start()
+            process.join()
+        """,
+        environment={**cluster.environment, "MULTIHOST_OUTPUT": "named"},
+    )
+    host = socket.gethostname()
+    assert out == f"[ann@{host}] hello\n[bob@{host}] hello\n"
