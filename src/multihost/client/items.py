@@ -26,6 +26,7 @@ from multihost.wire.act import (
     OpenQueue,
     QueueOpened,
 )
+from multihost.wire.blob import Payload
 from multihost.wire.taking import STAGED_ITEMS
 
 CHUNK_BYTES = 1 << 20
@@ -79,7 +80,9 @@ class Items:
         """Add items, up to a thousand in one exchange; when it raises, those before are in."""
         taking = taker.taking
         for chunk in _chunks(packed, min(STAGED_ITEMS, self.limit or STAGED_ITEMS)):
-            payloads = [await taker.upload(each) for each in chunk]
+            payloads: list[Payload] = [
+                each if type(each) is bytes else await taker.upload(each) for each in chunk
+            ]
             if not taker.stage(self.number, self.limit, payloads):
                 decide = partial(taking.put, self.number, payloads)
                 _check_room(await taker.exchange(decide, wait_s))
@@ -106,7 +109,10 @@ class Items:
         if keeps:
             taker.keep(item.number for item in items)
         try:
-            return items, [await taker.fetch(item.payload) for item in items]
+            return items, [
+                item.payload if type(item.payload) is bytes else await taker.fetch(item.payload)
+                for item in items
+            ]
         except BaseException:
             taker.give_back_soon([item.number for item in items])
             raise

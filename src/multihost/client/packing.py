@@ -21,6 +21,8 @@ PROTOCOL = 5
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 """The version that bytecode of this process is bound to."""
 _MAIN = b"__main__"
+_PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
+"""Types whose pickles hold nothing that would have to be looked at."""
 _OWN_FAULT = (pickle.PicklingError, TypeError, AttributeError, RecursionError)
 """What pickle itself raises; anything else comes from a user's ``__reduce__``."""
 
@@ -145,8 +147,11 @@ def as_payload(data: bytes) -> bytes | Bulk:
 
 def pack_item(item: Any) -> bytes | Bulk:
     """An item for a queue as its payload; raises PayloadError."""
-    data = _pack_object(item, "the item").data
-    return data if len(data) <= INLINE_BYTES else as_payload(data)
+    if type(item) in _PLAIN:
+        data = pickle.dumps(item, PROTOCOL)
+        if len(data) <= INLINE_BYTES:
+            return data
+    return as_payload(_pack_object(item, "the item").data)
 
 
 def is_reusable(function: object) -> bool:

@@ -120,7 +120,7 @@ class Queue(Handle):
         ``timeout`` is for each of them; when queue.Full is raised, those before are in.
         """
         self._check_open()
-        packed = (pack_item(obj) for obj in objs)
+        packed = map(pack_item, objs)
         run(self._items.put_many(self._taker(), packed, wait_of(block, timeout)))
 
     def get_many(
@@ -132,7 +132,7 @@ class Queue(Handle):
         """Up to ``count`` items, at least one; raises queue.Empty as ``get`` does."""
         self._check_open()
         _, payloads = run(self._items.take(self._taker(), count, wait_of(block, timeout)))
-        return [pickle.loads(data) for data in payloads]
+        return list(map(pickle.loads, payloads))
 
     def take(self, block: bool = True, timeout: float | None = None) -> "Take":  # noqa: FBT001, FBT002 - as ``get``
         """``with queue.take() as item:`` an item that is done with when the block ends.
