@@ -209,18 +209,26 @@ class Calls:
             store.save_synchronizer(number, state)
 
     def published(self) -> None:
-        """The transaction is written: there is no way back, but nobody is answered yet."""
+        """The transaction is written: answer takes, for which that is enough.
+
+        If the power fails before the disk has it, a take is undone with what it confirmed and
+        put: the item that was made from waits again, what was made of it never was.
+        """
         if not self._is_touched:
             return
         self._is_touched = False
         self.synchronizers.keep(self._changes)
         self.parking.keep()
-        self._answers += self._overs
-        self._overs.clear()
+        overs, self._overs = self._overs, []
         parked, self._parked = self._parked, []
         for pending in parked:
             if pending.wait_s is not None and not pending.is_over:
                 self._time(pending, pending.wait_s)
+        for pending, result in overs:
+            if result is None or _is_take(pending):
+                self._close(pending, result)
+            else:
+                self._answers.append((pending, result))
 
     def committed(self) -> None:
         """What was published is kept: answer."""
@@ -254,8 +262,12 @@ class Calls:
         def tell(store: Store, now: float) -> None:
             self._is_touched = True
             self._must_last = False
+            answered = len(self._overs)
             run(store, now)
             operation.is_durable = self._must_last
+            operation.is_told = all(
+                result is None or _is_take(pending) for pending, result in self._overs[answered:]
+            )
 
         operation.run = tell
         self._committer.submit(operation)
@@ -506,6 +518,12 @@ _VERBS: dict[type, Callable[[Calls, Store, float, Pending], None]] = {
     a.DropSynchronizer: Calls._drop_synchronizer,
     **dict.fromkeys(SYNCHRONIZER_ACTS, Calls._synchronize),
 }
+
+
+def _is_take(pending: Pending) -> bool:
+    """Whether a call asks for items: what it is given is leased, whatever else it did."""
+    act = pending.act
+    return isinstance(act, Exchange) and act.take is not None
 
 
 def _outdated(number: int, later: int) -> Rejected:

@@ -30,6 +30,8 @@ FEW = 4
 """Operations of such a commit at most."""
 LINGER_S = 0.001
 """So long a lone task's acknowledgement waits for its outcome, to pay for the disk once."""
+TOLD_LINGER_S = 0.01
+"""So long what nobody waits for is kept from the disk, to pay for it once."""
 FULL_RETRY_S = 1.0
 """Pause before what has to be written is tried again on a full disk."""
 
@@ -51,6 +53,8 @@ class Operation:
     failed: Callable[[Exception], None] | None = None
     may_linger: bool = False
     """Whether the answer may wait a moment when what was submitted is already on its way."""
+    is_told: bool = False
+    """Whether nobody waits for the disk: who asked is told when the transaction is written."""
     result: Any = None
 
 
@@ -82,7 +86,7 @@ class Participant(Protocol):
         ...
 
     def published(self) -> None:
-        """The transaction is written, and not undone any more; nobody is answered yet."""
+        """The transaction is written, and not undone any more; answer whom that is enough."""
         ...
 
     def committed(self) -> None:
@@ -214,6 +218,11 @@ class Committer:
             self._break(error)
             return
         self._written.append((batch, changes))
+        if self.is_durable and all(operation.is_told for operation in batch):
+            if self._lingering is None:
+                self._lingering = self._loop.call_later(TOLD_LINGER_S, self._settle)
+            self._go_on()
+            return
         is_lone = has_leases and len(batch) <= FEW and all(op.may_linger for op in batch)
         if is_lone and self._lingering is None:
             self._lingering = self._loop.call_later(LINGER_S, self._settle)

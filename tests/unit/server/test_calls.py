@@ -1,6 +1,7 @@
 """Claims about the calls of takers, with a store of dicts and transactions that can fail."""
 
 import asyncio
+from unittest import mock
 
 import pytest
 from call_desk import Desk
@@ -8,6 +9,7 @@ from item_store import ItemStore
 
 from multihost.core.ids import taker_id
 from multihost.errors import StoreFull
+from multihost.server import committer
 from multihost.wire import act as a
 from multihost.wire.act import Confirm, Exchange, ExchangeEnd, Finish, Kind, Put, RejectCode
 
@@ -24,7 +26,9 @@ def case(test):
                 await test(desk)
             desk.committer.stop()
 
-        asyncio.run(main())
+        # Tests look at every transaction by itself, and don't wait for company.
+        with mock.patch.object(committer, "TOLD_LINGER_S", 0):
+            asyncio.run(main())
 
     run.__name__ = test.__name__
     return run
@@ -89,7 +93,7 @@ async def test_time_is_over_for_who_has_waited_long_enough(desk):
 @case
 async def test_a_wait_ends_by_itself_after_its_time(desk):
     queue = await desk.queue()
-    assert await desk.take(ANN, queue, 0.001) is None
+    await desk.take(ANN, queue, 0.001)
     while ANN not in desk.answers:  # noqa: ASYNC110 - what is awaited is the timer itself
         await asyncio.sleep(0)
     assert desk.answers[ANN].end is ExchangeEnd.EMPTY
@@ -510,6 +514,41 @@ async def test_an_act_that_can_not_be_done_takes_no_other_down(desk):
     await desk.put(CY, queue, b"1")
     assert desk.answers[BOB].code is RejectCode.BAD_REQUEST
     assert payloads(desk.answers[ANN]) == [b"1"]
+
+
+@case
+async def test_a_take_is_answered_before_the_disk_has_it_and_a_put_after(desk):
+    queue, results = await desk.queue("q"), await desk.queue("results")
+    await desk.put(CY, queue, b"1")
+    log, seen = desk.store.log, []
+    desk.calls.call(
+        BOB, 1, Exchange(puts=[Put(results, [b"r"])]), None, lambda _: seen.append(log[-1])
+    )
+    await desk.settle()
+    log.clear()
+    act = Exchange(puts=[Put(results, [b"r"])], take=queue)
+    desk.calls.call(ANN, 1, act, None, lambda _: seen.append(list(log)))
+    await desk.settle()
+    assert seen == ["durable", []]
+    assert log == ["durable"]
+
+
+@case
+async def test_takes_share_a_sync_that_nobody_waits_for(desk):
+    queue = await desk.queue()
+    await desk.put(CY, queue, *[b"%d" % number for number in range(9)])
+    desk.store.log.clear()
+    held = []
+    with mock.patch.object(committer, "TOLD_LINGER_S", 60):
+        for number in range(1, 9):
+            answers = []
+            desk.calls.call(ANN, number, Exchange(held, take=queue), None, answers.append)
+            while not answers:  # noqa: ASYNC110 - the committer's own turns are awaited
+                await asyncio.sleep(0)
+            held = [answers[0].items[0].number]
+        assert desk.store.log == []
+        await desk.put(CY, queue, b"10")
+        assert desk.store.log == ["durable"]
 
 
 @case

@@ -197,5 +197,5 @@ def test_nothing_is_lost_or_doubled_and_nobody_waits_for_what_is_there(script):
                 await story.tell(step)
         desk.committer.stop()
 
-    with mock.patch.object(committer, "FULL_RETRY_S", 0):
+    with mock.patch.multiple(committer, FULL_RETRY_S=0, TOLD_LINGER_S=0):
         asyncio.run(main())
