@@ -4,6 +4,7 @@ import os
 import pickle
 import queue
 import socket
+import threading
 from multiprocessing import AuthenticationError, connection
 from multiprocessing.managers import BaseManager, RemoteError, dispatch
 
@@ -146,6 +147,40 @@ def test_what_is_put_for_an_item_that_was_lost_is_void_and_the_item_is_done_agai
     results.put("made again")
     assert results.get(timeout=5) == "made again"
     assert results.empty()
+
+
+def test_what_our_client_puts_while_the_server_falls_is_there_once(server):
+    tasks = connect(server.port, "tasks", base=ours.BaseManager).tasks()
+    ended = threading.Event()
+
+    def put():
+        for number in range(4000):
+            tasks.put(number)
+        ended.set()
+
+    thread = threading.Thread(target=put)
+    thread.start()
+    watched = connect(server.port, "tasks", base=ours.BaseManager).tasks()
+    for count in (500, 1500, 2500):
+        wait_until(lambda count=count: watched.qsize() > count, f"{count} are there")
+        server.kill()
+        server.start()
+    thread.join(30)
+    assert ended.is_set()
+    assert [watched.get() for _ in range(4000)] == list(range(4000))
+    assert watched.empty()
+
+
+def test_an_item_that_cannot_be_pickled_is_refused_and_the_next_is_put(server):
+    tasks = connect(server.port, "tasks", base=ours.BaseManager).tasks()
+    tasks.put(1)
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        tasks.put(threading.Lock())
+    tasks.put(2)
+    server.kill()
+    server.start()
+    tasks.put(3)
+    assert [tasks.get(timeout=5) for _ in range(3)] == [1, 2, 3]
 
 
 def test_large_items_and_bounded_queues(server):

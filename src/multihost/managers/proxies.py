@@ -8,6 +8,7 @@ for it is void: that is how take, compute, put stays exact.
 
 import os
 import queue as standard_queue
+import socket
 import sys
 import threading
 import time
@@ -17,7 +18,7 @@ from multiprocessing import process, util
 from typing import Any
 
 from multihost.errors import ConnectionLost
-from multihost.managers.wires import Wire, connect
+from multihost.managers.wires import WRITER, Wire, connect
 
 QUEUE_PREFIX = "q:"
 """Idents of durable queues begin so."""
@@ -32,6 +33,8 @@ VOID = "void"
 """Lost by a thread: the item that was held is another's, and so is what comes of it."""
 UNKNOWN = "unknown"
 """Lost: something was put lately, and perhaps kept, perhaps not."""
+UNSENT, NUMBERED, SENT = range(3)
+"""How far a put had come when the connection broke; NUMBERED: the server does it once."""
 STAGED_S = 0.5
 """What was put so long ago is kept for sure, with its item."""
 PATIENCE_S = 5.0
@@ -120,11 +123,20 @@ class BaseProxy(standard.BaseProxy):
             return self._ask_again(methodname, args, kwds)
         return self._call(methodname, args, kwds)
 
-    def _call(self, method: str, args: tuple[Any, ...], kwds: Mapping[Any, Any]) -> Any:
+    def _call(
+        self,
+        method: str,
+        args: tuple[Any, ...] = (),
+        kwds: Mapping[Any, Any] = {},
+        message: Any = None,
+    ) -> Any:
         """Say it and return what is answered; a connection that breaks is forgotten."""
         wire = self._tls.connection
         try:
-            wire.send((self._id, method, args, kwds))
+            if message is not None:
+                wire.send_bytes(message)
+            else:
+                wire.send((self._id, method, args, kwds))
             kind, result = wire.recv()
         except _BROKEN:
             self._drop(wire)
@@ -173,7 +185,7 @@ class BaseProxy(standard.BaseProxy):
         if lost == UNKNOWN:
             raise self._unknown()
         try:
-            result = self._call(method, args, kwds)
+            result = self._put_once(method, args, kwds)
         except _BROKEN as error:
             if getattr(tls, "connection", None) is not None:
                 raise
@@ -181,11 +193,39 @@ class BaseProxy(standard.BaseProxy):
             if tls.lost == VOID:
                 tls.had = None
                 return None  # it came with its item or not at all; if not, another makes it
-            tls.lost = None
-            raise self._unknown() from error
+            is_unknown, tls.lost = tls.lost == UNKNOWN, None
+            if is_unknown or tls.put_state == SENT:
+                raise self._unknown() from error
+            # The server knows the number of this put, and whether it was done.
+            tls.written -= tls.put_state == NUMBERED
+            result = self._put_once(method, args, kwds)
         if tls.connection.held == FRESH:
             tls.connection.held = time.monotonic()
         return result
+
+    def _put_once(self, method: str, args: tuple[Any, ...], kwds: Mapping[Any, Any]) -> Any:
+        tls = self._tls
+        wire = tls.connection
+        message = _standard.reduction.ForkingPickler.dumps((self._id, method, args, kwds))
+        tls.put_state = UNSENT
+        if wire.is_writer is None:
+            self._say_writer(wire)
+        tls.put_state = NUMBERED if wire.is_writer else SENT
+        tls.written += 1
+        return self._call(method, message=message)
+
+    def _say_writer(self, wire: Any) -> None:
+        """Tell the server who puts here, and how often it has."""
+        tls = self._tls
+        if not hasattr(tls, "writer"):
+            tls.writer, tls.written = os.urandom(16).hex(), 0
+        name = f"{process.current_process().name}@{socket.gethostname()}"
+        try:
+            wire.send((None, WRITER, (tls.writer, name, tls.written), {}))
+            wire.is_writer = wire.recv() == ("#RETURN", True)
+        except _BROKEN:
+            self._drop(wire)
+            raise
 
     def _unknown(self) -> ConnectionLost:
         return ConnectionLost(

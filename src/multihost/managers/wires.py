@@ -15,6 +15,8 @@ from multihost.errors import AuthenticationError
 
 END = "#END"
 """Says that a client ends in good order; the standard library's say nothing."""
+WRITER = "#WRITER"
+"""Says who a client is, so that what it puts again after a break is not put twice."""
 END_S = 1.0
 """How long a server may take to hear it."""
 _PEEK = socket.MSG_PEEK | getattr(socket, "MSG_DONTWAIT", 0)
@@ -29,10 +31,13 @@ class Wire:
         """What its thread has in its hands: see ``proxies``; None: nothing."""
         self.has_failed = False
         """Its thread ends with an exception."""
+        self.is_writer: bool | None = None
+        """Whether the server knows who puts here; None: not told yet."""
         self._pid = os.getpid()
         self._connection = connection
         self._socket = sock
         self.send = connection.send
+        self.send_bytes = connection.send_bytes
         self.recv = connection.recv
         self.poll = connection.poll
         self.fileno = connection.fileno

@@ -1,15 +1,16 @@
 """What keeps the queues behind a door: this server, or one that is reached over the network."""
 
+import asyncio
 import os
 import socket
 from collections.abc import Callable
 from typing import Protocol
 
 from multihost.core.digest import digest_of
-from multihost.core.ids import make_uid
+from multihost.core.ids import make_uid, session_of, taker_id
 from multihost.runtime import clock
 from multihost.server.blobs import ROW_BYTES
-from multihost.server.services import Services
+from multihost.server.services import CLIENT_GRACE_S, Services
 from multihost.store.base import SessionInfo, Store
 from multihost.wire.act import AnyAct, AnyResult
 from multihost.wire.blob import Blob
@@ -44,6 +45,14 @@ class Backing(Protocol):
         """A taker is no more: what it holds goes to others."""
         ...
 
+    async def open_writer(self, uid: bytes, name: str) -> int | None:
+        """The taker that a client's puts are done once by, over all its connections; or None."""
+        ...
+
+    def leave_writer(self, writer: int, number: int) -> None:
+        """Its connection is gone, in call ``number`` if that is not over; it may come again."""
+        ...
+
     async def store(self, item: bytes) -> Blob:
         """Keep a large item's bytes; raises OSError."""
         ...
@@ -65,6 +74,8 @@ class ServicesBacking:
         """Use the server's services."""
         self._services = services
         self._session = 0
+        self._leaving: dict[int, asyncio.TimerHandle] = {}
+        """When sessions of writers that left are ended."""
 
     async def begin(self) -> None:
         """Open the session, and end those of earlier runs."""
@@ -103,6 +114,32 @@ class ServicesBacking:
     def end_taker(self, taker: int) -> None:
         """A taker is no more."""
         self._services.calls.end_taker(taker, is_clean=False)
+
+    async def open_writer(self, uid: bytes, name: str) -> int | None:
+        """The taker of a session of the client's own, which is kept for a while."""
+        info = SessionInfo(uid, Role.CLIENT, name=f"{SESSION_NAME}: {name}")
+        session: int = await self._services.committer.ask(
+            lambda store, now: store.open_session(info, now)
+        )
+        timer = self._leaving.pop(session, None)
+        if timer is not None:
+            timer.cancel()
+        # Those tables are for sessions with heartbeats; this one lives with its connection.
+        self._services.clients.end(session)
+        self._services.takers.end(session)
+        return taker_id(session, 1)
+
+    def leave_writer(self, writer: int, number: int) -> None:
+        """Its connection is gone; it may come again for a while."""
+        self._services.calls.withdraw(writer, number)
+        session = session_of(writer)
+        self._leaving[session] = asyncio.get_running_loop().call_later(
+            CLIENT_GRACE_S, self._end_writer, session
+        )
+
+    def _end_writer(self, session: int) -> None:
+        del self._leaving[session]
+        self._services.end_client(session, is_clean=True)
 
     async def store(self, item: bytes) -> Blob:
         """Keep a large item's bytes."""

@@ -205,7 +205,7 @@ class Connection(asyncio.Protocol):
         if put is not None:
             name = name_of(put.ident)
             if name is not None and not self._has_failed():
-                self._put_to.add(put.ident)
+                self._note_put(put.ident)
                 self._on_queue(name, lambda call: call.put_item(put.item, None))
                 return
         request = self._known.get(message)
@@ -223,15 +223,46 @@ class Connection(asyncio.Protocol):
         name = name_of(request.ident)
         if name is not None:
             if request.method in ("put", "put_nowait"):
-                self._put_to.add(request.ident)
+                self._note_put(request.ident)
             self._on_queue(name, lambda call: self._run(call, request))
         elif request.method == requests.END and self.taker is not None:
             self.taker.end(is_clean=True)
             self._send(writing.RETURN_NONE)
+        elif request.method == requests.WRITER:
+            self._is_busy = True
+            self._loop.create_task(self._open_writer(request))
         elif self.realm.host is not None:
             self._pass_on(request.raw)
         else:
             self._send(failed(f"KeyError: no object {request.ident!r} here"))
+
+    def _note_put(self, ident: str) -> None:
+        self._put_to.add(ident)
+        if self.taker is not None:
+            self.taker.written += 1
+
+    async def _open_writer(self, request: Request) -> None:
+        """A client says who it is, so that what it puts again after a break is not put twice."""
+        taker = self._my_taker()
+        uid, name, written = (*request.args, None, None, None)[:3]
+        if not (requests.is_uid(uid) and isinstance(name, str) and isinstance(written, int)):
+            self._answer(failed("TypeError: a writer is told by its uid, name and puts so far"))
+            return
+        writer = None
+        if taker.writer is None:
+            writer = await self.door.backing.open_writer(bytes.fromhex(uid), name)
+        if self._is_closed:
+            if writer is not None:
+                self.door.backing.leave_writer(writer, written)
+            return
+        if writer is not None:
+            taker.writer, taker.written = writer, written
+        self._answer(writing.returned(writer is not None))
+
+    def _my_taker(self) -> QueueTaker:
+        if self.taker is None:
+            self.taker = QueueTaker(self.door.backing, self.realm)
+        return self.taker
 
     def _has_failed(self) -> bool:
         return self.taker is not None and bool(self.taker.failure)
@@ -248,9 +279,7 @@ class Connection(asyncio.Protocol):
 
     def _on_queue(self, name: str, do: Callable[[QueueCall], None]) -> None:
         """Find the queue, or make it, and do something with it."""
-        if self.taker is None:
-            self.taker = QueueTaker(self.door.backing, self.realm)
-        taker = self.taker
+        taker = self._my_taker()
         self._is_busy = True
 
         def opened(queue: KnownQueue | a.Rejected) -> None:

@@ -1,6 +1,7 @@
 """What a client asks of the server itself, before or instead of calls on an object."""
 
 import asyncio
+import string
 from typing import TYPE_CHECKING, Any
 
 from multihost.runtime import clock
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 END = "#END"
 """A client of ours ends in good order; the standard library's say nothing."""
+WRITER = "#WRITER"
+"""A client of ours says who it is, by its uid in hex, its name and how often it has put."""
+UID_DIGITS = 32
 MAX_NAME_BYTES = 200
 ANSWER_S = 0.02
 
@@ -161,6 +165,15 @@ def _shut_down(connection: "Connection", request: Request) -> bytes:
     # The answer leaves first: its writing is a turn of the loop away.
     asyncio.get_running_loop().call_later(ANSWER_S, lambda: on_shutdown(keeps=keeps))
     return RETURN_NONE
+
+
+def is_uid(value: Any) -> bool:
+    """Whether a value is 16 bytes in hex."""
+    return (
+        isinstance(value, str)
+        and len(value) == UID_DIGITS
+        and all(digit in string.hexdigits for digit in value)
+    )
 
 
 def _is_int(value: Any) -> bool:

@@ -42,7 +42,11 @@ class QueueTaker:
         self._realm = realm
         self._taker: int | None = None
         self._number = 0
-        self._waiting: deque[tuple[Make, float | None, Then]] = deque()
+        self.writer: int | None = None
+        """The taker that puts are done once by, when nothing is held; see ``Backing``."""
+        self.written = 0
+        """Number of its latest put."""
+        self._waiting: deque[tuple[Make, float | None, Then, int | None]] = deque()
         self._under_way: tuple[int, Then] | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._is_flushing = False
@@ -50,12 +54,14 @@ class QueueTaker:
 
     # calls -----------------------------------------------------------------------------
 
-    def call(self, make: Make, wait_s: float | None, then: Then) -> None:
-        """Do an act in its turn, and hand its result to ``then``."""
+    def call(
+        self, make: Make, wait_s: float | None, then: Then, written: int | None = None
+    ) -> None:
+        """Do an act in its turn, and hand its result to ``then``; ``written``: as the writer."""
         if self._under_way is not None:
-            self._waiting.append((make, wait_s, then))
+            self._waiting.append((make, wait_s, then, written))
         else:
-            self._start(make, wait_s, then)
+            self._start(make, wait_s, then, written)
 
     def open(self, name: str, limit: int, then: Callable[[KnownQueue | a.Rejected], None]) -> None:
         """The queue of a name, made if there is none."""
@@ -128,6 +134,8 @@ class QueueTaker:
     def _abandon(self) -> None:
         self._is_ended = True
         self._under_way = None
+        if self.writer is not None:
+            self._backing.leave_writer(self.writer, self.written)
         if self._taker is not None:
             self._backing.end_taker(self._taker)
 
@@ -153,6 +161,10 @@ class QueueTaker:
             return
         if not self.holds:
             self.has_begun = True
+            if self.writer is not None and not self.taking.staged:
+                put = a.Exchange(puts=[a.Put(queue.number, [item])])
+                self.call(lambda: put, wait_s, then, self.written)
+                return
         self._exchange(lambda: self.taking.put(queue.number, [item]), wait_s, then)
 
     def _flush(self) -> None:
@@ -195,14 +207,20 @@ class QueueTaker:
         held = [item for items in self.taking.held.values() for item in items]
         self._exchange(lambda: self.taking.give_back(held), None, _nothing)
 
-    def _start(self, make: Make, wait_s: float | None, then: Then) -> None:
+    def _start(
+        self, make: Make, wait_s: float | None, then: Then, written: int | None = None
+    ) -> None:
         if self._taker is None:
             self._taker = self._backing.open_taker()
         self._number += 1
         number = self._number
         self._under_way = (number, then)
+        taker, call = self._taker, number
+        if written is not None:
+            assert self.writer is not None
+            taker, call = self.writer, written
         self._backing.call(
-            self._taker, number, make(), wait_s, lambda result: self._answered(number, result)
+            taker, call, make(), wait_s, lambda result: self._answered(number, result)
         )
 
     def _answered(self, number: int, result: a.AnyResult) -> None:
