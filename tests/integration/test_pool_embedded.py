@@ -217,3 +217,24 @@ def test_importing_the_package_is_cheap(tmp_path):
         """,
     )
     assert out == "[]\n"
+
+
+NESTED = """
+    from multihost import Executor
+
+    def inner(n):
+        return n + 1
+
+    def outer(n):
+        with Executor(2) as executor:
+            return list(executor.map(inner, [n, n]))
+
+    if __name__ == "__main__":
+        with Executor(2) as executor:
+            print(list(executor.map(outer, range(4))))
+"""
+
+
+def test_a_task_may_use_an_executor_itself_while_all_slots_are_busy(tmp_path):
+    out, _ = run(tmp_path, NESTED)
+    assert out.strip() == "[[1, 1], [2, 2], [3, 3], [4, 4]]"

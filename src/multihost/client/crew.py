@@ -62,8 +62,8 @@ class Crew:
         self._is_lasting = name is not None
         self._submitter = Submitter(session, options, blobs, is_watched=is_watched)
         self.stream: Callable[..., Stream] = self._submitter.stream
-        if width is not None and client.is_embedded:
-            session.post(lambda: session.ask_slots(width))
+        # Only an embedded server's worker heeds it, be it this program's or, in a task, another's.
+        session.post(lambda: session.ask_slots(width or 1))
 
     def post(self, call: Callable[[], None]) -> None:
         """Call something on the event-loop thread."""

@@ -123,6 +123,8 @@ class ClientPeer:
         self.connection = connection
         self.session = 0
         self.uid = attach.session
+        self.slots = 0
+        """Slots that this client asked for."""
         self._jobs: dict[int, Subscription] = {}
         self._blobs = BlobTraffic(services.blobs, connection.link)
         self._waiting: asyncio.TimerHandle | None = None
@@ -202,7 +204,9 @@ class ClientPeer:
         self._blobs.received(message)
 
     def _on_resize(self, message: m.Resize) -> None:
-        self.services.resize(message.slots)
+        # The sum: a task that uses a pool itself occupies a slot while it waits for its tasks.
+        self.slots = message.slots
+        self.services.resize(sum(peer.slots for peer in self.services.client_peers.values()))
 
     # jobs ------------------------------------------------------------------------------
 
