@@ -8,6 +8,7 @@ import pytest
 from lone_worker import lone_worker, run, turns
 
 from multihost.core.lease import LEASE_S
+from multihost.core.outcome import Ending
 from multihost.wire import message as m
 from multihost.worker.outbox import MESSAGE_BYTES
 
@@ -20,6 +21,12 @@ def until_there(path):
     while not Path(path).exists():
         time.sleep(0.005)
     return os.getpid()
+
+
+def chatter():
+    """Print more at once than a pipe holds, over and over, until somebody ends it."""
+    while True:
+        print("x" * 5_000_000)
 
 
 def has_begun(path):
@@ -212,5 +219,17 @@ def test_fewer_slots_are_kept_once_busy_ones_are_idle(tmp_path):
                 await lone.result(one)
             await lone.until(lambda: len(lone.worker.roster.children) == 1)
             await lone.result(lone.call(abs, -1))
+
+    run(main())
+
+
+def test_a_task_that_is_interrupted_while_it_prints_tears_nothing():
+    async def main():
+        async with lone_worker(1) as lone:
+            (pid,) = lone.pids
+            for _ in range(10):
+                failure = await lone.failure(lone.call(chatter, timeout_s=0.02))
+                assert failure.ending == Ending.TIMED_OUT
+                assert await lone.result(lone.call(os.getpid)) == pid
 
     run(main())

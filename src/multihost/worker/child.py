@@ -130,7 +130,11 @@ class Child:
         """Like stdout's and stderr's descriptors, which a task may lead elsewhere."""
         self._unwanted = 0
         """The task that the agent wants to end."""
-        self._main = threading.get_ident()
+        self.main = threading.get_ident()
+        """The thread that runs users' code."""
+        self.is_writing = False
+        """Whether that thread is printing, and must not be interrupted."""
+        self.is_interrupt_due = False
         self._initializer_failure: bytes | None = None
         self.is_forked = False
         """Whether this is a process that a task forked: the pipes are not its own."""
@@ -298,7 +302,7 @@ class Child:
                     parent.ended()
                 elif kind == CANCEL and task == self._current and INTERRUPT is not None:
                     self._unwanted = task
-                    signal.pthread_kill(self._main, INTERRUPT)
+                    signal.pthread_kill(self.main, INTERRUPT)
         # The agent is gone, and nobody would ever read our outcomes.
         if hasattr(os, "killpg"):
             os.killpg(0, signal.SIGKILL)
@@ -319,9 +323,20 @@ class Child:
 
     def _interrupt(self, *_: object) -> None:
         # The signal may come late, in the next task, or from users' code.
-        if self._current and self._current == self._unwanted:
-            self._unwanted = 0
-            raise TaskInterrupted
+        if not self._current or self._current != self._unwanted:
+            return
+        if self.is_writing:
+            # Raised there it would tear a frame in two, or have it written twice.
+            self.is_interrupt_due = True
+            return
+        self._unwanted = 0
+        raise TaskInterrupted
+
+    def raise_due(self) -> None:
+        """Raise the interruption that came while a frame was written, if one did."""
+        if self.is_interrupt_due:
+            self.is_interrupt_due = False
+            self._interrupt()
 
 
 def dumps(value: Any) -> bytes:

@@ -6,9 +6,10 @@ import io
 import os
 import sys
 import termios
+import threading
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from multihost.worker.frames import OUTPUT
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 LINE_BYTES = 8192
 READ_TRIES, READ_STEP_S = 500, 0.0002
 _NOTHING = bytes(4)
+
+Text = TypeVar("Text", bound=io.TextIOWrapper)
 
 
 class _Stream(io.RawIOBase):
@@ -37,9 +40,28 @@ class _Stream(io.RawIOBase):
     def write(self, data) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
         if self._child.is_forked:
             return os.write(self._number, data)
-        task, token = self._child.current
-        self._child.send(OUTPUT, task, token, bytes(data), detail=self._number)
+        self._child.send(OUTPUT, *self._child.current, bytes(data), detail=self._number)
         return len(data)
+
+
+class _Text(io.TextIOWrapper):
+    """Text to such a stream. An interruption that comes meanwhile is raised when it is written.
+
+    Within it would tear a frame in two, or leave in the buffer what is written already.
+    """
+
+    child: "Child"
+
+    def write(self, text: str) -> int:
+        child = self.child
+        if threading.get_ident() != child.main:
+            return super().write(text)
+        child.is_writing = True
+        try:
+            return super().write(text)
+        finally:
+            child.is_writing = False
+            child.raise_due()
 
 
 def install(child: "Child") -> None:
@@ -54,8 +76,8 @@ def install_descriptors() -> None:
     Nothing of ours is between them and the agent then: a signal may hit anywhere, and what
     leads the descriptors elsewhere leads the streams.
     """
-    sys.stdout = _as_text(io.FileIO(1, "w", closefd=False))
-    sys.stderr = _as_text(io.FileIO(2, "w", closefd=False))
+    sys.stdout = _as_text(io.FileIO(1, "w", closefd=False), io.TextIOWrapper)
+    sys.stderr = _as_text(io.FileIO(2, "w", closefd=False), io.TextIOWrapper)
 
 
 def flush() -> None:
@@ -79,9 +101,11 @@ def wait_until_read(descriptors: Iterable[int]) -> None:
 
 
 def _text(child: "Child", number: int) -> io.TextIOWrapper:
-    return _as_text(_Stream(child, number))
+    text = _as_text(_Stream(child, number), _Text)
+    text.child = child
+    return text
 
 
-def _as_text(raw: io.RawIOBase) -> io.TextIOWrapper:
+def _as_text(raw: io.RawIOBase, kind: type[Text]) -> Text:
     buffer = io.BufferedWriter(raw, LINE_BYTES)
-    return io.TextIOWrapper(buffer, "utf-8", "backslashreplace", line_buffering=True)
+    return kind(buffer, "utf-8", "backslashreplace", line_buffering=True)
