@@ -204,6 +204,7 @@ class _Connection:
 
     def on_proof(self, message):
         assert is_proof(peer_proof(KEY, m.Role.CLIENT, self.peer_nonce, self.nonce), message.proof)
+        self.link.admit()
 
     def on_attach(self, message):
         self.link.send(m.Welcome(1, self.server.store))
