@@ -6,25 +6,27 @@ end gets EOFError once it has read what was sent before. Addresses, listeners
 and file descriptors are of one machine, and not here.
 """
 
+import asyncio
 import contextlib
 import os
 import pickle
 import queue as standard
 import weakref
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from multihost.client.handles import Handle
 from multihost.client.items import Items
 from multihost.client.packing import as_payload, pack_item, travels
-from multihost.client.taker import Taker, run
+from multihost.client.taker import LoopTaker, Taker, run
 from multihost.errors import Gone, MultihostError, QueueClosed
 from multihost.wire.act import Confirm, Exchange, Put
 
 if TYPE_CHECKING:
     from multihost.client import Client
 
-__all__ = ["Connection", "Pipe"]
+__all__ = ["Connection", "Pipe", "wait"]
 
 _A_HOLDER = b"N."
 
@@ -43,6 +45,13 @@ def Pipe(  # noqa: N802 - the standard library's name
     if duplex:
         first.gives = second.takes = first.make_queue()
     return Connection(first), Connection(second)
+
+
+def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
+    """Those of connections, sentinels and sockets that are ready, after ``timeout`` s at most."""
+    from multiprocessing import connection as local
+
+    return local.wait(object_list, timeout)
 
 
 class _End(Handle):
@@ -96,12 +105,59 @@ class _End(Handle):
         self.pid = os.getpid()
 
 
+class _Watch:
+    """Takes one message ahead and makes a descriptor readable, for who waits with ``select``."""
+
+    def __init__(self, end: _End) -> None:
+        assert end.takes is not None
+        self._takes = end.takes
+        self.readable, self._signal = os.pipe()
+        self._ahead: standard.SimpleQueue[bytes | None] = standard.SimpleQueue()
+        self._room = asyncio.Event()
+        calls = end._calls()
+        taker = LoopTaker(calls, calls.new_number())
+        self._loop = calls.loop
+        self._watching = asyncio.run_coroutine_threadsafe(self._watch(taker), calls.loop)
+
+    def take(self, wait_s: float | None) -> bytes:
+        """The message taken ahead; raises queue.Empty, or EOFError at the end."""
+        data = self._ahead.get(timeout=wait_s) if wait_s != 0 else self._ahead.get_nowait()
+        if data is None:
+            self._ahead.put(None)
+            raise EOFError
+        os.read(self.readable, 1)
+        self._loop.call_soon_threadsafe(self._room.set)
+        return data
+
+    def close(self) -> None:
+        """Take nothing more; what was taken ahead is forgotten."""
+        self._watching.cancel()
+        os.close(self.readable)
+        os.close(self._signal)
+
+    async def _watch(self, taker: Taker) -> None:
+        while True:
+            try:
+                _, (data,) = await self._takes.take(taker, 1, None)
+            except MultihostError:
+                self._tell(None)
+                return
+            self._room.clear()
+            self._tell(data)
+            await self._room.wait()
+
+    def _tell(self, data: bytes | None) -> None:
+        self._ahead.put(data)
+        os.write(self._signal, b"\0")
+
+
 class Connection:
     """One end of a pipe."""
 
     def __init__(self, end: _End) -> None:
         """Hold ``end``; ``Pipe`` makes both."""
         self._end: _End | None = end
+        self._watch: _Watch | None = None
         self._ahead: list[bytes] = []
         """What ``poll`` has taken already."""
         self._forget = weakref.finalize(self, _End.forget, end)
@@ -165,6 +221,7 @@ class Connection:
         None: wait as long as it takes. True, too, at the end.
         """
         if not self._ahead:
+            # Taken here: what the other end sent can't be looked at where it waits.
             try:
                 self._ahead.append(self._next(None if timeout is None else max(0.0, timeout)))
             except standard.Empty:
@@ -176,6 +233,9 @@ class Connection:
     def close(self) -> None:
         """Close it for this process. Idempotent."""
         end, self._end = self._end, None
+        if self._watch is not None:
+            self._unwatch()
+            self._watch = None
         if end is not None and self._forget.detach():
             run(end.let_go(end._taker()))
 
@@ -195,9 +255,17 @@ class Connection:
         return self._open_end().gives is not None
 
     def fileno(self) -> int:
-        """Refuse: there is no file descriptor; the other end may be on another machine."""
-        self._open_end()
-        raise OSError("a multihost connection has no file descriptor; use poll(timeout)")
+        """A descriptor of this process that is readable when something can be received.
+
+        For ``select`` and ``connection.wait`` only: nothing can be read from it.
+        """
+        end = self._open_end()
+        if end.takes is None:
+            raise OSError("connection is write-only")
+        if self._watch is None:
+            self._watch = _Watch(end)
+            self._unwatch = weakref.finalize(self, self._watch.close)
+        return self._watch.readable
 
     def __enter__(self) -> Self:
         return self
@@ -241,6 +309,8 @@ class Connection:
         end = self._open_end()
         if end.takes is None:
             raise OSError("connection is write-only")
+        if self._watch is not None:
+            return self._watch.take(wait_s)
         try:
             _, (data,) = run(end.takes.take(end._taker(), 1, wait_s))
         except (QueueClosed, Gone):

@@ -11,7 +11,7 @@ import programs
 import pytest
 
 from multihost import AsyncClient, Client
-from multihost.connection import Pipe
+from multihost.connection import Pipe, wait
 from multihost.sharedctypes import Array, RawArray, RawValue, Value
 from multihost.synchronize import (
     Barrier,
@@ -304,9 +304,9 @@ def test_a_barrier_whose_action_fails_is_broken(client):
     barrier = Barrier(2, fail, client=client)
     waits = [in_thread(barrier.wait) for _ in range(2)]
     errors = set()
-    for wait in waits:
+    for waiting in waits:
         with pytest.raises((LookupError, threading.BrokenBarrierError)) as caught:
-            wait()
+            waiting()
         errors.add(issubclass(caught.type, LookupError))
     assert errors == {True, False}
     assert barrier.broken
@@ -403,6 +403,25 @@ def test_bytes_go_through_a_pipe_as_one_message(client):
     writer.close()
     with pytest.raises(EOFError):
         reader.recv()
+
+
+def test_several_pipes_are_waited_for_together(client):
+    pipes = [Pipe(client=client) for _ in range(3)]
+    readers = [reader for reader, _ in pipes]
+    assert wait(readers, 0.01) == []
+    pipes[1][1].send("x")
+    assert wait(readers, SOON_S) == [readers[1]]
+    assert readers[1].recv() == "x"
+    assert wait(readers, 0.01) == []
+    pipes[2][1].close()
+    assert wait(readers, SOON_S) == [readers[2]]
+    with pytest.raises(EOFError):
+        readers[2].recv()
+    pipes[0][1].send(1)
+    pipes[0][1].send(2)
+    assert [readers[0].recv(), readers[0].recv()] == [1, 2]
+    for reader in readers:
+        reader.close()
 
 
 def test_coroutines_share_synchronizers(cluster, name):
