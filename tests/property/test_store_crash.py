@@ -14,20 +14,25 @@ from typing import Any, NamedTuple, cast
 
 import pytest
 
+from multihost.core.ids import session_of, taker_id
 from multihost.core.outcome import Ending
 from multihost.core.retry import Backoff, Limits
 from multihost.store.base import Store
 from multihost.store.sqlite import SQLiteStore, open_store
 from multihost.store.sqlite import file as store_file
+from multihost.store.sqlite.items import FEW_ITEMS
 from multihost.testing.disk import MemoryDisk
 from multihost.testing.owner import Owner
+from multihost.wire.act import Confirm, Exchange, ExchangeEnd, Item, Kind, Put
 from multihost.wire.message import Blob
 
 LOSSES = max(1, int(os.environ.get("MULTIHOST_PROPERTY_EXAMPLES", "100")) // 50)
 TABLES = (
     *("lanes", "queues", "jobs", "dependencies", "graves", "settling", "keys", "tasks", "payloads"),
     *("results", "attempts", "output", "sessions", "blobs", "blob_data"),
+    *("item_queues", "items", "taken_items", "item_graves", "synchronizers", "takers"),
 )
+TAKER = taker_id(1, 1)
 
 
 class Mark(NamedTuple):
@@ -100,6 +105,42 @@ def run(owner: Owner) -> None:
     transient = owner.submit(4, owner=owner.client(), is_transient=True)
     owner.finish(worker, owner.lease(worker))
     owner.do("take", transient, 4)
+    run_takers(owner)
+
+
+def run_takers(owner: Owner) -> None:
+    """Exchanges, deaths of takers, a synchronizer, and queues small and big that are dropped."""
+    blob = Blob(b"i" * 32, 9000)
+    owner.do("put_blob", blob, b"x" * 9000, owner.now)
+    queue, results = (
+        owner.do("open_item_queue", name, 0, confirm, None)[0].number
+        for name, confirm in (("queue", Confirm.NEXT), ("results", Confirm.GET))
+    )
+    exchange(owner, 1, puts=[Put(queue, [b"a", blob, b"c" * 5000])])
+    (item,) = exchange(owner, 2, take=queue)
+    with owner.transaction() as store:
+        act = Exchange([item.number], puts=[Put(results, [b"A", blob])], take=queue)
+        store.exchange(TAKER, 3, act, owner.now)
+        store.note_answer(TAKER, 3, b"answer")
+    owner.reopen()
+    owner.do("lose_takers", session_of(TAKER))
+    exchange(owner, 4, take=queue, limit=2)
+    exchange(owner, 5, take=results, limit=2)
+    lock, _ = owner.do("open_synchronizer", Kind.LOCK, "lock", 1, b"free")
+    owner.do("save_synchronizer", lock.number, b"held")
+    owner.do("open_item_queue", "mine", 0, Confirm.NEXT, 1)
+    owner.do("drop_transients", 1)
+    exchange(owner, 6, puts=[Put(queue, [b"d"] * (FEW_ITEMS + 20))])
+    owner.do("drop_item_queue", queue)
+    owner.reopen()
+    while owner.do("prune", owner.now, 200):
+        pass
+
+
+def exchange(owner: Owner, call: int, **parts: Any) -> list[Item]:
+    result = owner.do("exchange", TAKER, call, Exchange(**parts), owner.now)
+    assert result.end is ExchangeEnd.OK, result
+    return result.items
 
 
 def open_on(disk: MemoryDisk, path: Path) -> SQLiteStore:
@@ -172,8 +213,11 @@ def last_mark(recording: Recording, position: int, *, is_durable: bool = False) 
 
 
 def test_the_workload_has_all_that_can_be_cut(recording: Recording) -> None:
-    assert len(recording.marks) > 30
-    assert 10 < sum(mark.is_durable for mark in recording.marks) < 20
+    durable = sum(mark.is_durable for mark in recording.marks)
+    assert len(recording.marks) > 50
+    assert len(recording.marks) // 4 < durable < len(recording.marks) // 2
+    seen = {name for mark in recording.marks for name, rows in mark.state.items() if rows}
+    assert {"items", "taken_items", "item_graves", "synchronizers", "takers"} <= seen
     assert recording.checkpoints >= 4
 
 

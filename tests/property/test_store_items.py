@@ -42,7 +42,7 @@ class ItemMachine(StoreMachine):
         found = super().view(store)
         rows = [store.find_item_queue(name) for name in NAMES]
         calls = [store.taken(taker, call) for taker in TAKERS for call in range(4)]
-        answers = [store.taker(taker) for taker in TAKERS]
+        answers = [store.taker(taker) for taker in TAKERS], store.takers(1), store.takers(2)
         found["items"] = [rows, store.item_queues(), calls, answers, store.synchronizers()]
         return found
 

@@ -14,9 +14,11 @@ import pytest
 pytest.register_assert_rewrite(
     "multihost.testing.conformance.attempts",
     "multihost.testing.conformance.decisions",
+    "multihost.testing.conformance.exchanges",
     "multihost.testing.conformance.keeping",
     "multihost.testing.conformance.leases",
     "multihost.testing.conformance.submits",
+    "multihost.testing.conformance.takers",
     "multihost.testing.conformance.transactions",
     "multihost.testing.conformance.waiting",
 )

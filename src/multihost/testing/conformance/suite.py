@@ -7,9 +7,11 @@ import pytest
 from multihost.store.base import Store
 from multihost.testing.conformance.attempts import AttemptTests
 from multihost.testing.conformance.decisions import DecisionTests
+from multihost.testing.conformance.exchanges import ExchangeTests
 from multihost.testing.conformance.keeping import KeepingTests
 from multihost.testing.conformance.leases import LeaseTests
 from multihost.testing.conformance.submits import SubmitTests
+from multihost.testing.conformance.takers import TakerTests
 from multihost.testing.conformance.transactions import TransactionTests
 from multihost.testing.conformance.waiting import WaitingTests
 from multihost.testing.owner import Owner
@@ -22,6 +24,8 @@ class StoreConformance(
     WaitingTests,
     DecisionTests,
     KeepingTests,
+    ExchangeTests,
+    TakerTests,
     TransactionTests,
 ):
     """Every promise of ``multihost.store.base.Store``."""

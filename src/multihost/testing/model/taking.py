@@ -172,6 +172,11 @@ class Taking(Ground):
         """The last call of a taker that was noted."""
         return self._data.answers.get(taker)
 
+    def takers(self, session: int) -> list[TakerRow]:
+        """The last calls of a session's takers."""
+        answers = self._data.answers
+        return [answers[taker] for taker in sorted(answers) if session_of(taker) == session]
+
     def note_answer(self, taker: int, number: int, answer: bytes) -> None:
         """Keep a call's answer; replaces the last."""
         self._data.answers[taker] = TakerRow(taker, number, answer)
