@@ -17,6 +17,8 @@ from multihost.store.sqlite import (
     cancel,
     file,
     finish,
+    itembook,
+    items,
     keys,
     lease,
     progress,
@@ -25,6 +27,7 @@ from multihost.store.sqlite import (
     submit,
 )
 
+from test_store_items import ItemMachine  # isort: skip - beside this file
 from test_store_model import StoreMachine  # isort: skip - beside this file
 
 pytestmark = [
@@ -166,6 +169,87 @@ def a_retry_keeps_its_old_faults(patch: Patch) -> None:
     )
 
 
+def a_lost_taker_s_items_stay_held_in_the_file(patch: Patch) -> None:
+    patch.setattr(items, "_RETURN", items._RETURN + " AND 0")
+
+
+def a_rollback_keeps_holds(patch: Patch) -> None:
+    plain = itembook.ItemBook.reload
+
+    def reload(self: itembook.ItemBook) -> None:
+        kept = dict(getattr(self, "holds", {}))
+        plain(self)
+        self.holds.update(kept)
+
+    patch.setattr(itembook.ItemBook, "reload", reload)
+
+
+def what_came_back_comes_last(patch: Patch) -> None:
+    plain = itembook.ItemBook.next_returned
+
+    def next_returned(self: itembook.ItemBook, queue: itembook.ItemQueue, limit: int) -> list[int]:
+        is_all_that_waits = queue.waiting == len(queue.returned)
+        return plain(self, queue, limit) if is_all_that_waits else []
+
+    patch.setattr(itembook.ItemBook, "next_returned", next_returned)
+
+
+def anybody_may_confirm(patch: Patch) -> None:
+    patch.setattr(itembook.ItemBook, "is_held", lambda self, item, taker: item in self.holds)
+
+
+def confirmed_items_keep_their_blobs(patch: Patch) -> None:
+    patch.setattr(items, "_BLOB", items._BLOB + " AND 0")
+
+
+def dropped_items_keep_their_blobs(patch: Patch) -> None:
+    patch.setattr(items, "_BLOBS", items._BLOBS + " AND 0")
+
+
+def a_full_queue_is_filled_after_the_confirmation(patch: Patch) -> None:
+    plain = items._refusal
+
+    def refusal(book: book.Book, taker: int, act: items.Exchange) -> object:
+        found = plain(book, taker, act)
+        if getattr(found, "end", None) is items.ExchangeEnd.FULL:
+            items._confirm(book, dict.fromkeys(act.confirms))
+        return found
+
+    patch.setattr(items, "_refusal", refusal)
+
+
+def counters_of_items_are_never_written(patch: Patch) -> None:
+    patch.setattr(itembook.ItemBook, "write", lambda self: None)
+
+
+def a_late_taker_keeps_its_answer(patch: Patch) -> None:
+    patch.setattr(items, "lose_taker", items._lose)
+
+
+def calls_are_not_told_apart(patch: Patch) -> None:
+    plain = items._take
+
+    def take(
+        book: book.Book, queue: itembook.ItemQueue, limit: int, taker: int, call: int
+    ) -> object:
+        return plain(book, queue, limit, taker, 1)
+
+    patch.setattr(items, "_take", take)
+
+
+PLANTED_IN_ITEMS = (
+    durable_commits_are_not_flushed,
+    a_lost_taker_s_items_stay_held_in_the_file,
+    a_rollback_keeps_holds,
+    what_came_back_comes_last,
+    anybody_may_confirm,
+    confirmed_items_keep_their_blobs,
+    dropped_items_keep_their_blobs,
+    a_full_queue_is_filled_after_the_confirmation,
+    counters_of_items_are_never_written,
+    a_late_taker_keeps_its_answer,
+    calls_are_not_told_apart,
+)
 PLANTED = (
     durable_commits_are_not_flushed,
     any_token_will_do,
@@ -188,12 +272,20 @@ PLANTED = (
 )
 
 
-@pytest.mark.parametrize("plant", PLANTED, ids=lambda plant: plant.__name__)
-def test_a_planted_bug_is_found(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
+MACHINES = [(plant, StoreMachine) for plant in PLANTED]
+MACHINES += [(plant, ItemMachine) for plant in PLANTED_IN_ITEMS]
+
+
+@pytest.mark.parametrize(
+    ("plant", "machine"), MACHINES, ids=[f"{m.__name__}-{p.__name__}" for p, m in MACHINES]
+)
+def test_a_planted_bug_is_found(
+    plant: Callable[[Patch], None], machine: type[StoreMachine], monkeypatch: Patch
+) -> None:
     plant(monkeypatch)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(
-            StoreMachine,
+            machine,
             settings=settings(
                 max_examples=1000,
                 stateful_step_count=100,
