@@ -20,6 +20,10 @@ HERE = Path(__file__).parent
 HARNESS = HERE / "harness.py"
 MANAGER_CLASSES = "_TestRemoteManager|_TestManagerRestart|_TestMyManager|TestSyncManagerTypes"
 POOL_CLASSES = "_TestPool$|_TestPoolWorkerErrors|_TestPoolWorkerLifetime"
+SHARED_CLASSES = (
+    "_TestQueue$|_TestLock$|_TestSemaphore$|_TestCondition$|_TestEvent$|_TestBarrier$"
+    "|_TestValue$|_TestArray$|_TestConnection$|_TestPoll$"
+)
 PROCESS_CLASSES = "_TestProcess|_TestSubclassingProcess|TestStdinBadfiledescriptor"
 SUITE_PACKAGE = "libpython3.11-testsuite"
 
@@ -104,6 +108,14 @@ def test_managers_pass_every_black_box_test_of_cpython(python311, tmp_path):
     baseline = HERE / "base311_spawn.json"
     assert failures(run, baseline, "A") == {}, shown
     assert run["tiers"]["A"][1] >= 20, "too few tests were run"
+
+
+def test_queues_and_synchronizers_pass_every_black_box_test_of_cpython(python311, tmp_path):
+    run, shown = run_harness(
+        tmp_path / "shared.json", "--start-method", "spawn", "--classes", SHARED_CLASSES
+    )
+    assert failures(run, HERE / "base311_spawn.json", "A") == {}, shown
+    assert run["tiers"]["A"][1] >= 55, "too few tests were run"
 
 
 def test_executor_passes_every_black_box_test_of_cpython(python311, tmp_path):
