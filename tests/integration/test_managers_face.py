@@ -250,3 +250,12 @@ def test_what_a_thread_took_last_is_done_with_unless_it_fails(fails, left, monke
         thread.join()
         manager.tasks().put("another")
         wait_until(lambda: tasks.qsize() == 1 + left, "the item is decided about")
+
+
+def test_queues_that_are_made_for_each_call_are_one_and_are_filled_once():
+    with make(full=full_queue, other=full_queue, simple=queue.SimpleQueue)(**local()) as manager:
+        for _ in range(3):
+            assert manager.full().qsize() == 1
+        assert manager.other().get(timeout=5) == 1
+        manager.other().task_done()
+        assert manager.other().empty()

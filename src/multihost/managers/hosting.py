@@ -6,6 +6,7 @@ the *front*, a multihost server in a process of its own that listens at the
 manager's address, keeps queues durably, and passes all else on to here.
 """
 
+import contextlib
 import functools
 import inspect
 import queue
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import threading
 import types
+import weakref
 from collections.abc import Callable
 from multiprocessing import managers as standard
 from multiprocessing import process
@@ -58,8 +60,10 @@ class Server(standard.Server):
         """Listen at ``address``; serving begins with ``serve_forever``."""
         self.durable = serializer == "pickle" and any(map(may_be_queue, registry.values()))
         self.stop_event = threading.Event()
+        self._stopping = threading.Lock()
+        self._is_stopped = False
         self.front: Front | RemoteFront | None = None
-        self._adopted: set[int] = set()
+        self._adopted: weakref.WeakSet[Any] = weakref.WeakSet()
         if not self.durable:
             super().__init__(registry, address, authkey, serializer)
             return
@@ -108,6 +112,12 @@ class Server(standard.Server):
     def stop(self, *, keeps: bool = True) -> None:
         """End serving; ``keeps``: the queues stay for the next start, if they have a place."""
         self.stop_event.set()
+        with self._stopping:
+            if not self._is_stopped:
+                self._is_stopped = True
+                self._close(keeps=keeps)
+
+    def _close(self, *, keeps: bool) -> None:
         if self.front is not None:
             dropped = self.front.stop()
             self._public.close()
@@ -212,8 +222,8 @@ class Server(standard.Server):
         from multihost.server.managers.host import HostedQueue, as_answer
 
         items = []
-        if id(made) not in self._adopted:
-            self._adopted.add(id(made))
+        if made not in self._adopted:
+            self._adopted.add(made)
             items = _empty(made)
             self._redirect(typeid, made)
         limit = made.maxsize if isinstance(getattr(made, "maxsize", None), int) else 0
@@ -230,8 +240,9 @@ class Server(standard.Server):
             QUEUE_METHODS,
             incref=False,
         )
-        for name in QUEUE_METHODS:
-            setattr(made, name, getattr(proxy, name))
+        with contextlib.suppress(AttributeError):  # SimpleQueue's can't be replaced
+            for name in QUEUE_METHODS:
+                setattr(made, name, getattr(proxy, name))
 
 
 class _QueueFoundError(Exception):

@@ -6,6 +6,7 @@ What was held through the old connection is another's by then, and what is put
 for it is void: that is how take, compute, put stays exact.
 """
 
+import io
 import os
 import queue as standard_queue
 import socket
@@ -206,7 +207,7 @@ class BaseProxy(standard.BaseProxy):
     def _put_once(self, method: str, args: tuple[Any, ...], kwds: Mapping[Any, Any]) -> Any:
         tls = self._tls
         wire = tls.connection
-        message = _standard.reduction.ForkingPickler.dumps((self._id, method, args, kwds))
+        message = _pickled((self._id, method, args, kwds))
         tls.put_state = UNSENT
         if wire.is_writer is None:
             self._say_writer(wire)
@@ -306,6 +307,12 @@ class BaseProxy(standard.BaseProxy):
         return _standard.RebuildProxy, (func, self._token, self._serializer, kwds)
 
 
+def _pickled(thing: Any) -> bytes:
+    buffer = io.BytesIO()
+    _standard.reduction.ForkingPickler(buffer).dump(thing)
+    return buffer.getvalue()
+
+
 def _bound(block: object = True, timeout: float | None = None) -> tuple[float | None]:  # noqa: FBT002 - the standard library's signature
     """The seconds that a ``get`` waits; None: as long as it takes."""
     if not block:
@@ -370,14 +377,15 @@ def _is_own_thread() -> bool:
 
 # --- the end of threads and processes --------------------------------------------------------
 
-_watched: list[Any] = [None, None]
-"""The process and the hook of threads that have been seen to."""
+_watched: list[Any] = [None, None, None]
+"""The process and the hook of threads that have been seen to, and the process's main call."""
 
 
 def _watch_end() -> None:
     """See to it that this process's end, and failing threads, are told from others."""
     if _watched[0] != os.getpid():
         _watched[0] = os.getpid()
+        _watched[2] = _main_call()
         util.Finalize(None, _leave, exitpriority=9)
     if threading.excepthook is not _watched[1]:
         report = threading.excepthook
@@ -404,12 +412,26 @@ def _mine() -> list[Wire]:
     return [wire for wire in wires if isinstance(wire, Wire)]
 
 
+def _main_call() -> Any:
+    """The call of the standard library's that a child process consists of, if this is one."""
+    frame = sys._getframe()
+    while frame is not None and not (
+        frame.f_code.co_name == "_bootstrap"
+        and frame.f_globals.get("__name__") == "multiprocessing.process"
+    ):
+        frame = frame.f_back  # type: ignore[assignment]
+    return frame
+
+
 def _is_failing() -> bool:
     """Whether this program, or this child process, is ending because something was raised."""
     error = sys.exc_info()[1]
     if isinstance(error, SystemExit):
         return error.code not in (None, 0)
-    return error is not None or getattr(sys, "last_value", None) is not None
+    # From Python 3.13 on a child is told of its end when its error is dealt with already.
+    main_call = _watched[2]
+    code = main_call.f_locals.get("exitcode", 0) if main_call is not None else 0
+    return error is not None or code != 0 or getattr(sys, "last_value", None) is not None
 
 
 # --- types of proxies ----------------------------------------------------------------------

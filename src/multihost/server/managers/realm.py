@@ -35,6 +35,8 @@ class KnownQueue:
     number: int
     limit: int
     confirm: Confirm
+    is_new: bool = False
+    """It was made, not found, when it was opened."""
 
 
 @dataclass(slots=True)

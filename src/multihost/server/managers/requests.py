@@ -82,16 +82,12 @@ async def _opened(taker: QueueTaker, name: str, wanted: HostedQueue) -> KnownQue
     found: asyncio.Future[KnownQueue | a.Rejected] = loop.create_future()
     taker.open(name, wanted.limit, found.set_result)
     queue = await found
-    if isinstance(queue, KnownQueue) and wanted.items:
-        size: asyncio.Future[a.AnyResult] = loop.create_future()
-        taker.ask(a.MeasureQueue(queue.number), size.set_result)
-        measured = await size
-        # Whoever restarts finds the queue as it was; only one nobody ever used is filled.
-        if isinstance(measured, a.Measured) and not any(measured.numbers[:3]):
-            for item in wanted.items:
-                done: asyncio.Future[a.AnyResult] = loop.create_future()
-                taker.put(queue, item, 0.0, done.set_result)
-                await done
+    if isinstance(queue, KnownQueue) and queue.is_new:
+        # Whoever restarts finds the queue as it was; only a new one is filled.
+        for item in wanted.items:
+            done: asyncio.Future[a.AnyResult] = loop.create_future()
+            taker.put(queue, item, 0.0, done.set_result)
+            await done
     return queue
 
 

@@ -72,7 +72,7 @@ class QueueTaker:
 
         def opened(result: a.AnyResult) -> None:
             if isinstance(result, a.QueueOpened):
-                queue = KnownQueue(result.queue, result.limit, result.confirm)
+                queue = KnownQueue(result.queue, result.limit, result.confirm, result.is_new)
                 self._realm.queues[name] = queue
                 then(queue)
             else:
