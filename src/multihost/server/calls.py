@@ -225,7 +225,7 @@ class Calls:
             if pending.wait_s is not None and not pending.is_over:
                 self._time(pending, pending.wait_s)
         for pending, result in overs:
-            if result is None or _is_take(pending):
+            if self._is_told(pending, result):
                 self._close(pending, result)
             else:
                 self._answers.append((pending, result))
@@ -266,7 +266,7 @@ class Calls:
             run(store, now)
             operation.is_durable = self._must_last
             operation.is_told = all(
-                result is None or _is_take(pending) for pending, result in self._overs[answered:]
+                self._is_told(pending, result) for pending, result in self._overs[answered:]
             )
 
         operation.run = tell
@@ -389,6 +389,21 @@ class Calls:
             if pending is not None and pending.number == number and not pending.is_over:
                 self._over(pending, result)
 
+    def _is_told(self, pending: Pending, result: AnyResult | None) -> bool:
+        """Whether a call need not wait for the disk: nobody asks, or what it gets is leased."""
+        act = pending.act
+        if result is None:
+            return True
+        return (
+            isinstance(act, Exchange)
+            and act.take is not None
+            and not (
+                isinstance(result, Exchanged)
+                and result.items
+                and self.parking.is_lossy(self._committer.store, act.take)
+            )
+        )
+
     def _close(self, pending: Pending, result: AnyResult | None) -> None:
         """A call is over, for good."""
         if self._pending.get(pending.taker) is pending:
@@ -399,14 +414,20 @@ class Calls:
     def _time(self, pending: Pending, wait_s: float) -> None:
         self._stop_timer(pending.taker)
         self._timers[pending.taker] = asyncio.get_running_loop().call_later(
-            wait_s, self._expire_soon, pending
+            max(0.0, wait_s), self._expire_soon, pending
         )
 
     def _refuse(self, pending: Pending, code: RejectCode, text: str) -> None:
         """The transaction of a call was undone, and it is not tried again."""
-        if not pending.is_over:
-            pending.is_over = True
-            self._close(pending, Rejected(code, text))
+        if pending.is_over:
+            return
+        if self.parking.holds(pending):
+            # It came again, and waits already.
+            if pending.wait_s is not None:
+                self._time(pending, pending.wait_s)
+            return
+        pending.is_over = True
+        self._close(pending, Rejected(code, text))
 
     def _fail(self, pending: Pending, error: Exception) -> None:
         text = f"the server can't do this: {type(error).__name__}: {error}"
@@ -518,12 +539,6 @@ _VERBS: dict[type, Callable[[Calls, Store, float, Pending], None]] = {
     a.DropSynchronizer: Calls._drop_synchronizer,
     **dict.fromkeys(SYNCHRONIZER_ACTS, Calls._synchronize),
 }
-
-
-def _is_take(pending: Pending) -> bool:
-    """Whether a call asks for items: what it is given is leased, whatever else it did."""
-    act = pending.act
-    return isinstance(act, Exchange) and act.take is not None
 
 
 def _outdated(number: int, later: int) -> Rejected:

@@ -497,6 +497,20 @@ async def test_a_put_whose_transaction_failed_is_done_when_that_is_tried_again(d
 
 
 @case
+async def test_a_put_that_waits_already_is_not_refused_when_it_comes_again(desk):
+    queue = await desk.queue(limit=1)
+    await desk.put(CY, queue, b"1")
+    await desk.put(ANN, queue, b"2")
+    desk.store.publish_errors = [StoreFull("no room")]
+    desk.send(ANN)
+    desk.committer._turn()
+    assert ANN not in desk.answers
+    desk.committer._turn()  # the timer's work, without waiting for it
+    await desk.take(CY, queue)
+    assert desk.answers[ANN].end is ExchangeEnd.OK
+
+
+@case
 async def test_an_act_that_can_not_be_done_takes_no_other_down(desk):
     queue = await desk.queue()
     await desk.take(ANN, queue)
@@ -531,6 +545,17 @@ async def test_a_take_is_answered_before_the_disk_has_it_and_a_put_after(desk):
     await desk.settle()
     assert seen == ["durable", []]
     assert log == ["durable"]
+
+
+@case
+async def test_an_item_that_can_not_come_back_is_given_when_the_disk_knows_that_it_is_gone(desk):
+    queue = await desk.queue(confirm=Confirm.GET)
+    await desk.put(CY, queue, b"1")
+    log, seen = desk.store.log, []
+    log.clear()
+    desk.calls.call(ANN, 1, Exchange(take=queue), None, lambda _: seen.append(list(log)))
+    await desk.settle()
+    assert seen == [["durable"]]
 
 
 @case
