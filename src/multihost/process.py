@@ -18,6 +18,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from multiprocessing import context as standard_context
+from multiprocessing import process as standard
 from multiprocessing import util
 from multiprocessing.process import (
     BaseProcess,
@@ -245,3 +246,13 @@ def _end_children() -> None:
     for child in children:
         child.join()
     end_all(DAEMON_S)  # those that Ctrl-C came too early for, while they were being started
+
+
+def _forget_children() -> None:
+    """In a forked copy of this program: the processes are the other one's to wait for."""
+    children: set[Any] = standard._children  # type: ignore[attr-defined]
+    children -= {child for child in children if isinstance(child, Process)}
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_children)

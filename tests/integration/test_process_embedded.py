@@ -346,11 +346,12 @@ count("")
     ]
 
 
-def test_ctrl_c_reaches_the_processes_too(tmp_path):
+@pytest.mark.parametrize("then", ["process.join()", "time.sleep(3600)"])
+def test_ctrl_c_reaches_the_processes_too(tmp_path, then):
     program = start(
         tmp_path,
         HEAD
-        + """
+        + f"""
 import time
 def work():
     try:
@@ -360,7 +361,7 @@ def work():
         print("interrupted", flush=True)
 process = Process(target=work)
 process.start()
-process.join()
+{then}
 """,
     )
     assert program.stdout.readline() == "working\n"
@@ -369,6 +370,24 @@ process.join()
     assert out == "interrupted\n"
     assert err.rstrip().endswith("KeyboardInterrupt")
     assert program.returncode == -signal.SIGINT
+
+
+def test_a_forked_copy_of_the_program_ends_without_minding_the_processes(tmp_path):
+    out, err = run(
+        tmp_path,
+        HEAD
+        + """
+import os, sys, time
+process = Process(target=time.sleep, args=(3600,))
+process.start()
+fork = os.fork()
+if not fork:
+    sys.exit(3)
+print(os.waitstatus_to_exitcode(os.waitpid(fork, 0)[1]), process.is_alive())
+process.kill()
+""",
+    )
+    assert (out, err) == ("3 True\n", "")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])

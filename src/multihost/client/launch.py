@@ -11,6 +11,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
+from multihost.client.forking import forget_in_child
 from multihost.client.latch import Latch
 from multihost.client.outcomes import exception_of, failure_of
 from multihost.client.packing import Bulk
@@ -190,3 +191,6 @@ def interrupt_all() -> None:
     """Pass Ctrl-C on to every process that this one has started."""
     for launched in list(_running):
         launched.interrupt()
+
+
+forget_in_child(_running.clear)
