@@ -210,6 +210,34 @@ _CHECKS: Final[tuple[tuple[str, str], ...]] = (
         """,
     ),
     (
+        "queue {!r}: {} items unfinished, {} were put",
+        "SELECT name, unfinished, put FROM item_queues WHERE unfinished NOT BETWEEN 0 AND put",
+    ),
+    (
+        "queue {!r}: item {} lies at or behind position {}, where the next is to be put",
+        """
+        SELECT name, items.id, put FROM item_queues
+        JOIN items ON items.id BETWEEN (number << 38) + put AND ((number + 1) << 38) - 1
+        """,
+    ),
+    (
+        "queue {!r} confirms items when they are taken, yet {} are held",
+        "SELECT name, held FROM item_queues WHERE confirm = 2 AND held <> 0",
+    ),
+    (
+        "queue {} is there, and is being deleted",
+        "SELECT queue FROM item_graves WHERE queue IN (SELECT number FROM item_queues)",
+    ),
+    (
+        "item {} waits untaken before {}, which was taken",
+        """
+        SELECT min(items.id), last FROM items
+        JOIN (SELECT id >> 38 AS queue, max(id) AS last FROM taken_items GROUP BY 1)
+            ON items.id >> 38 = queue AND items.id < last
+        WHERE items.id NOT IN (SELECT id FROM taken_items) GROUP BY queue
+        """,
+    ),
+    (
         "item {} was taken, but there is no such item",
         "SELECT id FROM taken_items WHERE id NOT IN (SELECT id FROM items)",
     ),
