@@ -1,4 +1,4 @@
-"""What the store's verbs cost, in microseconds a task: ``python tests/bench/store.py [DIRECTORY]``.
+"""What the store's verbs cost, in us a task or item: ``python tests/bench/store.py [DIRECTORY]``.
 
 Nothing else runs: no event loop, no network. Payloads have 60 bytes, results
 20. The verbs are shown in time that passed, so others on the machine are in
@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from multihost.core.ids import make_uid
+from multihost.core.ids import make_uid, taker_id
 from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending
 from multihost.store.base import Lease, OpenedJob, SessionInfo, Store
 from multihost.store.sqlite import open_store
+from multihost.wire.act import Confirm, Exchange, Exchanged, Put
 from multihost.wire.message import Attempt, Role
 
 NOW = 1_800_000_000.0
@@ -26,6 +27,7 @@ SPEC = JobSpec(style=Style.COMMAND, label="bench")
 TRANSIENT = JobSpec(style=Style.COMMAND, label="bench", is_transient=True)
 ROUNDS = 5
 TASKS = 20_000
+BACKLOG = 200_000
 CPU = "processor"
 
 
@@ -125,6 +127,41 @@ class Bench:
             meter("commit", store.commit, is_durable=is_durable)
         return meter.per_task(tasks)
 
+    def items(self, size: int, items: int) -> dict[str, float]:
+        """Whole lives of items, ``size`` in a transaction; µs an item."""
+        store, meter = self.store, Meter()
+        queue = self.open_queue()
+        taker = taker_id(self.client, 1)
+        puts = Exchange(puts=[Put(queue, [PAYLOAD] * size)])
+        for call in range(0, items, size):
+            meter("begin+commit", store.begin)
+            meter("put", store.exchange, taker, call, puts, NOW)
+            taken = meter(
+                "take", store.exchange, taker, call, Exchange(take=queue, limit=size), NOW
+            )
+            assert isinstance(taken, Exchanged)
+            confirms = Exchange([item.number for item in taken.items])
+            meter("confirm", store.exchange, taker, call, confirms, NOW)
+            meter("prepare", store.prepare, NOW)
+            meter("begin+commit", store.commit, is_durable=False)
+        return meter.per_task(items)
+
+    def open_queue(self) -> int:
+        """The queue of items."""
+        self.store.begin()
+        row, _ = self.store.open_item_queue("bench", 0, Confirm.NEXT, None)
+        self.commit()
+        return row.number
+
+    def pile_up(self, items: int) -> None:
+        """Put so many items that nobody takes."""
+        queue = self.open_queue()
+        for _ in range(0, items, 1000):
+            self.store.begin()
+            puts = Exchange(puts=[Put(queue, [PAYLOAD] * 1000)])
+            self.store.exchange(taker_id(self.client, 2), 1, puts, NOW)
+            self.commit()
+
 
 def outcomes(leases: list[Lease]) -> list[Attempt]:
     """Success for each lease."""
@@ -161,6 +198,12 @@ def main() -> None:
         for is_durable in (False, True):
             runs = [bench.lone_tasks(1000, is_durable=is_durable) for _ in range(ROUNDS)]
             show(f"lone task, {'power' if is_durable else 'process'}", median(runs))
+        for backlog in (0, BACKLOG):
+            bench.pile_up(backlog)
+            for size in (1, 10, 100):
+                items = TASKS if size > 1 else TASKS // 10
+                runs = [bench.items(size, items) for _ in range(ROUNDS)]
+                show(f"items by {size}, {backlog:,} before them", median(runs))
         store.close()
 
 
