@@ -4,6 +4,7 @@ import os
 import queue
 import signal
 import sys
+from pathlib import Path
 
 import pytest
 from managers_bench import Stage
@@ -15,7 +16,7 @@ from multihost.testing import Cluster, wait_until
 
 @pytest.fixture(scope="module")
 def cluster():
-    with Cluster(workers=1) as cluster:
+    with Cluster(workers=1, python_path=[str(Path(__file__).parent)]) as cluster:
         yield cluster
 
 
@@ -108,3 +109,28 @@ def test_an_initializer_changes_no_signals_of_the_program(configured):
     manager.start(ignore_interrupts)
     assert signal.getsignal(signal.SIGINT) is before
     manager.shutdown()
+
+
+def take_one(proxy, fails):
+    item = proxy.get(timeout=10)
+    if fails:
+        raise ValueError(item)
+    return item
+
+
+def test_what_a_task_took_is_done_with_if_it_ends_well(configured):
+    class Manager(managers.BaseManager):
+        pass
+
+    Manager.register("for_tasks", callable=new_queue)
+    with Manager(address=("127.0.0.1", 0), authkey=b"abc") as manager, multihost.Pool(2) as pool:
+        items = manager.for_tasks()
+        for number in range(2):
+            items.put(number)
+        with pytest.raises(ValueError, match="0"):
+            pool.apply(take_one, (items, True))
+        assert pool.apply(take_one, (items, False)) == 0
+        assert pool.apply(take_one, (items, False)) == 1
+        with multihost.connect() as client:
+            wait_until(lambda: client.queue("for_tasks").qsize() == 0, "nothing is left")
+        assert items.empty()

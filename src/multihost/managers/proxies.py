@@ -20,6 +20,7 @@ from typing import Any
 
 from multihost.errors import ConnectionLost
 from multihost.managers.wires import WRITER, Wire, connect
+from multihost.runtime.endings import settle_with
 
 QUEUE_PREFIX = "q:"
 """Idents of durable queues begin so."""
@@ -396,6 +397,19 @@ def _watch_end() -> None:
             report(arguments)
 
         _watched[1] = threading.excepthook = hook
+
+
+def _work_ended(is_clean: bool) -> None:  # noqa: FBT001 - as ``settle_with`` has it
+    """A task of this thread is over: what it took last is done with, or is for others."""
+    for tls, _ in list(_locals.values()):
+        wire = getattr(tls, "connection", None)
+        if isinstance(wire, Wire) and wire.held is not None:
+            del tls.connection
+            wire.has_failed = wire.has_failed or not is_clean
+            wire.end()
+
+
+settle_with(_work_ended)
 
 
 def _leave() -> None:
