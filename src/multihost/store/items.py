@@ -4,11 +4,17 @@ It is one with the rest: the same transactions, the same owner, the same rules
 as in ``store.base``.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from multihost.wire.act import Confirm, Exchange, Exchanged, Item, Kind, Rejected
+
+TAKE_BYTES: Final = 8 << 20
+"""Payload bytes that one take gives at most, if it is more than one item: they travel together.
+
+Blobs travel by themselves and do not count.
+"""
 
 
 class ItemQueueRow(msgspec.Struct, frozen=True):
@@ -94,8 +100,8 @@ class ItemStore(Protocol):
         anything waits in it. EMPTY when only the take found nothing.
         ``number`` is the taker's call: taken items remember it. First in, first
         out; what came back comes first. Items of a queue that confirms at GET are
-        confirmed as they are taken. Of large items fewer may be given than there are:
-        8 MiB of payloads, or one item. Rejected, with nothing done: NOT_FOUND for a
+        confirmed as they are taken. Of large items fewer are given than there are:
+        TAKE_BYTES of payloads, or one item. Rejected, with nothing done: NOT_FOUND for a
         queue that does not exist, TOO_MANY for a finish beyond what is unfinished,
         BAD_REQUEST for a payload whose blob is not in the store in that size.
         """

@@ -4,7 +4,7 @@ import heapq
 from typing import Final
 
 from multihost.core.ids import ITEM_BITS, MAX_TAKER, item_id, queue_of, taker_id
-from multihost.store.items import ItemQueueRow
+from multihost.store.items import TAKE_BYTES, ItemQueueRow
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.itembook import Hold, ItemQueue
 from multihost.wire.act import (
@@ -22,8 +22,6 @@ FEW_ITEMS: Final = 500
 """A dropped queue with no more is deleted at once; else its rows follow in ``prune``."""
 MAX_QUEUES: Final = (1 << (63 - ITEM_BITS)) - 1
 """Queues of items that one store can ever have (33,554,431)."""
-TAKE_BYTES: Final = 8 << 20
-"""Payload bytes that one take gives at most, if it is more than one item: they travel together."""
 
 Row = tuple[int, int | None, bytes]
 """An item: its number, a blob's size or None, and the payload or the blob's digest."""

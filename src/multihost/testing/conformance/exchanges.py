@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from multihost.core.ids import queue_of, taker_id
+from multihost.store.items import TAKE_BYTES
 from multihost.testing.owner import Owner
 from multihost.wire.act import (
     Confirm,
@@ -65,6 +66,11 @@ class Counter:
 def payloads_of(items: Iterable[Item]) -> list[Payload]:
     """What the items carry."""
     return [item.payload for item in items]
+
+
+def first_bytes_of(items: Iterable[Item]) -> list[bytes]:
+    """How what the items carry begins."""
+    return [item.payload[:1] for item in items if isinstance(item.payload, bytes)]
 
 
 def numbers_of(items: Iterable[Item]) -> list[int]:
@@ -251,6 +257,36 @@ class ExchangeTests:
         counter.put(queue, b"2")
         assert counter.exchange(returns=[item.number]).end is ExchangeEnd.OK
         assert counter.counts(queue)[0] == 2
+
+    def test_a_take_of_large_items_gives_what_one_answer_carries(self, owner: Owner) -> None:
+        counter = Counter(owner)
+        queue = counter.queue()
+        counter.put(queue, *[letter * (TAKE_BYTES // 2) for letter in (b"a", b"b", b"c")])
+        items = counter.take(queue, ANY)
+        assert first_bytes_of(items) == [b"a", b"b"]
+        assert counter.counts(queue)[:2] == (1, 2)
+        # Those that came back wait before the rest, and are bounded likewise.
+        counter.exchange(returns=numbers_of(items))
+        assert first_bytes_of(counter.take(queue, ANY)) == [b"a", b"b"]
+        assert first_bytes_of(counter.take(queue, ANY)) == [b"c"]
+
+    def test_what_did_not_fit_after_it_came_back_still_comes_first(self, owner: Owner) -> None:
+        counter = Counter(owner)
+        queue = counter.queue()
+        sizes = [(b"a", TAKE_BYTES // 2), (b"b", TAKE_BYTES), (b"c", 1)]
+        counter.put(queue, *[letter * size for letter, size in sizes])
+        items = [item for _ in sizes for item in counter.take(queue)]
+        counter.exchange(returns=numbers_of(items))
+        counter.put(queue, b"d")
+        taken = [first_bytes_of(counter.take(queue, ANY)) for _ in range(3)]
+        assert taken == [[b"a"], [b"b"], [b"c", b"d"]]
+
+    def test_an_item_larger_than_an_answer_should_be_is_given_alone(self, owner: Owner) -> None:
+        counter = Counter(owner)
+        queue = counter.queue()
+        counter.put(queue, *[letter * (TAKE_BYTES + 1) for letter in (b"a", b"b")])
+        assert first_bytes_of(counter.take(queue, ANY)) == [b"a"]
+        assert first_bytes_of(counter.take(queue, ANY)) == [b"b"]
 
     # confirming --------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from multihost.core.ids import item_id, queue_of, session_of
 from multihost.store.base import ItemQueueRow, SynchronizerRow, TakerRow
+from multihost.store.items import TAKE_BYTES
 from multihost.testing.model.data import HeldItem, ItemQueue
 from multihost.testing.model.ground import Ground
 from multihost.wire.act import (
@@ -14,6 +15,13 @@ from multihost.wire.act import (
     RejectCode,
     Rejected,
 )
+
+
+def fitting(items: list[HeldItem]) -> list[HeldItem]:
+    """The first items, as many as one answer carries."""
+    sizes = [len(item.payload) if isinstance(item.payload, bytes) else 0 for item in items]
+    fit = (n for n in range(len(items), 1, -1) if sum(sizes[:n]) <= TAKE_BYTES)
+    return items[: next(fit, 1)]
 
 
 class Taking(Ground):
@@ -88,7 +96,7 @@ class Taking(Ground):
     def _take(self, taker: int, number: int, exchange: Exchange) -> Exchanged:
         assert exchange.take is not None
         queue = self._data.item_queues[exchange.take]
-        taken = queue.waiting[: max(0, exchange.limit)]
+        taken = fitting(queue.waiting[: max(0, exchange.limit)])
         del queue.waiting[: len(taken)]
         items = []
         for item in taken:
