@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from multihost.client.handles import Handle
+from multihost.client import client as _client  # noqa: F401 - runs what is done before exit
+from multihost.client.handles import Handle, before_exit
 from multihost.client.items import Items
 from multihost.client.packing import as_payload, pack_item, travels
 from multihost.client.taker import LoopTaker, Taker, run
@@ -161,6 +162,9 @@ class Connection:
         self._ahead: list[bytes] = []
         """What ``poll`` has taken already."""
         self._forget = weakref.finalize(self, _End.forget, end)
+        # At exit it would come too late, when the client has said goodbye.
+        self._forget.atexit = False
+        _open_connections.add(self)
 
     # the standard library's verbs ------------------------------------------------------
 
@@ -316,3 +320,16 @@ class Connection:
         except (QueueClosed, Gone):
             raise EOFError from None
         return data
+
+
+_open_connections: "weakref.WeakSet[Connection]" = weakref.WeakSet()
+
+
+def _let_go_of_all() -> None:
+    for connection in list(_open_connections):
+        end = connection._end
+        if end is not None and connection._forget.detach():
+            end.forget()
+
+
+before_exit.append(_let_go_of_all)

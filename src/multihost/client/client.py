@@ -20,6 +20,7 @@ from multihost.client.commands import command_stream
 from multihost.client.dispatcher import Dispatcher
 from multihost.client.forking import forget_in_child
 from multihost.client.future import Future, remote_traceback
+from multihost.client.handles import before_exit
 from multihost.client.listings import Listings, Row
 from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
 from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, with_options
@@ -308,6 +309,8 @@ def _forget() -> None:
 
 def _close_all() -> None:
     """At exit: say goodbye, so that the server need not wait for us."""
+    for settle in before_exit:
+        settle()
     # The interpreter notes here what ended the program, if that was an exception.
     has_failed = getattr(sys, "last_value", None) is not None
     for client in list(_open_clients):

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from multihost.client.client import Client
     from multihost.runtime.config import Target
 
+before_exit: list[Callable[[], None]] = []
+"""What is done when a program ends in good order, before its clients say goodbye."""
 UNNAMED = "~"
 """What names that nobody chose begin with; not for users' names."""
 

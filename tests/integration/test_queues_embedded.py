@@ -1,0 +1,53 @@
+"""A program for the standard library, its import line changed, with nothing configured."""
+
+import programs
+import pytest
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def test_processes_share_queues_locks_values_and_pipes(tmp_path):
+    out, err = programs.run(
+        tmp_path,
+        """
+        import multihost as multiprocessing
+
+        def work(tasks, results, lock, total, pipe):
+            for item in iter(tasks.get, None):
+                with lock:
+                    total.value += item
+                results.put((item, item * item))
+            pipe.send("done")
+
+        if __name__ == "__main__":
+            context = multiprocessing.get_context("spawn")
+            tasks, results = context.Queue(), context.JoinableQueue()
+            lock, total = context.Lock(), context.Value("i", 0)
+            mine, theirs = context.Pipe()
+            arguments = (tasks, results, lock, total, theirs)
+            processes = [multiprocessing.Process(target=work, args=arguments) for _ in range(2)]
+            for process in processes:
+                process.start()
+            theirs.close()
+            for number in range(20):
+                tasks.put(number)
+            for _ in processes:
+                tasks.put(None)
+            got = sorted(results.get() for _ in range(20))
+            for _ in range(20):
+                results.task_done()
+            results.join()
+            assert got == [(number, number * number) for number in range(20)]
+            assert total.value == 190
+            print([mine.recv() for _ in processes])
+            try:
+                mine.recv()
+            except EOFError:
+                print("end")
+            for process in processes:
+                process.join()
+            print([process.exitcode for process in processes], tasks.qsize())
+        """,
+    )
+    assert out.splitlines() == ["['done', 'done']", "end", "[0, 0] 0"]
+    assert err == ""
