@@ -18,6 +18,7 @@ from multihost.store.base import Store
 from multihost.wire.act import Confirm, Exchange, Finish, Kind, Put
 
 TAKERS = [taker_id(session, taker) for session in (1, 2) for taker in (1, 2)]
+NOBODY = taker_id(9, 1)
 NAMES = ["q", "r", "s"]
 takers = st.sampled_from(TAKERS)
 some_payloads = st.lists(st.sampled_from([*PAYLOADS[:4], *PAYLOADS]), max_size=4)
@@ -45,6 +46,20 @@ class ItemMachine(StoreMachine):
         answers = [store.taker(taker) for taker in TAKERS], store.takers(1), store.takers(2)
         found["items"] = [rows, store.item_queues(), calls, answers, store.synchronizers()]
         return found
+
+    def hidden(self, store: Store) -> Any:
+        """Also what would be taken next, and what the next numbers are."""
+        ages = super().hidden(store)
+        store.begin()
+        queues = [row for row in map(store.find_item_queue, NAMES) if row is not None]
+        waiting = [
+            store.exchange(NOBODY, 1, Exchange(take=row.number, limit=10_000), self.now)
+            for row in queues
+        ]
+        queue, _ = store.open_item_queue("next", 0, Confirm.NEXT, None)
+        lock, _ = store.open_synchronizer(Kind.LOCK, "next", None, b"")
+        store.rollback()
+        return ages, waiting, queue.number, lock.number
 
     def queue(self, choice: int) -> int:
         queues = sorted(self.model._data.item_queues) or [99]
