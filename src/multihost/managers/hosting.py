@@ -12,7 +12,6 @@ import inspect
 import queue
 import secrets
 import shutil
-import sys
 import tempfile
 import threading
 import types
@@ -37,6 +36,8 @@ QUEUE_METHODS = (
     *("empty", "full", "get", "get_nowait", "join"),
     *("put", "put_nowait", "qsize", "task_done"),
 )
+INSIDE = "127.0.0.1"
+"""Where the front finds this process; it shows a token before anything else."""
 TOKEN_BYTES = 32
 KNOWN_MODULES = ("multiprocessing.managers", "threading")
 """Their functions make anything but queues."""
@@ -68,10 +69,8 @@ class Server(standard.Server):
             super().__init__(registry, address, authkey, serializer)
             return
         self._public = bind(address)
-        self._directory = Path(tempfile.mkdtemp(prefix="multihost-manager-"))
         try:
-            inside = None if sys.platform == "win32" else str(self._directory / "host")
-            super().__init__(registry, inside, authkey, serializer)
+            super().__init__(registry, (INSIDE, 0), authkey, serializer)
         except BaseException:
             self._public.close()
             raise
@@ -80,7 +79,11 @@ class Server(standard.Server):
         self.address = self._public.getsockname()
         if isinstance(self.address, tuple):
             self.address = self.address[:2]
-        self._state = state_of(address, self.address)
+        place = state_of(address, self.address)
+        self._is_temporary = place is None
+        self._state = (
+            place or Path(tempfile.gettempdir()) / f"multihost-queues-{secrets.token_hex(8)}"
+        )
 
     # serving -----------------------------------------------------------------------------
 
@@ -99,7 +102,7 @@ class Server(standard.Server):
         _Place.settle()
         if self.durable:
             plan = FrontPlan(
-                state=self._state.path,
+                state=self._state,
                 authkey=bytes(self.authkey),
                 host=self._inside,
                 token=self._token,
@@ -121,11 +124,9 @@ class Server(standard.Server):
         if self.front is not None:
             dropped = self.front.stop()
             self._public.close()
-            if dropped == DROPPED or not keeps or self._state.is_temporary:
-                shutil.rmtree(self._state.path, ignore_errors=True)
+            if dropped == DROPPED or not keeps or self._is_temporary:
+                shutil.rmtree(self._state, ignore_errors=True)
         self.listener.close()
-        if self.durable:
-            shutil.rmtree(self._directory, ignore_errors=True)
 
     def _front(self, plan: FrontPlan) -> "Front | RemoteFront":
         """A door before the configured server's queues, else a server for these alone."""

@@ -3,9 +3,7 @@
 import errno
 import os
 import socket
-import tempfile
 import time
-from dataclasses import dataclass
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,6 @@ LEAVING_S = 5.0
 """How long the manager of a killed program may take to let go of its address."""
 RETRY_S = 0.05
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what the user's '' means
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A directory for queues."""
-
-    path: Path
-    is_temporary: bool
-    """Nobody could find it again: it goes with the manager."""
 
 
 def bind(address: Any) -> socket.socket:
@@ -47,8 +36,8 @@ def bind(address: Any) -> socket.socket:
             listener.listen(128)
         except OSError as error:
             listener.close()
-            is_leaving = error.errno == errno.EADDRINUSE and not place.is_temporary
-            if not is_leaving or not place.path.exists() or time.monotonic() > deadline:
+            may_leave = error.errno == errno.EADDRINUSE and place is not None and place.exists()
+            if not may_leave or time.monotonic() > deadline:
                 text = (
                     f"can't listen at {address!r}: {error.strerror}; if a manager or "
                     "'multihost server --managers' is there already, use connect()"
@@ -59,13 +48,16 @@ def bind(address: Any) -> socket.socket:
             return listener
 
 
-def state_of(asked: Any, bound: Any) -> State:
-    """Where the queues of a manager are that asked for an address and got another."""
+def state_of(asked: Any, bound: Any) -> Path | None:
+    """Where the queues of a manager are that asked for an address and got another.
+
+    None where nobody could find them again: an address that was not asked for.
+    """
     if not isinstance(asked, tuple) or asked[1] == 0:
-        return State(Path(tempfile.gettempdir()) / f"multihost-queues-{os.getpid()}", True)
+        return None
     host, port = bound[:2]
     name = f"{host or EVERYWHERE}_{port}".replace(":", "-")
-    return State(config.state_dir() / DIRECTORY / name, is_temporary=False)
+    return config.state_dir() / DIRECTORY / name
 
 
 def _fresh() -> Any:
