@@ -183,17 +183,13 @@ def test_a_thread_that_ends_with_an_exception_leaves_its_item_to_others(server, 
 
 
 def test_what_was_granted_to_an_interrupted_call_is_given_back(server, client, items):
-    taker = client.session.calls.threads.mine()
-    post = taker.line.post
-    posted = threading.Event()
+    start = client.session.calls.start_here
 
-    def interrupt(call):
-        post(call)
-        if not posted.is_set():
-            posted.set()
-            raise KeyboardInterrupt
+    def interrupt(pending):
+        start(pending)
+        raise KeyboardInterrupt
 
-    client.session.calls.post = interrupt
+    client.session.calls.start_here = interrupt
     with pytest.raises(KeyboardInterrupt):
         items.get()
     call = waiting_take(server)
