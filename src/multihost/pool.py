@@ -94,6 +94,16 @@ class Pool:
         self._callbacks = Dispatcher("multihost-pool-callbacks")
         self._feeders: list[Feeder] = []
         self._state = RUN
+        if initializer is not None and maxtasksperchild is None and name is None:
+            self._begin()
+
+    def _begin(self) -> None:
+        """Have every child started and initialized now, with nothing to do yet.
+
+        As the standard library's are: programs rely on it, and models take time to load.
+        """
+        for _ in range(self._processes):
+            self.apply_async(int)
 
     # one call ----------------------------------------------------------------------
 

@@ -238,3 +238,39 @@ NESTED = """
 def test_a_task_may_use_an_executor_itself_while_all_slots_are_busy(tmp_path):
     out, _ = run(tmp_path, NESTED)
     assert out.strip() == "[[1, 1], [2, 2], [3, 3], [4, 4]]"
+
+
+GLOBALS = """
+    from multihost import Executor, Pool
+
+    calls, cache = 0, {}
+
+    def start(value):
+        global chosen, calls
+        chosen = value
+        calls += 1
+        cache["value"] = value
+
+    def helper():
+        return chosen
+
+    class Asker:
+        def ask(self):
+            return helper()
+
+    def ask(_):
+        return helper(), Asker().ask(), calls, cache
+
+    if __name__ == "__main__":
+        with Pool(2, start, ("pool",)) as pool:
+            print(pool.map(ask, range(3), 1))
+        with Executor(2, initializer=start, initargs=("executor",)) as executor:
+            print(list(executor.map(ask, range(3))))
+"""
+
+
+def test_tasks_see_the_globals_that_an_initializer_of_main_has_set(tmp_path):
+    out, _ = run(tmp_path, GLOBALS)
+    pool, executor = out.splitlines()
+    assert pool == str([("pool", "pool", 1, {"value": "pool"})] * 3)
+    assert executor == str([("executor", "executor", 1, {"value": "executor"})] * 3)

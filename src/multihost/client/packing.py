@@ -102,10 +102,14 @@ def pack_items(items: list[Any], first: int = 0, label: str = "") -> Packed:
     return _by_value(items, lambda error: _blame_item(items, first, label, error))
 
 
-def pack_function(function: Callable[..., Any]) -> Function:
-    """A function by reference where it can be imported, else by value; raises PayloadError."""
+def pack_function(function: Callable[..., Any], *, shares_globals: bool = False) -> Function:
+    """A function by reference where it can be imported, else by value; raises PayloadError.
+
+    ``shares_globals``: it goes to processes whose initializer may set globals of ``__main__``.
+    """
     label = label_of(function)
-    data, is_by_value = _pack_object(function, f"the function {label}")
+    what = f"the function {label}"
+    data, is_by_value = _pack_object(function, what, shares_globals=shares_globals)
     return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
 
 
@@ -113,7 +117,8 @@ def pack_initializer(initializer: Callable[..., Any], initargs: Iterable[Any]) -
     """The pickled ``(function, args)`` that every child of a pool runs first."""
     label = label_of(initializer)
     what = f"the initializer {label} or its arguments"
-    data, is_by_value = _pack_object((initializer, tuple(initargs)), what)
+    call = (initializer, tuple(initargs))
+    data, is_by_value = _pack_object(call, what, shares_globals=True)
     return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
 
 
@@ -179,24 +184,31 @@ def label_of(function: object) -> str:
     return name if module in (None, "__main__", "builtins") else f"{module}.{name}"
 
 
-def _pack_object(thing: object, what: str) -> Packed:
+def _pack_object(thing: object, what: str, *, shares_globals: bool = False) -> Packed:
     def blame(error: Exception) -> Exception:
         return _error(what, type(thing), error)
 
     try:
         data = _dumps(thing, PROTOCOL)
     except Exception:  # as above
-        return _by_value(thing, blame)
+        return _by_value(thing, blame, shares_globals=shares_globals)
     if _MAIN not in data and not _has_registered_modules():
         return Packed(data, is_by_value=False)
-    return _by_value(thing, blame)
+    return _by_value(thing, blame, shares_globals=shares_globals)
 
 
-def _by_value(thing: object, blame: Callable[[Exception], Exception]) -> Packed:
-    import cloudpickle
-
+def _by_value(
+    thing: object, blame: Callable[[Exception], Exception], *, shares_globals: bool = False
+) -> Packed:
     try:
-        data = cloudpickle.dumps(thing, PROTOCOL)
+        if shares_globals:
+            from multihost.client import sharing
+
+            data = sharing.dumps(thing, PROTOCOL)
+        else:
+            import cloudpickle
+
+            data = cloudpickle.dumps(thing, PROTOCOL)
     except Exception as error:  # named and raised again
         blamed = blame(error)
         if blamed is error:

@@ -58,6 +58,8 @@ class Submitter:
         self._functions: OrderedDict[Callable[..., Any], Function] = OrderedDict()
         self._streams: OrderedDict[_Key, Stream] = OrderedDict()
         self._quick: dict[tuple[Any, Style], Stream] = {}
+        context = options.context
+        self._shares_globals = context is not None and context.initializer is not None
 
     def stream(
         self, function: Callable[..., Any], style: Style, *, is_bound: bool = False
@@ -117,11 +119,11 @@ class Submitter:
     def pack(self, function: Callable[..., Any]) -> Function:
         """A function's pickle, remembered if it can't change."""
         if not is_reusable(function):
-            return pack_function(function)
+            return pack_function(function, shares_globals=self._shares_globals)
         with self._lock:
             packed = self._functions.get(function)
         if packed is None:
-            packed = pack_function(function)
+            packed = pack_function(function, shares_globals=self._shares_globals)
             with self._lock:
                 self._functions[function] = packed
                 if len(self._functions) > MAX_FUNCTIONS:
