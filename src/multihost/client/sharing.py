@@ -7,7 +7,7 @@ from typing import Any
 
 import cloudpickle
 
-from multihost.runtime.mainspace import SharedGlobals, set_function_state
+from multihost.mainspace import SharedGlobals, set_function_state
 
 
 class SharingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
