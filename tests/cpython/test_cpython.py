@@ -125,6 +125,8 @@ def test_executor_passes_every_black_box_test_of_cpython(python311, tmp_path):
         options += ["--cf-tests", str(tests)]
     elif not importlib.util.find_spec("test.test_concurrent_futures"):
         pytest.skip("CPython's tests of executors are not to be had here")
+    # These look for `_processes`, find none, and then wait for tasks that nobody lets go.
+    options += ["--only", "^(?!test_(processes_terminate|context_manager_shutdown|saturation)$)"]
     run, shown = run_harness(tmp_path / "executor.json", *options)
     assert failures(run, HERE / "base311_cf_spawn.json", "A") == {}, shown
     assert run["tiers"]["A"][1] >= 25, "too few tests were run"

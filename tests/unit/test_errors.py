@@ -4,6 +4,7 @@ import concurrent.futures
 import copy
 import multiprocessing
 import pickle
+import threading
 
 import pytest
 
@@ -102,5 +103,10 @@ def test_every_exception_of_the_module_is_in_the_tree():
         for name, thing in vars(errors).items()
         if isinstance(thing, type) and issubclass(thing, Exception) and name[0] != "_"
     }
-    borrowed = {errors.TimeoutError, concurrent.futures.BrokenExecutor, pickle.PicklingError}
+    borrowed = {
+        errors.TimeoutError,
+        concurrent.futures.BrokenExecutor,
+        pickle.PicklingError,
+        threading.BrokenBarrierError,
+    }
     assert public - borrowed == set(OWN)

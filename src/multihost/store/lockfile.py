@@ -57,6 +57,8 @@ class LockFile:
         if self._fd >= 0:
             # Emptied first: a pid that is not the holder's would send people astray.
             os.ftruncate(self._fd, 0)
+            # Explicitly: a child forked this very moment may not have let go of it yet.
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
             os.close(self._fd)
             self._fd = -1
 
