@@ -149,7 +149,9 @@ class Server(standard.Server):
                     return
                 continue
             serve = self._serve_front if self.durable else self.handle_request
-            threading.Thread(target=self._served, args=(serve, wire), daemon=True).start()
+            threading.Thread(
+                target=self._served, args=(serve, wire), name="multihost-managers", daemon=True
+            ).start()
 
     def _served(self, serve: Callable[[Any], None], wire: Any) -> None:
         serving.server = self

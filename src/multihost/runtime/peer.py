@@ -295,6 +295,8 @@ def address_of(url: str) -> tuple[str, int]:
     host, colon, port = rest.rstrip("/").rpartition(":")
     if not separator or scheme != "http" or not colon or not port.isdecimal():
         message = f"{url!r} is not a server's address, such as http://127.0.0.1:7077"
+        if scheme == "https":
+            message += " (there is no TLS yet: use http, and a network you trust or a tunnel)"
         raise ValueError(message)
     return host.strip("[]"), int(port)
 

@@ -51,7 +51,7 @@ def _attach(
         return Refusal(
             code,
             f"the {what} {text!r} belongs to job {job.number} ({job.spec.label or 'unlabelled'}), "
-            f"whose function is another one; use another {what}, or delete that job first",
+            "whose function is another one",
         )
     # Both given and one in use: the other would be lost without a word.
     if job.spec.name != spec.name or job.spec.unique_key != spec.unique_key:
