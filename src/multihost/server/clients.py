@@ -239,6 +239,7 @@ class ClientPeer:
                 refused=lambda text: self._open_refused(
                     subscription, m.RefusalCode.STORE_FULL, text
                 ),
+                comes_first=True,
             )
         )
 

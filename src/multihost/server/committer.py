@@ -53,6 +53,9 @@ class Operation:
     failed: Callable[[Exception], None] | None = None
     may_linger: bool = False
     """Whether the answer may wait a moment when what was submitted is already on its way."""
+    comes_first: bool = False
+    """Whether its answer comes before any lease of its transaction: it opens a job, and
+    whoever opened it has to watch before a task of it can say something."""
     is_told: bool = False
     """Whether nobody waits for the disk: who asked is told when the transaction is written."""
     result: Any = None
@@ -120,6 +123,8 @@ class Committer:
         self._written: list[tuple[list[Operation], Changes]] = []
         """Transactions that are written and not yet committed, in order."""
         self._lingering: asyncio.TimerHandle | None = None
+        self._keeps_leases = False
+        """Whether leases of what is written wait for the commit."""
         self._is_busy = False
         self._is_due = False
         self._is_broken = False
@@ -210,7 +215,7 @@ class Committer:
 
     def _commit(self, batch: list[Operation], changes: Changes) -> None:
         try:
-            has_leases = self._publish()
+            has_leases = self._publish(batch)
         except StoreFull as error:
             self._store_is_full(batch, error)
             return
@@ -230,8 +235,8 @@ class Committer:
         else:
             self._settle()
 
-    def _publish(self) -> bool:
-        """Write the transaction and send its leases; whether there were any.
+    def _publish(self, batch: list[Operation]) -> bool:
+        """Write the transaction and send its leases; whether any left.
 
         They need not wait for the disk: if the power fails before it has it
         all, they are lost with the rest, and nobody was told of anything else.
@@ -240,6 +245,9 @@ class Committer:
         self.store.publish()
         for participant in self.participants:
             participant.published()
+        if any(operation.comes_first for operation in batch):
+            self._keeps_leases = True
+            return False
         assert self.listener is not None
         return self.listener.grant()
 
@@ -286,6 +294,9 @@ class Committer:
                 if operation.done is not None:
                     operation.done(operation.result)
         assert self.listener is not None
+        if self._keeps_leases:
+            self._keeps_leases = False
+            self.listener.grant()
         for _, changes in written:
             self.listener.committed(changes)
         self._go_on()
@@ -326,7 +337,7 @@ class Committer:
         for operation in batch:
             try:
                 changes = self._run([operation])
-                self._publish()
+                self._publish([operation])
                 self._commit_store(is_durable=self.is_durable)
             except StoreError as error:
                 self._break(error)

@@ -227,3 +227,15 @@ def test_a_part_that_takes_part_hears_what_became_of_each_transaction():
         assert part.heard == ["rolled back", "rolled back", "failed"]
 
     run(scenario, is_durable=True)
+
+
+def test_leases_of_a_job_that_is_opened_wait_until_its_client_watches_it():
+    async def scenario(store, committer, fatal):
+        committer.listener.grant = lambda: store.log.append("grant")
+        committer.submit(
+            Operation(lambda s, now: None, lambda _: store.log.append("opened"), comes_first=True)
+        )
+        await committer.drain()
+        assert store.log == ["begin", "commit durable", "opened", "grant"]
+
+    run(scenario, is_durable=True)
