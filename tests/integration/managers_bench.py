@@ -98,7 +98,8 @@ class Stage:
         text = (RECIPES / f"{recipe}.py").read_text()
         assert text.count(STANDARD) == 1
         path = self.directory / f"{recipe}_{'ours' if ours else 'standard'}.py"
-        path.write_text(text.replace(STANDARD, OURS) if ours else text)
+        if not path.exists():  # else one that is just starting might read half of it
+            path.write_text(text.replace(STANDARD, OURS) if ours else text)
         script = Script([python, str(path), str(self.port), *arguments], self.environment)
         self.scripts.append(script)
         return script
