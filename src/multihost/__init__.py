@@ -153,3 +153,6 @@ else:  # hidden from type checkers, which would take any misspelt name for found
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOMES})
+
+
+del TYPE_CHECKING  # no name for users

@@ -2,8 +2,8 @@
 
 `harness.py` binds the test sources of the running interpreter to the
 candidate; nothing of CPython is kept here. Every test of tier A that the
-standard library passes has to pass; of tier B, those in `docs/reference/
-cpython-tests.md` are known not to.
+standard library passes has to pass; of tier B, all but ``KNOWN``, which
+`docs/reference/cpython-tests.md` explains.
 """
 
 import importlib.util
@@ -25,6 +25,20 @@ SHARED_CLASSES = (
     "|_TestValue$|_TestArray$|_TestConnection$|_TestPoll$"
 )
 PROCESS_CLASSES = "_TestProcess|_TestSubclassingProcess|TestStdinBadfiledescriptor"
+OTHER_CLASSES = "_TestContainers|TestInitializers|TestSimpleQueue|MiscTestCase"
+KNOWN = frozenset(
+    {
+        "WithProcessesTestArray.test_getobj_getlock_obj",
+        "WithProcessesTestArray.test_rawarray",
+        "WithProcessesTestPool.test_make_pool",
+        "WithProcessesTestPoolWorkerLifetime.test_pool_worker_lifetime",
+        "WithProcessesTestValue.test_getobj_getlock",
+        "WithProcessesTestValue.test_rawvalue",
+    }
+)
+"""Tests of tier B of multiprocessing that don't pass."""
+BASELINE = HERE / "base311_spawn.json"
+DOC = HERE.parents[1] / "docs/reference/cpython-tests.md"
 SUITE_PACKAGE = "libpython3.11-testsuite"
 
 pytestmark = [pytest.mark.cpython, pytest.mark.timeout(420)]
@@ -82,40 +96,39 @@ def python311():
         pytest.skip("this interpreter was installed without CPython's tests")
 
 
-def test_pool_passes_every_black_box_test_of_cpython(python311, tmp_path):
-    run, shown = run_harness(
-        tmp_path / "pool.json", "--start-method", "spawn", "--classes", POOL_CLASSES
-    )
-    baseline = HERE / "base311_spawn.json"
-    assert failures(run, baseline, "A") == {}, shown
-    assert run["tiers"]["A"][1] >= 25, "too few tests were run"
+def check(tmp_path, classes, at_least):
+    """Hold classes to tier A, and to what is known of tier B."""
+    run, shown = run_harness(tmp_path / "run.json", "--start-method", "spawn", "--classes", classes)
+    assert failures(run, BASELINE, "A") == {}, shown
+    failing = failures(run, BASELINE, "B").keys()
+    tests = {f"{name}.{test}" for name, group in run["classes"].items() for test in group["tests"]}
+    assert failing == KNOWN & tests, shown
+    assert run["tiers"]["A"][1] >= at_least, "too few tests were run"
 
 
-def test_process_passes_every_test_of_cpython_that_makes_sense_across_machines(python311, tmp_path):
-    run, shown = run_harness(
-        tmp_path / "process.json", "--start-method", "spawn", "--classes", PROCESS_CLASSES
-    )
-    baseline = HERE / "base311_spawn.json"
-    assert failures(run, baseline, "A") == {}, shown
-    assert failures(run, baseline, "B") == {}, shown
-    assert run["tiers"]["A"][1] >= 15, "too few tests were run"
+def test_pool_passes_the_tests_of_cpython(python311, tmp_path):
+    check(tmp_path, POOL_CLASSES, at_least=25)
 
 
-def test_managers_pass_every_black_box_test_of_cpython(python311, tmp_path):
-    run, shown = run_harness(
-        tmp_path / "managers.json", "--start-method", "spawn", "--classes", MANAGER_CLASSES
-    )
-    baseline = HERE / "base311_spawn.json"
-    assert failures(run, baseline, "A") == {}, shown
-    assert run["tiers"]["A"][1] >= 20, "too few tests were run"
+def test_process_passes_the_tests_of_cpython(python311, tmp_path):
+    check(tmp_path, PROCESS_CLASSES, at_least=15)
 
 
-def test_queues_and_synchronizers_pass_every_black_box_test_of_cpython(python311, tmp_path):
-    run, shown = run_harness(
-        tmp_path / "shared.json", "--start-method", "spawn", "--classes", SHARED_CLASSES
-    )
-    assert failures(run, HERE / "base311_spawn.json", "A") == {}, shown
-    assert run["tiers"]["A"][1] >= 55, "too few tests were run"
+def test_managers_pass_the_tests_of_cpython(python311, tmp_path):
+    check(tmp_path, MANAGER_CLASSES, at_least=20)
+
+
+def test_queues_and_synchronizers_pass_the_tests_of_cpython(python311, tmp_path):
+    check(tmp_path, SHARED_CLASSES, at_least=55)
+
+
+def test_what_is_left_passes_the_tests_of_cpython(python311, tmp_path):
+    check(tmp_path, OTHER_CLASSES, at_least=10)
+
+
+def test_every_test_that_is_known_not_to_pass_is_explained():
+    text = DOC.read_text()
+    assert [name for name in KNOWN if f"`{name.rpartition('.')[2]}`" not in text] == []
 
 
 def test_executor_passes_every_black_box_test_of_cpython(python311, tmp_path):

@@ -4,6 +4,7 @@ import os
 import queue
 import signal
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,27 @@ def take_one(proxy, fails):
     if fails:
         raise ValueError(item)
     return item
+
+
+class Large:
+    """Something of which one wants to know whether it is still in memory."""
+
+    made = weakref.WeakSet()
+
+    def __setstate__(self, state):
+        self.made.add(self)
+
+    def __getstate__(self):
+        return {"kept": True}
+
+
+def test_a_manager_of_threads_keeps_nothing_of_a_request_that_was_answered(configured):
+    with managers.SyncManager() as manager:
+        shared = manager.list()
+        shared.append(Large())
+        assert len(Large.made) == 1
+        shared.pop()
+        wait_until(lambda: not Large.made, "what was taken from the list is forgotten")
 
 
 def test_what_a_task_took_is_done_with_if_it_ends_well(configured):

@@ -6,6 +6,7 @@ import itertools
 import os
 import queue
 import random
+import re
 import signal
 import threading
 from pathlib import Path
@@ -136,9 +137,51 @@ def test_a_simple_queue_has_the_simple_verbs(client):
     assert items.get() == "x"
 
 
-def test_the_errors_of_items_that_cant_be_pickled_are_raised_where_they_are_put(client):
+def test_a_simple_queue_can_be_asked_whether_something_is_there(client):
+    items = SimpleQueue(client=client)
+    assert not items._reader.poll()
+    items.put("x")
+    assert items._reader.poll()
+    with pytest.raises(NotImplementedError, match=r"get\(timeout=1\)"):
+        items._reader.poll(1)
+    items.close()
+    assert items._reader.closed
+    assert items._writer.closed
+
+
+def test_an_item_that_cant_be_pickled_is_raised_where_a_name_says_that_it_is_ours(client, name):
+    for items in (client.queue(name), SimpleQueue(client=client)):
+        with pytest.raises(TypeError, match="pickled"):
+            items.put(threading.Lock())
     with pytest.raises(TypeError, match="pickled"):
-        Queue(client=client).put(threading.Lock())
+        Queue(client=client).put_many([threading.Lock()])
+
+
+def test_an_item_that_cant_be_pickled_is_dropped_and_reported_as_multiprocessing_does(
+    client, capsys
+):
+    items = Queue(1, client=client)
+    items.put(threading.Lock())
+    items.put("next")
+    assert items.get() == "next"
+    report = capsys.readouterr().err
+    assert "cannot pickle '_thread.lock' object" in report
+    assert re.search(rf"\(_thread\.lock\) that {__file__}:\d+ put was dropped", report)
+
+
+def test_a_subclass_of_queue_is_told_of_items_that_cant_be_pickled(client):
+    told = []
+
+    class Safe(Queue):
+        @staticmethod
+        def _on_queue_feeder_error(e, obj):
+            told.append((e, obj))
+
+    lock = threading.Lock()
+    Safe(client=client).put(lock)
+    ((error, thing),) = told
+    assert type(error) is TypeError
+    assert thing is lock
 
 
 def test_many_items_go_and_come_together(client, name):

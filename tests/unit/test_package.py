@@ -44,6 +44,10 @@ def test_the_list_for_type_checkers_is_the_table_that_is_used():
     assert multihost.__all__ == sorted(multihost._HOMES)
 
 
+def test_the_package_shows_no_name_that_only_type_checkers_want():
+    assert "TYPE_CHECKING" not in dir(multihost)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="'multihost' has no attribute 'Pol'"):
         _ = multihost.Pol

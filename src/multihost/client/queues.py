@@ -9,7 +9,9 @@ item, another gets it. ``confirm`` says when it is done with:
 - ``"get"``: at once, as with the standard library: an item dies with its taker.
 """
 
+import inspect
 import pickle
+import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from multihost.client.handles import Handle, wait_of
 from multihost.client.items import Items, policy_of
 from multihost.client.packing import pack_item
 from multihost.client.taker import Taker, run
+from multihost.errors import PayloadError
 from multihost.wire.act import Item
 
 if TYPE_CHECKING:
@@ -59,9 +62,21 @@ class Queue(Handle):
     # the standard library's verbs ------------------------------------------------------
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - as above
-        """Add an item; raises queue.Full if there is no room in ``timeout`` seconds."""
+        """Add an item; raises queue.Full if there is no room in ``timeout`` seconds.
+
+        What can't be pickled raises PayloadError where the queue has a name. Where it has none,
+        as in the standard library, it is dropped, reported by ``_on_queue_feeder_error``.
+        """
         self._check_open()
-        run(self._items.put(self._taker(), pack_item(obj), wait_of(block, timeout)))
+        try:
+            packed = pack_item(obj)
+        except Exception as error:  # whatever pickling raises
+            if self.name is not None:
+                raise
+            cause = error.__cause__ if isinstance(error, PayloadError) else None
+            self._on_queue_feeder_error(cause or error, obj)
+            return
+        run(self._items.put(self._taker(), packed, wait_of(block, timeout)))
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - as above
         """The next item; raises queue.Empty if none comes in ``timeout`` seconds.
@@ -158,6 +173,20 @@ class Queue(Handle):
 
     # within ------------------------------------------------------------------------------
 
+    @staticmethod
+    def _on_queue_feeder_error(e: BaseException, obj: Any) -> None:
+        """Report an item that can't be pickled and was dropped; for subclasses to replace."""
+        kind = type(obj)
+        place = inspect.currentframe()
+        while place is not None and place.f_globals is globals():
+            place = place.f_back
+        where = f"{place.f_code.co_filename}:{place.f_lineno}" if place is not None else "?"
+        e.add_note(
+            f"multihost: the item ({kind.__module__}.{kind.__qualname__}) that {where} put was "
+            "dropped, as in multiprocessing; a queue with a name= raises instead"
+        )
+        traceback.print_exception(e)
+
     def _check_open(self) -> None:
         if self._is_closed:
             raise ValueError(f"Queue {self!r} is closed")
@@ -223,8 +252,10 @@ class SimpleQueue:
         self._queue = Queue(name=name, client=client)
 
     def put(self, obj: Any) -> None:
-        """Add an item."""
-        self._queue.put(obj)
+        """Add an item; raises PayloadError when it can't be pickled."""
+        queue = self._queue
+        queue._check_open()
+        run(queue._items.put(queue._taker(), pack_item(obj), None))
 
     def get(self) -> Any:
         """The next item, waiting for it."""
@@ -237,3 +268,36 @@ class SimpleQueue:
     def close(self) -> None:
         """This process uses the queue no more; as ``Queue.close``."""
         self._queue.close()
+
+    # within ------------------------------------------------------------------------------
+
+    def _poll(self) -> bool:
+        return self._reader.poll()
+
+    @property
+    def _reader(self) -> "_SimpleEnd":
+        return _SimpleEnd(self._queue)
+
+    _writer = _reader
+
+
+class _SimpleEnd:
+    """What programs that look into the standard library's SimpleQueue find in its place."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+        self.close = queue.close
+
+    @property
+    def closed(self) -> bool:
+        """Whether this process has closed the queue."""
+        return self._queue._is_closed
+
+    def poll(self, timeout: float | None = 0.0) -> bool:
+        """Whether something can be taken now."""
+        if timeout != 0:
+            raise NotImplementedError(
+                "a SimpleQueue can't be waited for without taking from it; use a Queue and "
+                f"get(timeout={timeout})"
+            )
+        return not self._queue.empty()

@@ -153,6 +153,20 @@ class Server(standard.Server):
                 target=self._served, args=(serve, wire), name="multihost-managers", daemon=True
             ).start()
 
+    def serve_client(self, conn: Any) -> None:
+        """Serve a connection, and hold nothing of a request while waiting for the next.
+
+        The standard library's loop keeps arguments and result until then, which only a
+        process of its own can afford.
+        """
+        while not self.stop_event.is_set():
+            wire = _Once(conn)
+            try:
+                super().serve_client(cast("Any", wire))
+            except SystemExit:  # how that loop ends
+                if not wire.is_served:
+                    raise
+
     def _served(self, serve: Callable[[Any], None], wire: Any) -> None:
         serving.server = self
         try:
@@ -254,6 +268,24 @@ class _QueueFoundError(Exception):
     def __init__(self, answer: bytes) -> None:
         super().__init__("a queue")
         self.answer = answer
+
+
+class _Once:
+    """A connection that has ended once a request of it was answered."""
+
+    def __init__(self, wire: Any) -> None:
+        self._wire = wire
+        self._has_read = False
+        self.is_served = False
+        self.send = wire.send
+        self.close = wire.close
+
+    def recv(self) -> Any:
+        if self._has_read:
+            self.is_served = True
+            raise EOFError
+        self._has_read = True
+        return self._wire.recv()
 
 
 class _Channel:
