@@ -1,15 +1,24 @@
-"""File descriptors: a worker needs several for each of its children."""
+"""File descriptors: a worker needs several for each child, a server one for each connection."""
 
 import sys
 
 
-def allow_descriptors(count: int) -> None:
-    """Let this process have so many open files, as far as the system lets it."""
+def allow_descriptors(count: int) -> int | None:
+    """Let this process have so many open files, as far as the system lets it.
+
+    How many it may have now, which can be more or fewer; None: no limit is known.
+    """
     if sys.platform == "win32":
-        return
+        return None
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return None
     wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):  # some systems allow less than they say
+            return soft
+    return max(soft, wanted)

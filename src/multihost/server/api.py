@@ -17,6 +17,7 @@ from starlette.routing import Route
 import multihost
 from multihost.server.services import Services
 from multihost.server.views import Views
+from multihost.server.web import arrival_of
 
 MAX_WAIT_S = 30.0
 """Longest time one request waits for a job to end; the client asks again."""
@@ -36,6 +37,8 @@ def make_app(services: Services, views: Views, key: bytes) -> Starlette:
                 return _json(
                     {"error": "send 'Authorization: Bearer KEY' with the server's key"}, 401
                 )
+            if not arrival_of(request.scope).prove():
+                return _json({"error": arrival_of(request.scope).admission.why_full}, 503)
             return await handler(request)
 
         return check

@@ -17,6 +17,9 @@ from multihost.core.lease import GRACE_S, HEARTBEAT_S, LEASE_S, LeaseTable
 from multihost.errors import ConfigError
 from multihost.runtime import config
 from multihost.runtime.config import DEFAULT_PORT
+from multihost.runtime.descriptors import allow_descriptors
+from multihost.server.acceptor import Acceptor
+from multihost.server.admission import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, UNPROVED, Admission
 from multihost.server.api import make_app
 from multihost.server.blobs import BlobStore
 from multihost.server.calls import Calls
@@ -35,6 +38,7 @@ from multihost.server.services import (
     Services,
 )
 from multihost.server.views import Views
+from multihost.server.web import WebConnection
 from multihost.server.workers import WorkerPeer
 from multihost.store.base import Changes, Store
 from multihost.store.sqlite.store import open_store
@@ -128,15 +132,20 @@ class Server:
         except BaseException:
             listener.close()
             raise
+        self.admission = Admission(
+            allow_descriptors(MAX_CONNECTIONS + UNPROVED + RESERVED_DESCRIPTORS)
+        )
         self._compose()
-        await self._serve_http(listener)
+        self._serve_http(listener)
         host, port = listener.getsockname()[:2]
         self.url = f"http://{_reachable(host)}:{port}"
         if options.announces:
             config.write_server_note(options.state, self.url)
         self._start_services()
         if managers is not None:
-            self.door = make_door(ServicesBacking(self.services), managers, self.key)
+            self.door = make_door(
+                ServicesBacking(self.services), managers, self.key, self.admission
+            )
             await self.door.start(door_listener)
 
     async def wait(self) -> None:
@@ -158,6 +167,7 @@ class Server:
         if self.door is not None:
             await self.door.stop()
         await self._drain()
+        self._acceptor.stop()
         self.gateway.stop("the server is stopping")
         await self._http.shutdown(sockets=[])
         await self._drain()
@@ -205,6 +215,7 @@ class Server:
                 attach=lambda connection, message: ClientPeer(self.services, connection, message),
                 enlist=lambda connection, message: WorkerPeer(self.services, connection, message),
             ),
+            self.admission,
         )
 
     def _changed(self, changes: Changes) -> None:
@@ -228,7 +239,7 @@ class Server:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.reaper.run()), loop.create_task(self.pruner.run())]
 
-    async def _serve_http(self, listener: socket.socket) -> None:
+    def _serve_http(self, listener: socket.socket) -> None:
         http_config = uvicorn.Config(
             make_app(self.services, self.views, self.key),
             http="h11",  # bounds a request's head, which httptools does not
@@ -242,9 +253,15 @@ class Server:
             timeout_graceful_shutdown=1,
         )
         http_config.load()
-        self._http = uvicorn.Server(http_config)
-        self._http.lifespan = http_config.lifespan_class(http_config)
-        await self._http.startup(sockets=[listener])
+        http = self._http = uvicorn.Server(http_config)
+        http.lifespan = http_config.lifespan_class(http_config)
+        http.servers = []  # it accepts nothing by itself
+        self._acceptor = Acceptor(
+            listener,
+            self.admission,
+            lambda arrival, _: WebConnection(http_config, http.server_state, arrival),
+        )
+        self._acceptor.start()
 
     def _fail(self, error: Exception) -> None:
         self.failure = error

@@ -15,12 +15,10 @@ from typing import Any, Protocol
 import multihost
 from multihost.runtime import clock
 from multihost.runtime.link import Link, server_link
+from multihost.server.admission import HANDSHAKE_S, Admission, Arrival
 from multihost.wire import message as m
 from multihost.wire.session import is_proof, peer_proof, server_proof
 
-HANDSHAKE_S = 10.0
-"""Time from connecting to an open session."""
-MAX_CONNECTIONS = 10_000
 FREE_FAILURES = 5
 """Wrong keys from one address before its next attempts are slowed."""
 FORGIVE_S = 60.0
@@ -79,17 +77,18 @@ class Desk:
 class Gateway:
     """All connections of a server."""
 
-    def __init__(self, key: bytes, desk: Desk) -> None:
-        """Let in who knows ``key`` and hand them to ``desk``."""
+    def __init__(self, key: bytes, desk: Desk, admission: Admission) -> None:
+        """Let in who knows ``key``, while there is room, and hand them to ``desk``."""
         self.key = key
         self.desk = desk
+        self.admission = admission
         self.failures = FailureLog()
         self.connections: set[Connection] = set()
         self.is_stopping = False
 
-    def protocol(self, **_: object) -> Link:
+    def protocol(self, *, arrival: Arrival, **_: object) -> Link:
         """Make the asyncio protocol of a new WebSocket connection, in the form uvicorn asks for."""
-        return server_link(Connection(self))
+        return server_link(Connection(self, arrival))
 
     def stop(self, reason: str) -> None:
         """Tell every peer and close its connection; take no new ones."""
@@ -104,9 +103,10 @@ class Connection:
 
     link: Link
 
-    def __init__(self, gateway: Gateway) -> None:
+    def __init__(self, gateway: Gateway, arrival: Arrival) -> None:
         """Begin without any rights."""
         self.gateway = gateway
+        self.arrival = arrival
         self.peer: SessionPeer | None = None
         self.received_at = clock.mono()
         self._hello: m.Hello | None = None
@@ -124,11 +124,6 @@ class Connection:
         self._deadline = loop.call_later(HANDSHAKE_S, link.abort, "no handshake in time")
         if self.gateway.is_stopping:
             self.deny(m.DenialCode.STOPPING, "the server is stopping")
-        elif len(self.gateway.connections) > MAX_CONNECTIONS:
-            self.deny(
-                m.DenialCode.LIMIT,
-                f"the server has its {MAX_CONNECTIONS} connections (max_connections)",
-            )
 
     def link_received(self, link: Link, messages: Sequence[Any]) -> None:
         """Go on with the handshake, or hand over to the session."""
@@ -154,6 +149,7 @@ class Connection:
 
     def link_closed(self, link: Link, reason: str) -> None:
         """Forget the connection."""
+        self.arrival.left()
         self.gateway.connections.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
@@ -214,7 +210,10 @@ class Connection:
         expected = peer_proof(self.gateway.key, hello.role, hello.nonce, self._nonce)
         if is_proof(expected, message.proof):
             self._is_proved = True
-            self.link.admit()
+            if self.arrival.prove():
+                self.link.admit()
+            else:
+                self.deny(m.DenialCode.LIMIT, self.gateway.admission.why_full)
         else:
             self.deny(m.DenialCode.KEY, "wrong key")
 

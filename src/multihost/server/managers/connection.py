@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from multihost.runtime import clock
+from multihost.server.admission import Arrival
 from multihost.server.managers import framing, requests, writing
 from multihost.server.managers.departure import GOODBYE_S, SETTLE_S, Leaver, Visit
 from multihost.server.managers.framing import Framer, FramingError, frame
@@ -34,7 +35,6 @@ from multihost.wire.blob import Blob
 if TYPE_CHECKING:
     from multihost.server.managers.door import Door
 
-HANDSHAKE_S = 10.0
 MAX_PENDING = 4
 """Requests that may come before the one under way is answered; proxies send none."""
 WRITE_BUFFER_BYTES = 1 << 20
@@ -49,9 +49,10 @@ class Connection(asyncio.Protocol):
     Invariant: requests are answered in the order they came, one under way at a time.
     """
 
-    def __init__(self, door: "Door", sock: socket.socket) -> None:
-        """Serve ``sock`` for ``door``."""
+    def __init__(self, door: "Door", arrival: Arrival, sock: socket.socket) -> None:
+        """Serve ``sock``, which has arrived, for ``door``."""
         self.door = door
+        self.arrival = arrival
         self.realm: Realm
         self.host = ""
         self.taker: QueueTaker | None = None
@@ -68,18 +69,17 @@ class Connection(asyncio.Protocol):
         self._put_to: set[str] = set()
         self._channel: Channel | None = None
         self._is_dialling = False
-        self._deadline: asyncio.TimerHandle | None = None
 
     # asyncio.Protocol --------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Challenge the client."""
+        self.door.connections.add(self)
         self._transport = cast("asyncio.Transport", transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         peer = self._transport.get_extra_info("peername")
         self.host = str(peer[0]) if isinstance(peer, tuple) and peer else "local"
         self._loop = asyncio.get_running_loop()
-        self._deadline = self._loop.call_later(HANDSHAKE_S, self.abort)
         slow_s = self.door.failures.slow_s(self.host, clock.mono())
         if slow_s:
             self._loop.call_later(slow_s, self._send, self._handshake.begin())
@@ -105,21 +105,23 @@ class Connection(asyncio.Protocol):
             self._acknowledge()
 
     def pause_writing(self) -> None:
-        """Let the host wait for a slow reader."""
+        """Let the host wait for a slow reader; who does not read may not ask for more, either."""
+        self._transport.pause_reading()
         if self._channel is not None:
             self._channel.pause(is_paused=True)
 
     def resume_writing(self) -> None:
-        """Let the host go on."""
+        """Let both go on."""
+        if not self._is_closed and not self._transport.is_closing():
+            self._transport.resume_reading()
         if self._channel is not None:
             self._channel.pause(is_paused=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the taker; its items are decided about."""
         self._is_closed = True
+        self.arrival.left()
         self.door.connections.discard(self)
-        if self._deadline is not None:
-            self._deadline.cancel()
         if self._handshake.key is None and self._handshake.is_refused:
             self.door.failures.note(self.host, clock.mono())
         if self._channel is not None:
@@ -144,11 +146,16 @@ class Connection(asyncio.Protocol):
             self._transport.close()
         elif self._handshake.is_done:
             assert self._handshake.key is not None
-            assert self._deadline is not None
-            self._deadline.cancel()
             self.realm = self.door.realms[self._handshake.key]
-            self._framer.limit_bytes = framing.MAX_MESSAGE_BYTES
-            self._receive = self._first
+            if self.arrival.prove():
+                self._framer.limit_bytes = framing.MAX_MESSAGE_BYTES
+                self._receive = self._first
+            else:
+                self._receive = self._refuse
+
+    def _refuse(self, message: bytes) -> None:
+        """There are too many connections; here it can be told why."""
+        self._finish(failed(f"multihost: {self.door.admission.why_full}"))
 
     def _acknowledge(self) -> None:
         """Have TCP acknowledge now: the client writes twice in a row, and waits for it between."""

@@ -4,11 +4,12 @@ Each connection is a taker; what keeps the queues is the door's backing.
 """
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import Mapping
 from typing import Any
 
+from multihost.server.acceptor import Acceptor
+from multihost.server.admission import Admission, Arrival
 from multihost.server.gateway import FailureLog
 from multihost.server.managers.backing import Backing
 from multihost.server.managers.connection import Connection
@@ -16,10 +17,6 @@ from multihost.server.managers.departure import Departures
 from multihost.server.managers.options import ManagersOptions
 from multihost.server.managers.realm import Realm
 
-MAX_CONNECTIONS = 10_000
-BACKLOG = 512
-EXHAUSTED_S = 0.5
-"""Pause when the system has no descriptor or memory for another connection."""
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """A peer's host that vanished is noticed within 30 s."""
 
@@ -27,39 +24,35 @@ KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 class Door:
     """Accepts connections and owns them."""
 
-    def __init__(self, backing: Backing, realms: Mapping[bytes, Realm]) -> None:
-        """Let in who knows a key of ``realms``, into that realm."""
+    def __init__(
+        self, backing: Backing, realms: Mapping[bytes, Realm], admission: Admission
+    ) -> None:
+        """Let in who knows a key of ``realms``, into that realm, while there is room."""
         self.backing = backing
         self.realms = realms
+        self.admission = admission
         self.failures = FailureLog()
         self.departures = Departures()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
-        self._accepting: asyncio.Task[None] | None = None
-        self._listener: socket.socket | None = None
+        self._acceptor: Acceptor | None = None
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections of a socket that is bound; it is closed at the end."""
-        self._listener = listener
+        self._acceptor = Acceptor(listener, self.admission, self._connect)
         await self.backing.begin()
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-        self._accepting = asyncio.get_running_loop().create_task(self._accept(listener))
+        self._acceptor.start()
 
     @property
     def address(self) -> Any:
         """Where it listens."""
-        assert self._listener is not None
-        return self._listener.getsockname()
+        assert self._acceptor is not None
+        return self._acceptor.address
 
     async def stop(self) -> None:
         """Accept nothing more and close every connection."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._accepting
-        if self._listener is not None:
-            self._listener.close()
+        if self._acceptor is not None:
+            self._acceptor.stop()
         for task in list(self.tasks):
             task.cancel()
         for connection in list(self.connections):
@@ -71,32 +64,15 @@ class Door:
             if realm.host is not None:
                 realm.host.close()
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                sock, _ = await loop.sock_accept(listener)
-            except OSError:
-                await asyncio.sleep(EXHAUSTED_S)
-                continue
-            if len(self.connections) >= MAX_CONNECTIONS:
-                sock.close()
-                continue
-            _tune(sock)
-            connection = Connection(self, sock)
-            self.connections.add(connection)
-            try:
-                await loop.connect_accepted_socket(lambda made=connection: made, sock)  # type: ignore[misc]
-            except OSError:
-                self.connections.discard(connection)  # it has hung up already
-                sock.close()
+    def _connect(self, arrival: Arrival, sock: socket.socket) -> Connection:
+        _keep_alive(sock)
+        return Connection(self, arrival, sock)
 
 
-def _tune(sock: socket.socket) -> None:
-    """Send at once, and notice a peer that vanished."""
+def _keep_alive(sock: socket.socket) -> None:
+    """Notice a peer that vanished."""
     if sock.family == getattr(socket, "AF_UNIX", None):
         return
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE.items():
         option = getattr(socket, name, None)
@@ -104,10 +80,12 @@ def _tune(sock: socket.socket) -> None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def make_door(backing: Backing, options: ManagersOptions, key: bytes) -> Door:
+def make_door(
+    backing: Backing, options: ManagersOptions, key: bytes, admission: Admission | None = None
+) -> Door:
     """The door that ``options`` describe; without authkeys of its own it opens to ``key``."""
     realms = {
         authkey: Realm(f"{tenant}/" if tenant else "", options.objects, options.on_shutdown)
         for tenant, authkey in options.keys or (("", key),)
     }
-    return Door(backing, realms)
+    return Door(backing, realms, admission or Admission())
