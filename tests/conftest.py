@@ -17,7 +17,8 @@ def _no_server_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator
     nothing = tmp_path_factory.mktemp("no-server")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MULTIHOST_URL", raising=False)
-        patch.delenv("MULTIHOST_KEY", raising=False)
+        for name in ("KEY", "JOIN", "CA_FILE", "INSECURE"):
+            patch.delenv(f"MULTIHOST_{name}", raising=False)
         patch.setenv("MULTIHOST_STATE", str(nothing / "state"))
         patch.setenv("MULTIHOST_CONFIG", str(nothing / "config.toml"))
         yield

@@ -115,6 +115,18 @@ class AuthenticationError(MultihostError, _AuthenticationError):
     """The key is not the server's."""
 
 
+class UntrustedServer(AuthenticationError):
+    """The server could not show the certificate that is expected; nothing was sent to it.
+
+    ``expected`` and ``found`` are SHA-256 fingerprints, where there are such.
+    """
+
+    fields = ("url", "expected", "found")
+    url: str | None
+    expected: str | None
+    found: str | None
+
+
 class ServerNotFound(MultihostError, ConnectionRefusedError):
     """Nothing answers at the address."""
 

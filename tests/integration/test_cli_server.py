@@ -1,6 +1,7 @@
 """Starting and stopping a server: what it says, how it ends, why it refuses."""
 
 import json
+import re
 import signal
 import socket
 
@@ -8,6 +9,7 @@ import pytest
 from cli_runner import Shell
 
 from multihost.cli.exits import Exit
+from multihost.runtime.join import parse_join
 
 
 @pytest.fixture
@@ -49,6 +51,7 @@ def test_the_note_says_where_everything_is(running, state):
         "pid": process.pid,
         "state": str(state),
         "key_file": str(state / "key"),
+        "fingerprint": None,
         "durability": "power",
         "managers": None,
         "sqlite": note["sqlite"],
@@ -68,9 +71,11 @@ def introduction(shell, *options):
     """What a server says on stderr until it is ready."""
     with shell.start("server", "--port", "0", *options) as process:
         lines = []
-        while not lines or "MULTIHOST_KEY=" not in lines[-1]:
+        while not lines or "start a worker on another machine" not in lines[-1]:
             lines.append(process.stderr.readline())
             assert lines[-1], lines
+        while lines[-1].strip():
+            lines.append(process.stderr.readline())
         process.terminate()
         assert "stopped; everything acknowledged is stored" in process.stderr.read()
     assert process.returncode == Exit.OK
@@ -81,12 +86,16 @@ def test_the_introduction_can_be_copied_and_keeps_the_key_to_itself(shell, state
     text = introduction(shell)
     assert str(state) in text
     assert "durability  power: acknowledged work survives kill -9 and a power cut" in text
+    assert "TLS         off: only this machine reaches the server" in text
     assert "  multihost worker\n" in text
-    assert f"cat {state}/key) multihost worker --server http://127.0.0.1:" in text
+    assert "multihost key join | multihost worker --join -" in text
     assert "ssh -fNL" in text
     key = (state / "key").read_text().strip()
     assert key not in text
-    assert f"MULTIHOST_KEY={key} multihost worker" in introduction(shell, "--show-key")
+    assert "mhj1." not in text
+    shown = introduction(shell, "--show-key")
+    join = parse_join(re.search(r"MULTIHOST_JOIN=(\S+) multihost worker", shown)[1])
+    assert (join.key, join.fingerprint) == (key, None)
 
 
 def test_a_server_elsewhere_names_its_state_to_the_worker_here(tmp_path):
@@ -111,12 +120,6 @@ def test_a_taken_port_says_what_to_do(shell):
     assert code is Exit.SERVER
     assert errors.startswith(f"multihost: 127.0.0.1:{port} is taken by another process")
     assert "--port" in errors
-
-
-def test_other_addresses_than_loopback_need_a_word(shell):
-    code, _, errors = shell.run("server", "--host", "0.0.0.0", "--port", "0")
-    assert code is Exit.USAGE
-    assert "--insecure" in errors
 
 
 def test_an_address_of_another_machine_is_refused(shell):

@@ -6,11 +6,17 @@ Blocking and small on purpose: a listing should take no longer than its answer.
 import http.client
 import json
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode
 
 from multihost.cli.exits import CommandError, Exit
-from multihost.errors import AuthenticationError, ConfigError, ProtocolError, ServerNotFound
-from multihost.runtime.config import DEFAULT_PORT, Target
+from multihost.errors import (
+    AuthenticationError,
+    ProtocolError,
+    ServerNotFound,
+    UntrustedServer,
+)
+from multihost.runtime.config import Target
+from multihost.runtime.http import http_connection
 
 TIMEOUT_S = 10.0
 """For a server to answer what needs no waiting."""
@@ -54,16 +60,21 @@ class Connection:
                 return _ask(self._http, self.url, request)
             except (OSError, http.client.HTTPException):
                 self.close()  # a kept connection may have died; a new one decides
-        failures = {}
+        failures, untrusted = {}, []
         for url in self.target.urls:
-            self._http, self.url = http.client.HTTPConnection(*address_of(url)), url
+            self._http, self.url = http_connection(url, self.target.trust, timeout_s), url
             try:
                 return _ask(self._http, url, request)
+            except UntrustedServer as error:
+                untrusted.append(error)
+                failures[url] = str(error)
             except OSError as error:
                 failures[url] = error.strerror or str(error) or type(error).__name__
             except http.client.HTTPException as error:
                 raise _not_ours(url) from error
             self.close()
+        if len(untrusted) == len(failures):
+            raise untrusted[0]
         if len(failures) == 1:
             raise ServerNotFound(*failures.popitem())
         reasons = "; ".join(f"{url}: {reason}" for url, reason in failures.items())
@@ -127,18 +138,6 @@ def _not_ours(url: str) -> ProtocolError:
         f"something answers at {url}, but it is no multihost server; correct --server or "
         "MULTIHOST_URL"
     )
-
-
-def address_of(url: str) -> tuple[str, int]:
-    """Host and port of ``http://host:port``; raises ConfigError that says what is wrong."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if not host or parts.scheme != "http":
-        raise ConfigError(f"{url!r} is not a server's address, such as http://127.0.0.1:7077")
-    return host, port or DEFAULT_PORT
 
 
 def path_of(job: str, *rest: str) -> str:

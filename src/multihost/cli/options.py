@@ -1,9 +1,10 @@
 """Options that several commands share, and what they lead to."""
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -20,7 +21,19 @@ _server = click.option(
     "--server",
     "url",
     metavar="URL",
-    help="Address of the server, such as http://host:7077; several, separated by commas.",
+    help="Address of the server, such as https://host:7077; several, separated by commas.",
+)
+_join = click.option(
+    "--join",
+    metavar="STRING|-",
+    help="Join string of the server; - reads it from standard input. Others can see arguments: "
+    "better --join-file, or the variable MULTIHOST_JOIN.",
+)
+_join_file = click.option(
+    "--join-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File (mode 0600) with what 'multihost key join' prints on the server's machine.",
 )
 _key_file = click.option(
     "--key-file",
@@ -31,8 +44,23 @@ _key_file = click.option(
 
 
 def server_options(command: C) -> C:
-    """Give ``command`` the options that say which server: ``url`` and ``key_file``."""
-    return _server(_key_file(command))
+    """Give ``command`` the options that say which server.
+
+    It is called with ``url``, an address or a join string that is for ``find_server``
+    alone and never shown, and ``key_file``.
+    """
+
+    @functools.wraps(command)
+    def resolved(
+        *args: Any, url: str | None, join: str | None, join_file: Path | None, **options: Any
+    ) -> Any:
+        if join is not None or join_file is not None or url is not None:
+            from multihost.cli.joining import take_join
+
+            url = take_join(join, join_file, url)
+        return command(*args, url=url, **options)
+
+    return _server(_join(_join_file(_key_file(cast("C", resolved)))))
 
 
 def find_server(url: str | None, key_file: Path | None) -> Target:
@@ -43,7 +71,8 @@ def find_server(url: str | None, key_file: Path | None) -> Target:
         raise CommandError(
             "no server is known: none of yours runs on this machine (state directory "
             f"{config.state_dir()}), and neither {config.URL_VARIABLE} nor "
-            f"{config.config_file()} names one; start one with 'multihost server'",
+            f"{config.config_file()} names one; start one with 'multihost server', or "
+            "join one with what 'multihost key join' prints on its machine",
             Exit.UNREACHABLE,
         )
     return target

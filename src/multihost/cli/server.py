@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from multihost.cli import render
-from multihost.cli.connection import address_of
 from multihost.cli.exits import CommandError, Exit
 from multihost.runtime import config
+from multihost.runtime.address import DEFAULT_PORT, bracket, is_loopback, parse_url
 
 if TYPE_CHECKING:
     from multihost.server.app import Server, ServerOptions
@@ -25,11 +25,15 @@ DURABILITIES = {
     "power": "acknowledged work survives kill -9 and a power cut",
     "process": "acknowledged work survives kill -9, not a power cut",
 }
+GIVEN_UP = "whoever is on the network can read and alter tasks and results, and run code on workers"
 
 
 @click.command(
     epilog="\b\nmultihost server\nmultihost server --port 8000 --state /data/multihost\n"
-    "multihost server --host 0.0.0.0 --insecure\n\n"
+    "multihost server --host 0.0.0.0\n"
+    "multihost server --host 0.0.0.0 --tls-cert fullchain.pem --tls-key privkey.pem\n\n"
+    "On any address but loopback it speaks TLS. 'multihost key join' prints what another machine "
+    "needs.\n\n"
     "SIGTERM or Ctrl-C: takes nothing new, stores what has come, exit code 0. Workers run on and "
     "deliver when the server is back."
 )
@@ -37,7 +41,7 @@ DURABILITIES = {
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=config.DEFAULT_PORT,
+    default=DEFAULT_PORT,
     show_default=True,
     help="Port to listen on; 0 takes a free one.",
 )
@@ -54,11 +58,29 @@ DURABILITIES = {
     show_default=True,
     help="What acknowledged work survives: a power cut, or only kill -9 of the server.",
 )
+@click.option("--tls", "is_tls", is_flag=True, help="Speak TLS on loopback, too.")
 @click.option(
-    "--insecure",
-    is_flag=True,
-    help="Listen beyond loopback without encryption: others on the network can read and alter all.",
+    "--tls-cert",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Certificate (PEM, with its chain) for TLS. Default: one that the server makes and keeps "
+    "in its state directory.",
 )
+@click.option(
+    "--tls-key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Private key of --tls-cert. Default: in the same file.",
+)
+@click.option(
+    "--address",
+    "addresses",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Under which other machines reach the server, for join strings; may be repeated. Default: "
+    "all addresses of this machine.",
+)
+@click.option("--insecure", is_flag=True, help=f"Listen beyond loopback without TLS: {GIVEN_UP}.")
 @click.option(
     "--managers",
     metavar="HOST:PORT",
@@ -73,7 +95,9 @@ DURABILITIES = {
     help="Their authkey, in a file of mode 0600; default: the server's key. Several times, with "
     "tenants: each authkey sees queues of its own.",
 )
-@click.option("--show-key", is_flag=True, help="Print the key in the line that starts a worker.")
+@click.option(
+    "--show-key", is_flag=True, help="Print the join string in the line that starts a worker."
+)
 @click.option("--json", "is_json", is_flag=True, help="When ready, print a line of JSON.")
 def server(
     *,
@@ -81,6 +105,10 @@ def server(
     port: int,
     state: Path | None,
     durability: str,
+    is_tls: bool,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    addresses: tuple[str, ...],
     insecure: bool,
     managers: str | None,
     managers_authkey_files: tuple[str, ...],
@@ -101,6 +129,10 @@ def server(
         port=port,
         durability=durability,
         is_insecure=insecure,
+        is_tls=is_tls,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        addresses=addresses,
         managers=managers_options(managers, managers_authkey_files),
     )
     try:
@@ -141,6 +173,7 @@ def _note(server: "Server") -> dict[str, Any]:
         "pid": os.getpid(),
         "state": str(options.state),
         "key_file": str(options.state / config.KEY_FILE),
+        "fingerprint": server.fingerprint,
         "durability": options.durability,
         "managers": _managers_address(server),
         "sqlite": _sqlite_version(),
@@ -156,6 +189,7 @@ def _introduce(server: "Server", *, shows_key: bool) -> None:
         f"multihost server at {server.url}, process {os.getpid()}",
         f"  state       {options.state} (SQLite {_sqlite_version()})",
         f"  durability  {options.durability}: {DURABILITIES[options.durability]}",
+        f"  TLS         {_tls_line(server)}",
         *_managers_lines(server),
         "",
         "start a worker on this machine:",
@@ -182,20 +216,36 @@ def _managers_lines(server: "Server") -> list[str]:
     return [f"  managers    {_managers_address(server)}, with {key}"]
 
 
+def _tls_line(server: "Server") -> str:
+    options = server.options
+    if server.fingerprint is not None:
+        whose = "its own certificate" if options.tls_cert is None else str(options.tls_cert)
+        return f"on, {whose}, SHA-256 {server.fingerprint}"
+    if is_loopback(options.host):
+        return "off: only this machine reaches the server"
+    return f"off (--insecure): {GIVEN_UP}"
+
+
 def elsewhere(server: "Server", *, shows_key: bool) -> list[str]:
     """Lines to copy to another machine's shell to start a worker there."""
     import getpass
 
+    from multihost.cli.joining import command_here, is_for_here_only, make_join
+
+    options = server.options
     login = f"{getpass.getuser()}@{socket.gethostname()}"
-    path = shlex.quote(str(server.options.state / config.KEY_FILE))
-    key = shlex.quote(server.key.decode()) if shows_key else f"$(ssh {login} cat {path})"
-    host, port = address_of(server.url)
+    join = make_join(options.state)
     lines = []
-    if host == "localhost" or host.startswith("127.") or host == "::1":
+    if is_for_here_only(join):
         # Only this machine reaches the port; ssh carries it over, encrypted.
-        lines.append(f"ssh -fNL {port}:{host}:{port} {login}")
-    lines.append(f"{config.KEY_VARIABLE}={key} multihost worker --server {server.url}")
-    return lines
+        _, host, port = parse_url(join.urls[0])
+        lines.append(f"ssh -fNL {port}:{bracket(host)}:{port} {login}")
+    if shows_key:
+        return [*lines, f"{config.JOIN_VARIABLE}={join.text()} multihost worker"]
+    get = f"{command_here()} key join"
+    if options.state != config.state_dir().absolute():
+        get += f" --state {shlex.quote(str(options.state))}"
+    return [*lines, f"ssh {login} {get} | multihost worker --join -"]
 
 
 def _sqlite_version() -> str:

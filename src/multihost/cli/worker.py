@@ -57,6 +57,8 @@ def worker(
     options = WorkerOptions(
         urls=target.urls,
         key=target.key,
+        trust=target.trust,
+        seal=target.seal,
         slots=slots or _cores(),
         name=name,
         queues=queues,

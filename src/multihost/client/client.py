@@ -45,15 +45,17 @@ class Client:
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Target | None = None,
         authkey: bytes | str | None = None,
         *,
         patience_s: float | None = PATIENCE_S,
     ) -> None:
         """Connect to ``url``, else to the server the environment names, else to an embedded one.
 
-        ``patience_s``: how long to try to come back to a server that is gone.
-        Raises ServerNotFound, AuthenticationError or ConfigError.
+        ``url`` may be a join string, which has the key in it. ``patience_s``: how long to
+        try to come back to a server that is gone. Raises ServerNotFound,
+        AuthenticationError (UntrustedServer if it is the server that can't prove itself) or
+        ConfigError.
         """
         found = find_target(url, authkey)
         self.is_embedded = found is None
@@ -262,7 +264,10 @@ class MapIterator:
 
 
 def connect(url: str | None = None, authkey: bytes | str | None = None) -> Client:
-    """A client of the server at ``url``, else of the configured one, else of an embedded one."""
+    """A client of the server at ``url``, else of the configured one, else of an embedded one.
+
+    ``url`` may be a join string ('multihost key join'), which needs no ``authkey``.
+    """
     return Client(url, authkey)
 
 
@@ -271,7 +276,7 @@ _shared: dict[tuple[object, ...], Client] = {}
 _shared_lock = threading.Lock()
 
 
-def shared_client(url: str | None = None, authkey: bytes | str | None = None) -> Client:
+def shared_client(url: str | Target | None = None, authkey: bytes | str | None = None) -> Client:
     """The client that this process's pools and executors share, one for each server."""
     key = (url, authkey, find_target(url, authkey))
     with _shared_lock:
@@ -290,7 +295,7 @@ def client_of(store: bytes, target: Target | None) -> Client:
             return client
     if target is None:
         return shared_client()
-    return shared_client(",".join(target.urls), target.key)
+    return shared_client(target)
 
 
 def _work_ended(is_clean: bool) -> None:  # noqa: FBT001 - what settlers are called with

@@ -8,7 +8,7 @@ import json
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from multihost.errors import AuthenticationError, BadRequest, ProtocolError, ServerNotFound
+from multihost.errors import BadRequest, ProtocolError, ServerNotFound, UntrustedServer
 from multihost.runtime.config import Target
 
 TIMEOUT_S = 30.0
@@ -60,22 +60,26 @@ class Listings:
     def _ask(self, method: str, path: str) -> Any:
         import http.client
 
-        failures = []
+        failures, untrusted = [], []
         for url in self._target.urls:
             try:
                 return self._ask_at(url, method, path)
+            except UntrustedServer as error:
+                untrusted.append(error)
+                failures.append(str(error))
             except (OSError, http.client.HTTPException) as error:
-                if isinstance(error, AuthenticationError):
-                    raise
                 failures.append(f"{url}: {error}")
+        if len(untrusted) == len(self._target.urls):
+            raise untrusted[0]
         raise ServerNotFound(", ".join(self._target.urls), "; ".join(failures))
 
     def _ask_at(self, url: str, method: str, path: str) -> Any:
-        import http.client
+        import http
 
-        from multihost.runtime.peer import address_of, wrong_key
+        from multihost.runtime.http import http_connection
+        from multihost.runtime.peer import wrong_key
 
-        connection = http.client.HTTPConnection(*address_of(url), timeout=TIMEOUT_S)
+        connection = http_connection(url, self._target.trust, TIMEOUT_S)
         try:
             headers = {"Authorization": f"Bearer {self._target.key.decode()}"}
             connection.request(method, path, headers=headers)

@@ -41,7 +41,9 @@ class Session:
         self.uid = os.urandom(16)
         self.failure: MultihostError | None = None
         self.loop = asyncio.get_running_loop()
-        self.peer = Peer(self, m.Role.CLIENT, target.urls, target.key, patience_s)
+        self.peer = Peer(
+            self, m.Role.CLIENT, target.urls, target.key, patience_s, trust=target.trust
+        )
         self.blobs = BlobExchange(self, self.loop)
         self.store: bytes | None = None
         """Uid of the store that the server keeps everything in, once connected."""

@@ -19,13 +19,13 @@ from multiprocessing import connection, process, util
 from multiprocessing import managers as standard
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from multihost.managers import proxies
 from multihost.managers.hosting import Server, may_be_queue
 from multihost.managers.proxies import AutoProxy, ours
 from multihost.managers.wires import connect as connect_wire
 from multihost.runtime import config
+from multihost.runtime.address import parse_url
 
 _standard: Any = standard
 _State: Any = _standard.State
@@ -351,9 +351,11 @@ def _reachable_address() -> Any:
     target = config.find_target()
     if target is None:
         return None
-    place = urlsplit(target.urls[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((place.hostname or "127.0.0.1", place.port or config.DEFAULT_PORT))
+    _, host, port = parse_url(target.urls[0])
+    with socket.socket(
+        socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM
+    ) as probe:
+        probe.connect((host, port))
         return (probe.getsockname()[0], 0)
 
 

@@ -1,8 +1,9 @@
 """Where things are: the state directory, the key, and which server to talk to.
 
-*Which server?* The explicit argument, else ``MULTIHOST_URL`` and
-``MULTIHOST_KEY``, else the config file, else a server that this user has
-running on this machine, else none (the caller starts an embedded one).
+*Which server?* The explicit argument, else ``MULTIHOST_JOIN``, else
+``MULTIHOST_URL`` and ``MULTIHOST_KEY``, else the config file, else a server
+that this user has running on this machine, else none (the caller starts an
+embedded one). Wherever an address may stand, a join string may.
 """
 
 import json
@@ -14,22 +15,30 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multihost.errors import ConfigError
+from multihost.runtime.address import is_join, parse_url
+from multihost.runtime.trust import CA_VARIABLE, INSECURE_VARIABLE, Trust, refuse_plain
 
+JOIN_VARIABLE = "MULTIHOST_JOIN"
 URL_VARIABLE = "MULTIHOST_URL"
 KEY_VARIABLE = "MULTIHOST_KEY"
 STATE_VARIABLE = "MULTIHOST_STATE"
 CONFIG_VARIABLE = "MULTIHOST_CONFIG"
 SERVER_FILE = "server.json"
 KEY_FILE = "key"
-DEFAULT_PORT = 7077
 
 
 class Target(NamedTuple):
-    """A server and the key to it."""
+    """A server, the key to it, and how it is known to be the one that is meant."""
 
     urls: tuple[str, ...]
     """Addresses of the same server or servers over the same store, tried in turn."""
     key: bytes
+    trust: Trust = Trust()
+    seal: bytes | None = None
+    """What submitters and workers sign with; from a join string."""
+
+    def __repr__(self) -> str:
+        return f"Target({', '.join(self.urls)})"
 
 
 def state_dir() -> Path:
@@ -50,31 +59,81 @@ def config_file() -> Path:
     return (Path(base) if base else Path.home() / ".config") / "multihost" / "config.toml"
 
 
-def find_target(url: str | None = None, authkey: bytes | str | None = None) -> Target | None:
+def find_target(
+    url: str | Target | None = None, authkey: bytes | str | None = None
+) -> Target | None:
     """The server to talk to, or None when there is none and an embedded one is wanted.
 
-    Raises ConfigError when an address is known but no key for it.
+    Raises ConfigError when an address is known but no key for it, or when it
+    would be spoken to in clear over a network and nobody said that it may.
     """
-    if url is None:
-        url = os.environ.get(URL_VARIABLE) or None
+    if isinstance(url, Target):
+        return url
+    target = _find(url or os.environ.get(JOIN_VARIABLE) or None, authkey)
+    if target is not None:
+        refuse_plain(target.urls, target.trust)
+    return target
+
+
+def _find(url: str | None, authkey: bytes | str | None) -> Target | None:
+    trust = Trust(None, os.environ.get(CA_VARIABLE) or None, _is_set(INSECURE_VARIABLE))
+    url = url or os.environ.get(URL_VARIABLE) or None
+    if url is not None and is_join(url):
+        return _joined(url, authkey, trust)
     if authkey is None:
         authkey = os.environ.get(KEY_VARIABLE) or None
     if url is None:
-        url, authkey = _from_config_file(authkey)
+        url, authkey, trust = _from_config_file(authkey, trust)
+        if url is not None and is_join(url):
+            return _joined(url, authkey, trust)
+    key = as_key(authkey)
     if url is None:
-        return _running_server(state_dir(), as_key(authkey))
-    if authkey is None:
-        running = _running_server(state_dir(), None)
-        if running is not None and url in running.urls:
-            return running
+        return _running_server(state_dir(), key)
+    urls = tuple(url.split(","))
+    running = None if trust.ca_file else _running_server(state_dir(), key)
+    if running is not None and set(urls) <= set(running.urls):
+        return running
+    if key is None:
         message = (
             f"no key for {url}: set {KEY_VARIABLE} or pass authkey=; it is in the file "
             f"{KEY_FILE!r} of the server's state directory"
         )
         raise ConfigError(message)
-    key = as_key(authkey)
-    assert key is not None
-    return Target(tuple(url.split(",")), key)
+    return Target(urls, key, trust)
+
+
+def _joined(text: str, authkey: bytes | str | None, trust: Trust) -> Target:
+    """The server of a join string; ``authkey`` instead of its own key, if given."""
+    from multihost.runtime.join import parse_join
+
+    join = parse_join(text)
+    key = as_key(authkey) or join.key.encode()
+    # Whoever made it for a server without TLS has said there that the network is to be trusted.
+    is_plain = not all(parse_url(url).is_tls for url in join.urls)
+    trust = trust._replace(fingerprint=join.fingerprint, is_insecure=is_plain)
+    return Target(join.urls, key, trust, join.seal)
+
+
+def environment_of(target: Target) -> dict[str, str]:
+    """Variables by which a child process finds ``target``; others of ours are emptied."""
+    key = target.key.decode(errors="surrogateescape")
+    trust, url = target.trust, ",".join(target.urls)
+    if trust.fingerprint is not None or target.seal is not None:
+        from multihost.runtime.join import Join
+
+        url = Join(target.urls, trust.fingerprint, key, target.seal).text()
+    found = {URL_VARIABLE: url, KEY_VARIABLE: key}
+    if JOIN_VARIABLE in os.environ:
+        found[JOIN_VARIABLE] = ""
+    if trust.ca_file is not None:
+        found[CA_VARIABLE] = trust.ca_file
+    if trust.is_insecure:
+        found[INSECURE_VARIABLE] = "1"
+    return found
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "").lower() not in ("", "0", "no", "false")
 
 
 def as_key(authkey: bytes | str | None) -> bytes | None:
@@ -82,31 +141,49 @@ def as_key(authkey: bytes | str | None) -> bytes | None:
     return authkey.strip().encode() if isinstance(authkey, str) else authkey
 
 
-def _from_config_file(authkey: bytes | str | None) -> tuple[str | None, bytes | str | None]:
+def _from_config_file(
+    authkey: bytes | str | None, trust: Trust
+) -> tuple[str | None, bytes | str | None, Trust]:
     path = config_file()
     if not path.is_file():
-        return None, authkey
+        return None, authkey, trust
     try:
         config = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         message = f"can't read the config file {path}: {error}"
         raise ConfigError(message) from None
     url = config.get("url")
-    if url and authkey is None and "key_file" in config:
+    if "join_file" in config:
+        from multihost.runtime.join import read_join
+
+        url = read_join(Path(config["join_file"]).expanduser())
+    elif url and is_join(url):
+        _refuse_readable(path)
+    elif url and authkey is None and "key_file" in config:
         authkey = read_key(Path(config["key_file"]).expanduser())
-    return url, authkey
+    if "ca_file" in config and trust.ca_file is None:
+        trust = trust._replace(ca_file=str(Path(config["ca_file"]).expanduser()))
+    return (
+        url,
+        authkey,
+        trust._replace(is_insecure=trust.is_insecure or config.get("insecure", False)),
+    )
+
+
+def _refuse_readable(path: Path) -> None:
+    if os.name == "posix" and path.stat().st_mode & 0o077:
+        message = f"others may read {path}, which has a join string in it: run 'chmod 600 {path}'"
+        raise ConfigError(message)
 
 
 def _running_server(directory: Path, key: bytes | None) -> Target | None:
     """The server that keeps its state in ``directory``, if it is running."""
-    try:
-        note = json.loads((directory / SERVER_FILE).read_text())
-        url, pid = str(note["url"]), int(note["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
+    note = read_server_note(directory)
+    if note is None:
         return None
-    if not _is_alive(pid):
-        return None
-    return Target((url,), key if key is not None else read_key(directory / KEY_FILE))
+    # It is this machine's own address, whatever it is.
+    trust = Trust(note.fingerprint, is_insecure=parse_url(note.url).is_plain_and_far)
+    return Target((note.url,), key if key is not None else read_key(directory / KEY_FILE), trust)
 
 
 def _is_alive(pid: int) -> bool:
@@ -174,10 +251,34 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def write_server_note(directory: Path, url: str) -> None:
+class ServerNote(NamedTuple):
+    """What a running server tells this user's clients and workers on this machine."""
+
+    url: str
+    pid: int
+    fingerprint: str | None = None
+    """Of its certificate; None: there is no TLS."""
+    host: str = "127.0.0.1"
+    """The address that it listens on."""
+    is_own: bool = True
+    """Whether it made its certificate itself."""
+    addresses: tuple[str, ...] = ()
+    """Under which other machines reach it, if it was told; HOST or HOST:PORT."""
+
+
+def write_server_note(directory: Path, note: ServerNote) -> None:
     """Tell this user's clients and workers on this machine where the server is."""
-    note = {"url": url, "pid": os.getpid()}
-    write_file(directory / SERVER_FILE, json.dumps(note).encode(), mode=0o600)
+    write_file(directory / SERVER_FILE, json.dumps(note._asdict()).encode(), mode=0o600)
+
+
+def read_server_note(directory: Path) -> ServerNote | None:
+    """What the server that keeps its state in ``directory`` tells, if it is running."""
+    try:
+        fields = json.loads((directory / SERVER_FILE).read_text())
+        note = ServerNote(**{name: fields[name] for name in ServerNote._fields if name in fields})
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return note if _is_alive(note.pid) else None
 
 
 def remove_server_note(directory: Path) -> None:

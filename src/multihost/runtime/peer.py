@@ -8,22 +8,34 @@ session means is its owner's business.
 
 import asyncio
 import contextlib
+import logging
 import random
 import secrets
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-from multihost.errors import AuthenticationError, ConnectionLost, ProtocolError, ServerNotFound
+from multihost.errors import (
+    AuthenticationError,
+    ConnectionLost,
+    ProtocolError,
+    ServerNotFound,
+    UntrustedServer,
+)
 from multihost.runtime import clock
+from multihost.runtime.address import bracket, parse_url
 from multihost.runtime.link import Link, client_link
+from multihost.runtime.trust import Trust
 from multihost.wire import message as m
 from multihost.wire.session import Session, is_proof, peer_proof, server_proof
 
 CONNECT_S = 10.0
 """Time for one connection to open, handshake included."""
+CONNECT_ONE_S = 4.0
+"""The same where there are other addresses to try: a lost packet or two fit in."""
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
+_log = logging.getLogger("multihost")
 # Its own, so that a program that seeds Python's gets from it what it expects.
 _chance = random.Random()  # noqa: S311 - spreads reconnects, nothing secret
 
@@ -67,8 +79,10 @@ class Peer:
         urls: Sequence[str],
         key: bytes,
         patience_s: float | None = None,
+        *,
+        trust: Trust = Trust(),  # noqa: B008 - a constant
     ) -> None:
-        """Serve ``owner`` at the first of ``urls`` that answers.
+        """Serve ``owner`` at the first of ``urls`` that answers and shows what ``trust`` asks for.
 
         ``patience_s``: how long to go on trying to come back; None: for ever.
         """
@@ -77,6 +91,7 @@ class Peer:
         self.urls = list(urls)
         self.key = key
         self.patience_s = patience_s
+        self.trust = trust
         self.url = self.urls[0]
         self.welcome: m.Welcome | None = None
         self.renewed_at = clock.mono()
@@ -105,17 +120,24 @@ class Peer:
         return connection is not None and connection.link.send_here(message)
 
     async def connect(self) -> m.Welcome:
-        """Open the session at the first address that answers.
+        """Open the session at the first address that answers, beginning with the last that did.
 
         Raises ServerNotFound naming the addresses when nothing listens there,
-        AuthenticationError, or ProtocolError.
+        AuthenticationError, UntrustedServer when none is the server that is
+        meant, or ProtocolError.
         """
-        failures = []
-        for url in list(self.urls):
+        failures, untrusted = [], []
+        limit_s = CONNECT_S if len(self.urls) == 1 else CONNECT_ONE_S
+        for url in sorted(self.urls, key=lambda url: url != self.url):
             try:
-                return await self._connect_to(url)
+                return await self._connect_to(url, limit_s)
+            except UntrustedServer as error:  # somebody else's address, on this network
+                untrusted.append(error)
+                failures.append(str(error))
             except (OSError, ConnectionLost, TimeoutError) as error:
                 failures.append(f"{url}: {error or type(error).__name__}")
+        if len(untrusted) == len(self.urls):
+            raise untrusted[0]
         raise ServerNotFound(", ".join(self.urls), "; ".join(failures))
 
     async def run(self) -> None:
@@ -139,17 +161,10 @@ class Peer:
         if self._connection is not None:
             self._connection.link.abort(reason)
 
-    async def _connect_to(self, url: str) -> m.Welcome:
-        loop = asyncio.get_running_loop()
-        host, port = address_of(url)
+    async def _connect_to(self, url: str, limit_s: float) -> m.Welcome:
         connection = _Connection(self, url)
-        socket_url = f"ws://{_bracket(host)}:{port}/ws"
-        session = Session(self.role)
-        async with asyncio.timeout(CONNECT_S):
-            _, link = await loop.create_connection(
-                lambda: client_link(connection, session, socket_url), host, port
-            )
-            connection.link = link
+        async with asyncio.timeout(limit_s):
+            link = connection.link = await self._open_link(connection)
             try:
                 welcome = await connection.opened
             except asyncio.CancelledError:
@@ -157,12 +172,34 @@ class Peer:
                 raise
         return welcome
 
+    async def _open_link(self, connection: "_Connection") -> Link:
+        address = parse_url(connection.url)
+        session = Session(self.role)
+        if not address.is_tls:
+            socket_url = f"ws://{bracket(address.host)}:{address.port}/ws"
+            _, link = await asyncio.get_running_loop().create_connection(
+                lambda: client_link(connection, session, socket_url), address.host, address.port
+            )
+            return link
+        socket_url = f"wss://{bracket(address.host)}:{address.port}/ws"
+        from multihost.runtime.tls import open_transport
+
+        transport = await open_transport(connection.url, address, self.trust)
+        link = client_link(connection, session, socket_url)
+        transport.set_protocol(link)
+        link.connection_made(transport)
+        return link
+
     async def _come_back(self) -> None:
-        began, backoff_s = clock.mono(), FIRST_BACKOFF_S
+        began, backoff_s, told = clock.mono(), FIRST_BACKOFF_S, ""
         while not self._is_closing:
             try:
                 await self.connect()
-            except (ServerNotFound, ConnectionLost) as error:
+            except (ServerNotFound, ConnectionLost, UntrustedServer) as error:
+                if isinstance(error, UntrustedServer) and str(error) != told:
+                    # We know ours: this machine may be on another network for a while.
+                    told = str(error)
+                    _log.warning("%s; trying again", told)
                 waited_s = clock.mono() - began
                 if self.patience_s is not None and waited_s + backoff_s > self.patience_s:
                     raise ConnectionLost(", ".join(self.urls), f"{error}") from error
@@ -287,19 +324,3 @@ def _denial(url: str, denied: m.Denied) -> Exception:
     if denied.code is m.DenialCode.STOPPING:
         return ConnectionLost(url, denied.message)
     return ProtocolError(f"{url}: {denied.message}")
-
-
-def address_of(url: str) -> tuple[str, int]:
-    """Host and port of ``http://host:port``; raises ValueError that says what is wrong."""
-    scheme, separator, rest = url.partition("://")
-    host, colon, port = rest.rstrip("/").rpartition(":")
-    if not separator or scheme != "http" or not colon or not port.isdecimal():
-        message = f"{url!r} is not a server's address, such as http://127.0.0.1:7077"
-        if scheme == "https":
-            message += " (there is no TLS yet: use http, and a network you trust or a tunnel)"
-        raise ValueError(message)
-    return host.strip("[]"), int(port)
-
-
-def _bracket(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -6,8 +6,9 @@ uvicorn right after its request line and is a ``runtime.link`` from then on.
 
 import asyncio
 import contextlib
-import ipaddress
+import os
 import socket
+import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import uvicorn
 from multihost.core.lease import GRACE_S, HEARTBEAT_S, LEASE_S, LeaseTable
 from multihost.errors import ConfigError
 from multihost.runtime import config
-from multihost.runtime.config import DEFAULT_PORT
+from multihost.runtime.address import DEFAULT_PORT, is_loopback, is_wildcard, url_of
 from multihost.runtime.descriptors import allow_descriptors
 from multihost.server.acceptor import Acceptor
 from multihost.server.admission import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, UNPROVED, Admission
@@ -27,6 +28,7 @@ from multihost.server.clients import ClientPeer, Watchers
 from multihost.server.committer import Committer
 from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
+from multihost.server.listening import listen
 from multihost.server.managers.backing import ServicesBacking
 from multihost.server.managers.door import Door, make_door
 from multihost.server.managers.options import ManagersOptions
@@ -65,6 +67,14 @@ class ServerOptions:
     """``power``: acknowledged work survives a power cut; ``process``: kill -9 of the server."""
     is_insecure: bool = False
     """Listen on other addresses than loopback without TLS."""
+    is_tls: bool = False
+    """Speak TLS on loopback, too."""
+    tls_cert: Path | None = None
+    """A certificate (PEM, with its chain) instead of the one that the server makes itself."""
+    tls_key: Path | None = None
+    """Its private key; None: in the same file."""
+    addresses: tuple[str, ...] = ()
+    """Under which other machines reach it, for join strings; empty: all of this machine's."""
     key: bytes | None = None
     """None: the one in the state directory, made if there is none."""
     announces: bool = True
@@ -78,18 +88,22 @@ class ServerOptions:
     managers: ManagersOptions | None = None
     """Where clients of the standard library's managers connect; None: nowhere."""
 
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server speaks TLS: off loopback, unless told otherwise."""
+        if self.is_tls or self.tls_cert is not None:
+            return True
+        return not is_loopback(self.host) and not self.is_insecure
+
 
 def check_options(options: ServerOptions) -> None:
     """Raise ConfigError for options that would lose work or let strangers in."""
     if options.durability not in DURABILITIES:
         raise ConfigError(f"durability is 'power' or 'process', not {options.durability!r}")
-    if not _is_loopback(options.host) and not options.is_insecure:
-        raise ConfigError(
-            f"{options.host} can be reached from other machines, and the connection would not be "
-            "encrypted: bind 127.0.0.1 and use a tunnel, or say --insecure on a network you trust"
-        )
+    if options.tls_key is not None and options.tls_cert is None:
+        raise ConfigError("--tls-key is the key of a certificate: say --tls-cert, too")
     managers = options.managers
-    if managers is not None and not _is_loopback(managers.host) and not options.is_insecure:
+    if managers is not None and not is_loopback(managers.host) and not options.is_insecure:
         raise ConfigError(
             f"{managers.host or 'every address'} can be reached from other machines, and the "
             "managers' protocol has no encryption: bind 127.0.0.1, or say --insecure on a "
@@ -105,6 +119,8 @@ class Server:
         check_options(options)
         self.options = options
         self.url = ""
+        self.fingerprint: str | None = None
+        """Of the certificate, where TLS is spoken."""
         self.key = b""
         self.failure: Exception | None = None
         """Why the server had to stop by itself."""
@@ -120,11 +136,12 @@ class Server:
         """
         options = self.options
         options.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-        listener = _listen(options.host, options.port)
+        listener = listen(options.host, options.port)
         managers = options.managers
         try:
+            context = self._tls_context() if options.has_tls else None
             if managers is not None:
-                door_listener = managers.listener or _listen(managers.host, managers.port)
+                door_listener = managers.listener or listen(managers.host, managers.port)
             self.key = options.key or config.make_key(options.state / config.KEY_FILE)
             self._store: Store = open_store(
                 options.state / STORE_FILE, lengthens_log=options.durability == "power"
@@ -136,11 +153,11 @@ class Server:
             allow_descriptors(MAX_CONNECTIONS + UNPROVED + RESERVED_DESCRIPTORS)
         )
         self._compose()
-        self._serve_http(listener)
+        self._serve_http(listener, context)
         host, port = listener.getsockname()[:2]
-        self.url = f"http://{_reachable(host)}:{port}"
+        self.url = url_of(_reachable(host), port, is_tls=options.has_tls)
         if options.announces:
-            config.write_server_note(options.state, self.url)
+            self._announce(host, port)
         self._start_services()
         if managers is not None:
             self.door = make_door(
@@ -239,7 +256,28 @@ class Server:
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.reaper.run()), loop.create_task(self.pruner.run())]
 
-    def _serve_http(self, listener: socket.socket) -> None:
+    def _tls_context(self) -> ssl.SSLContext:
+        from multihost.server import certificate
+
+        options = self.options
+        path = options.tls_cert or certificate.keep_certificate(options.state)
+        context = certificate.server_context(path, options.tls_key)
+        self.fingerprint = certificate.read_fingerprint(path)
+        return context
+
+    def _announce(self, host: str, port: int) -> None:
+        options = self.options
+        note = config.ServerNote(
+            url=url_of(_nearest(host), port, is_tls=options.has_tls),
+            pid=os.getpid(),
+            fingerprint=self.fingerprint,
+            host=host,
+            is_own=options.tls_cert is None,
+            addresses=options.addresses,
+        )
+        config.write_server_note(options.state, note)
+
+    def _serve_http(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         http_config = uvicorn.Config(
             make_app(self.services, self.views, self.key),
             http="h11",  # bounds a request's head, which httptools does not
@@ -260,6 +298,7 @@ class Server:
             listener,
             self.admission,
             lambda arrival, _: WebConnection(http_config, http.server_state, arrival),
+            context,
         )
         self._acceptor.start()
 
@@ -268,33 +307,13 @@ class Server:
         self._stopping.set()
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(
-        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-    except OSError as error:
-        listener.close()
-        error.strerror = f"can't listen on {host}:{port}: {error.strerror}"
-        raise
-    listener.setblocking(False)
-    return listener
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
 def _reachable(host: str) -> str:
     """Address under which others reach a listener bound to ``host``."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - recognised, not bound
-        return socket.gethostname()
-    return f"[{host}]" if ":" in host else host
+    return socket.gethostname() if is_wildcard(host) else host
+
+
+def _nearest(host: str) -> str:
+    """Address under which this machine reaches a listener bound to ``host``."""
+    if is_wildcard(host):
+        return "::1" if ":" in host else "127.0.0.1"
+    return host

@@ -1,6 +1,9 @@
 """What a worker is started with, and the graces and limits it keeps."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from multihost.runtime.config import Target
+from multihost.runtime.trust import Trust
 
 DRAIN_S = 30.0
 """How long running tasks may go on after the first SIGTERM."""
@@ -33,7 +36,11 @@ class WorkerOptions:
 
     urls: tuple[str, ...]
     """Addresses of the server, or of servers over the same store, tried in turn."""
-    key: bytes
+    key: bytes = field(repr=False)
+    trust: Trust = field(default_factory=Trust)
+    """How the server is known to be the one that is meant."""
+    seal: bytes | None = field(default=None, repr=False)
+    """What submitters and workers sign with."""
     slots: int = 1
     name: str = ""
     """Empty: host and process id."""
@@ -50,3 +57,8 @@ class WorkerOptions:
     grace_s: float = DRAIN_S
     processes: int = PROCESSES
     """Processes at most, beside the slots; 0: none are taken."""
+
+    @property
+    def target(self) -> Target:
+        """The server to work for."""
+        return Target(self.urls, self.key, self.trust, self.seal)

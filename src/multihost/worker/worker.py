@@ -23,7 +23,7 @@ from multihost.core.ids import job_of
 from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.core.resources import Offer
 from multihost.runtime import clock
-from multihost.runtime.config import KEY_VARIABLE, URL_VARIABLE
+from multihost.runtime.config import environment_of
 from multihost.runtime.descriptors import allow_descriptors
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
@@ -52,7 +52,7 @@ class Worker:
         self.options = options
         self.uid = secrets.token_bytes(16)
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
-        self.peer = Peer(self, m.Role.WORKER, options.urls, options.key)
+        self.peer = Peer(self, m.Role.WORKER, options.urls, options.key, trust=options.trust)
         self.blobs = WorkerBlobs(self.peer)
         self.roster: Roster
         self.processes: Processes
@@ -501,8 +501,7 @@ class Worker:
 
     def _child_setup(self) -> ChildSetup:
         options = self.options
-        key = options.key.decode(errors="surrogateescape")
-        environment = {URL_VARIABLE: ",".join(options.urls), KEY_VARIABLE: key}
+        environment = environment_of(options.target)
         setup = b""
         if options.sys_path or options.argv:
             setup = msgspec.json.encode({"sys_path": options.sys_path, "argv": options.argv})

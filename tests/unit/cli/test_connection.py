@@ -5,7 +5,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from multihost.cli.connection import Connection, NotThereError, address_of, path_of
+from multihost.cli.connection import Connection, NotThereError, path_of
 from multihost.cli.exits import CommandError, Exit, exit_for
 from multihost.cli.options import parse_place, parse_task
 from multihost.errors import AuthenticationError, ConfigError, ProtocolError, ServerNotFound
@@ -84,22 +84,10 @@ def test_a_peer_that_hangs_up_is_not_found(connection):
         connection.get("/hang-up/")
 
 
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("http://host:7000", ("host", 7000)),
-        ("http://[::1]:7000/", ("::1", 7000)),
-        ("http://host", ("host", 7077)),
-    ],
-)
-def test_addresses_are_read(url, address):
-    assert address_of(url) == address
-
-
-@pytest.mark.parametrize("url", ["host:7000", "https://host:1", "http://:1", "http://h:port", ""])
-def test_a_wrong_address_is_named(url):
-    with pytest.raises(ConfigError, match="is not a server's address"):
-        address_of(url)
+def test_the_key_never_crosses_a_network_in_clear():
+    connection = Connection(Target(("http://192.0.2.1:7077",), b"key"))
+    with pytest.raises(ConfigError, match="not encrypted"):
+        connection.get("/healthz")
 
 
 def test_names_are_made_safe_for_addresses():

@@ -106,7 +106,7 @@ class BrokenServer:
     def __init__(self, options):
         self.options = options
         self.url, self.key = "http://127.0.0.1:1", b"key"
-        self.failure = None
+        self.fingerprint = self.door = self.failure = None
 
     def request_stop(self):
         raise AssertionError("nobody asks")
@@ -125,7 +125,7 @@ def test_a_server_whose_store_fails_says_so_and_has_its_own_exit_code(
     capsys, monkeypatch, tmp_path
 ):
     monkeypatch.setattr("multihost.server.app.Server", BrokenServer)
-    assert run(["server", "--state", str(tmp_path), "--port", "0"]) == Exit.SERVER
+    assert run(["server", "--state", str(tmp_path), "--json"]) == Exit.SERVER
     errors = capsys.readouterr().err
     assert "the server stopped: the disk reported an error; what it had acknowledged" in errors
     assert "start it again" in errors

@@ -1,0 +1,50 @@
+"""HTTP to a server, with its certificate checked before the key is sent.
+
+Blocking, for questions that need no session. Apart from ``trust``, since what
+it imports is of no use to workers and their children.
+"""
+
+import http.client
+from typing import Any
+
+from multihost.runtime.address import parse_url
+from multihost.runtime.trust import (
+    Trust,
+    check_certificate,
+    client_context,
+    explain,
+    refuse_plain,
+)
+
+
+def http_connection(url: str, trust: Trust, timeout_s: float) -> http.client.HTTPConnection:
+    """A connection for requests, opened with the first; raises as ``refuse_plain`` does.
+
+    Each time it opens, the server has to show what ``trust`` asks for before the
+    request, and the key in it, is sent.
+    """
+    refuse_plain([url], trust)
+    is_tls, host, port = parse_url(url)
+    if not is_tls:
+        return http.client.HTTPConnection(host, port, timeout=timeout_s)
+    return _Checked(url, trust, host, port, timeout=timeout_s, context=client_context(trust))
+
+
+class _Checked(http.client.HTTPSConnection):
+    """Sends nothing to a server that is not the one that is meant."""
+
+    def __init__(self, url: str, trust: Trust, host: str, port: int, **options: Any) -> None:
+        super().__init__(host, port, **options)
+        self._url = url
+        self._trust = trust
+
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except OSError as error:
+            raise explain(self._url, error) from None
+        try:
+            check_certificate(self._url, self._trust, self.sock.getpeercert(binary_form=True))
+        except BaseException:
+            self.close()
+            raise
