@@ -17,6 +17,7 @@ from multihost.errors import (
 )
 from multihost.runtime.config import Target
 from multihost.runtime.http import http_connection
+from multihost.runtime.trust import MAYBE_TLS
 
 TIMEOUT_S = 10.0
 """For a server to answer what needs no waiting."""
@@ -70,6 +71,8 @@ class Connection:
                 failures[url] = str(error)
             except OSError as error:
                 failures[url] = error.strerror or str(error) or type(error).__name__
+                if isinstance(error, http.client.RemoteDisconnected) and url.startswith("http:"):
+                    failures[url] += f"; {MAYBE_TLS}"
             except http.client.HTTPException as error:
                 raise _not_ours(url) from error
             self.close()

@@ -103,6 +103,7 @@ def run(arguments: list[str] | None = None) -> int:
         result: Any = cli.main(args=arguments, prog_name=_program(), standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
+        error.message = _without_secrets(error.message)
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
@@ -114,9 +115,18 @@ def run(arguments: list[str] | None = None) -> int:
     except (MultihostError, OSError) as error:
         from multihost.cli import render
 
-        render.complain(f"multihost: {error}")
+        render.complain(_without_secrets(f"multihost: {error}"))
         return exit_for(error)
     return result if isinstance(result, int) else 0
+
+
+def _without_secrets(text: str) -> str:
+    """What is told about a wrong argument, should that be a join string in the wrong place."""
+    if "mhj" not in text:
+        return text
+    from multihost.runtime.join import hide
+
+    return hide(text)
 
 
 def _program() -> str:

@@ -24,7 +24,7 @@ from multihost.errors import (
 from multihost.runtime import clock
 from multihost.runtime.address import bracket, parse_url
 from multihost.runtime.link import Link, client_link
-from multihost.runtime.trust import Trust
+from multihost.runtime.trust import MAYBE_TLS, Trust
 from multihost.wire import message as m
 from multihost.wire.session import Session, is_proof, peer_proof, server_proof
 
@@ -241,6 +241,7 @@ class _Connection:
     """One connection of a peer, from its handshake to its end."""
 
     link: Link
+    has_link = False
 
     def __init__(self, peer: Peer, url: str) -> None:
         loop = asyncio.get_running_loop()
@@ -253,6 +254,7 @@ class _Connection:
         self.beats: dict[int, float] = {}
 
     def link_opened(self, link: Link) -> None:
+        self.has_link = True
         link.send(m.Hello(self.peer.role, self.nonce))
 
     def link_received(self, link: Link, messages: Sequence[Any]) -> None:
@@ -275,6 +277,8 @@ class _Connection:
 
     def link_closed(self, link: Link, reason: str) -> None:
         if not self.opened.done():
+            if not self.has_link and not parse_url(self.url).is_tls:
+                reason = f"{reason}; {MAYBE_TLS}"
             self.opened.set_exception(ConnectionLost(self.url, reason))
         if not self.closed.done():
             self.closed.set_result(None)

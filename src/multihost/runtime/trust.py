@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 INSECURE_VARIABLE = "MULTIHOST_INSECURE"
 CA_VARIABLE = "MULTIHOST_CA_FILE"
+MAYBE_TLS = "it may speak TLS: use its join string, or https://"
+"""What to think of a server that hangs up on plain HTTP."""
 
 
 class Trust(NamedTuple):

@@ -17,7 +17,19 @@ from typing import Any, Self
 
 import psutil
 
-from multihost.runtime.config import KEY_FILE, KEY_VARIABLE, STATE_VARIABLE, URL_VARIABLE, read_key
+from multihost.runtime.address import url_of
+from multihost.runtime.config import (
+    JOIN_VARIABLE,
+    KEY_FILE,
+    KEY_VARIABLE,
+    STATE_VARIABLE,
+    URL_VARIABLE,
+    read_key,
+    read_server_note,
+)
+from multihost.runtime.http import http_connection
+from multihost.runtime.join import Join
+from multihost.runtime.trust import Trust
 from multihost.testing.waiting import wait_until
 
 HOST = "127.0.0.1"
@@ -36,13 +48,15 @@ class Cluster:
         slots: int = 2,
         durability: str = "process",
         python_path: Sequence[str] = (),
+        is_tls: bool = False,
     ) -> None:
         """Describe the cluster; ``start`` or ``with`` starts it."""
         self.directory = Path(tempfile.mkdtemp(prefix="multihost-test-"))
         self.durability = durability
         self.slots = slots
         self.port = _free_port()
-        self.url = f"http://{HOST}:{self.port}"
+        self.is_tls = is_tls
+        self.url = url_of(HOST, self.port, is_tls=is_tls)
         self.server: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
         self._planned = workers
@@ -69,7 +83,16 @@ class Cluster:
     @property
     def environment(self) -> dict[str, str]:
         """Variables by which a program finds the cluster."""
+        if self.is_tls:
+            return {JOIN_VARIABLE: self.join.text()}
         return {URL_VARIABLE: self.url, KEY_VARIABLE: self.key.decode()}
+
+    @property
+    def join(self) -> Join:
+        """What another machine would need, could it reach the cluster's address."""
+        note = read_server_note(self.directory)
+        assert note is not None
+        return Join((self.url,), note.fingerprint, self.key.decode())
 
     @property
     def log(self) -> str:
@@ -89,6 +112,7 @@ class Cluster:
             "server",
             *("--state", str(self.directory), "--host", HOST, "--port", str(self.port)),
             *("--durability", self.durability),
+            *(["--tls"] if self.is_tls else []),
         )
         wait_until(self._is_up, f"the server answers at {self.url}")
 
@@ -131,7 +155,7 @@ class Cluster:
 
     def get(self, path: str) -> Any:
         """Answer of the HTTP API."""
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=10)
+        connection = self._connection()
         try:
             headers = {"Authorization": f"Bearer {self.key.decode()}"}
             connection.request("GET", path, headers=headers)
@@ -156,8 +180,8 @@ class Cluster:
     def _run(self, *arguments: str) -> subprocess.Popen[bytes]:
         environment = dict(os.environ)
         environment[STATE_VARIABLE] = str(self.directory)
-        environment.pop(URL_VARIABLE, None)
-        environment.pop(KEY_VARIABLE, None)
+        for name in (JOIN_VARIABLE, URL_VARIABLE, KEY_VARIABLE):
+            environment.pop(name, None)
         path = [*self._python_path, *filter(None, [environment.get("PYTHONPATH")])]
         if path:
             environment["PYTHONPATH"] = os.pathsep.join(path)
@@ -173,7 +197,9 @@ class Cluster:
         assert self.server is not None
         if self.server.poll() is not None:
             raise AssertionError(f"the server ended with {self.server.returncode}:\n{self.log}")
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=5)
+        if self.is_tls and read_server_note(self.directory) is None:
+            return False
+        connection = self._connection()
         try:
             connection.request("GET", "/healthz")
             return connection.getresponse().status == http.HTTPStatus.OK
@@ -181,6 +207,10 @@ class Cluster:
             return False
         finally:
             connection.close()
+
+    def _connection(self) -> http.client.HTTPConnection:
+        trust = Trust(self.join.fingerprint if self.is_tls else None)
+        return http_connection(self.url, trust, 10)
 
 
 def start() -> tuple[dict[str, str], Callable[[], None]]:
