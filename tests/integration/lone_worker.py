@@ -30,7 +30,7 @@ DEADLINE_S = 30.0
 class FakePeer:
     """In the place of ``runtime.peer.Peer``: what the worker sends goes to the test."""
 
-    def __init__(self, owner, role=None, urls=(), key=b"", patience_s=None):
+    def __init__(self, owner, role=None, urls=(), key=b"", patience_s=None, **_):
         self.owner = owner
         self.is_connected = False
         self.is_writable = True

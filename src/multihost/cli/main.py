@@ -4,6 +4,7 @@ The table below is all that ``multihost --help`` needs; a command's module is
 imported when that command is used.
 """
 
+import io
 import os
 import sys
 from typing import Any, NamedTuple, NoReturn
@@ -103,8 +104,9 @@ def run(arguments: list[str] | None = None) -> int:
         result: Any = cli.main(args=arguments, prog_name=_program(), standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
-        error.message = _without_secrets(error.message)
-        error.show()
+        shown = io.StringIO()
+        error.show(shown)
+        sys.stderr.write(_without_secrets(shown.getvalue()))
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return exit_for(KeyboardInterrupt())
