@@ -108,7 +108,7 @@ class Calls:
             self.session.post(lambda: self._send(pending))
             return
         call = m.Call(pending.taker.number, pending.number, pending.act, pending.wait_s)
-        if not self.session.peer.send_here(call):
+        if not self.session.send_here(call):
             self.session.post(lambda: self.session.send(call))
 
     # the loop's thread ---------------------------------------------------------------

@@ -81,6 +81,10 @@ class Session:
                 self._posted.clear()
                 raise ConnectionLost(self.peer.url, "this client has been closed") from None
 
+    def send_here(self, message: m.Message) -> bool:
+        """Send a message at once if that is possible here and now; whether it was."""
+        return self._generation == forking.generation and self.peer.send_here(message)
+
     def _run_posted(self) -> None:
         self._is_woken = False
         posted = self._posted

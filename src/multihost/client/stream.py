@@ -1,13 +1,14 @@
 """One job as its client sees it: tasks go in, outcomes come out.
 
-A stream is made on any thread and tasks are appended on any thread; all else
-happens on the event-loop thread. It keeps what the server has not acknowledged
-and sends it again, under the same uid and indices, after a reconnect; outcomes
-that come twice are told by their index. Whoever waits for a task is its
-*receiver*, called on the event-loop thread with a position of its own choice.
+A stream is made on any thread and tasks are appended on any thread, which sends a
+lone one itself; all else happens on the event-loop thread. It keeps what the server
+has not acknowledged and sends it again, under the same uid and indices, after a
+reconnect; outcomes that come twice are told by their index. Whoever waits for a task
+is its *receiver*, called on the event-loop thread with a position of its own choice.
 """
 
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -39,6 +40,8 @@ ADD_BYTES = 1 << 20
 TURN_TASKS = 20_000
 TURN_BYTES = 4 << 20
 """What is sent in one turn of the loop; then the connection is asked whether it takes more."""
+ALONE_BYTES = 8 << 10
+"""A task with a larger payload is not sent by the thread that appends it."""
 TAKEN_EVERY = 1_000
 """Outcomes after which the server is told that it may drop them."""
 
@@ -80,6 +83,8 @@ class Stream:
         self.alias = 0
         self._blobs = tuple(blobs)
         self._is_watched = is_watched
+        self._changing = threading.RLock()
+        """Held to send tasks, and where it matters that none is sent meanwhile."""
         self._inbox: deque[tuple[bytes | Bulk, Any, int]] = deque()
         self._is_due = False
         self._count = 0
@@ -103,10 +108,47 @@ class Stream:
 
     def append(self, payload: bytes | Bulk, receiver: Receiver, position: int = 0) -> None:
         """Add a task. Batches form by themselves while the loop is busy."""
+        if not self._pending and self._send_alone(payload, receiver, position):
+            return
         self._inbox.append((payload, receiver, position))
         if not self._is_due:
             self._is_due = True
             self.session.post(self._flush)
+
+    def _send_alone(self, payload: bytes | Bulk, receiver: Receiver, position: int) -> bool:
+        """Send a task from here, which spares two switches of threads; whether it was.
+
+        Only when nothing else of the job is on its way: more of them make a batch.
+        """
+        if payload.__class__ is not bytes or len(payload) > ALONE_BYTES:
+            return False
+        with self._changing:
+            if self._inbox or self._pending or self._is_due or not self._is_steady():
+                return False
+            index = self._count
+            add = m.Add(self.alias, index, [payload])
+            self._count = index + 1
+            self._pending[index] = (receiver, position)
+            self._unstored[index] = add
+            try:
+                if self.session.send_here(add):
+                    return True
+            except BaseException:  # interrupted: it may have left
+                self.session.post(lambda: self.session.send(add))
+                raise
+            self._count = index
+            del self._pending[index], self._unstored[index]
+            return False
+
+    def _is_steady(self) -> bool:
+        """Whether the server keeps the job, and it goes on."""
+        return (
+            self._is_sent
+            and self._is_opened
+            and not self._is_closed
+            and self.earlier is None
+            and self.failure is None
+        )
 
     def receivers(self) -> list[Any]:
         """Who waits for a task right now, oldest first."""
@@ -122,6 +164,10 @@ class Stream:
 
     def _flush(self) -> None:
         """Send what was appended, if the connection takes it."""
+        with self._changing:
+            self._send_inbox()
+
+    def _send_inbox(self) -> None:
         self._is_due = False
         failure = self.failure or self.session.failure
         if failure is not None:
@@ -218,10 +264,11 @@ class Stream:
 
     def seal(self) -> None:
         """State that no more tasks come."""
-        if self.total is None and self.failure is None:
-            self.total = self._count + len(self._inbox)
-            if self._is_sent:
-                self.session.send(m.Seal(self.alias, self.total))
+        with self._changing:
+            if self.total is None and self.failure is None:
+                self.total = self._count + len(self._inbox)
+                if self._is_sent:
+                    self.session.send(m.Seal(self.alias, self.total))
 
     def end_after_one(self) -> None:
         """The job has one task: state that, and be done when it has ended."""
@@ -231,10 +278,9 @@ class Stream:
     def cancel(self, receivers: set[Any] | None = None, *, only_queued: bool = False) -> None:
         """Cancel the tasks of these receivers, or all (None); outcomes tell what became of them."""
         self._cancel_unsent(receivers)
-        if receivers is None:
-            indices = list(self._pending)
-        else:
-            indices = [i for i, entry in self._pending.items() if entry[0] in receivers]
+        with self._changing:
+            pending = list(self._pending.items())
+        indices = [i for i, entry in pending if receivers is None or entry[0] in receivers]
         if indices and self._is_sent:
             self._cancelled.update(indices)
             self.session.send(m.Cancel(self.alias, indices, only_queued))
@@ -250,18 +296,26 @@ class Stream:
 
     def close(self, reason: str = "its client is done with it") -> None:
         """Be done with the job: a transient one is ended, a lasting one goes on without us."""
-        if self._is_closed:
-            return
-        self._is_closed = True
-        if self.unfinished:
-            self._is_cut = True
+        with self._changing:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            self._is_cut = self.unfinished > 0
+        if self._is_cut:
             self.fail(TaskCancelled(f"the task was given up: {reason}"))
         if self.alias and (self.session.is_connected or not self._is_opened):
             self._say_close()
 
     def close_when_idle(self) -> None:
         """Be done with the job as soon as nothing of it is unfinished."""
-        self.when_idle(self.close)
+        self.when_idle(self._close_idle)
+
+    def _close_idle(self) -> None:
+        with self._changing:
+            if not self.unfinished:
+                self.close()
+                return
+        self.when_idle(self._close_idle)  # a task came in this very moment
 
     def _say_close(self) -> None:
         if self._is_sent:
@@ -412,6 +466,10 @@ class Stream:
 
     def resume(self) -> None:
         """After a reconnect: open the job again and send what was not acknowledged."""
+        with self._changing:
+            self._resume()
+
+    def _resume(self) -> None:
         self._is_sent = False
         self._open()
         if self._is_closed:
@@ -430,14 +488,16 @@ class Stream:
 
     def fail(self, error: MultihostError) -> None:
         """Nothing more will come: tell everyone who waits, now and later."""
-        self.failure = error
-        unstored = {
-            index
-            for add in self._unstored.values()
-            for index in range(add.first, add.first + len(add.payloads))
-        }
-        self._unstored.clear()
-        for index, (receiver, position) in sorted(self._pending.items()):
+        with self._changing:
+            self.failure = error
+            unstored = {
+                index
+                for add in self._unstored.values()
+                for index in range(add.first, add.first + len(add.payloads))
+            }
+            self._unstored.clear()
+            pending = sorted(self._pending.items())
+        for index, (receiver, position) in pending:
             is_unknown = index in unstored and isinstance(error, ConnectionLost)
             receiver.refuse(position, self._unknown(error) if is_unknown else error)
         self._pending.clear()
@@ -467,4 +527,5 @@ class Stream:
 
     def _taken_upto(self) -> int:
         """Index below which every outcome has come."""
-        return min(next(iter(self._pending), self._count), self._count)
+        with self._changing:
+            return next(iter(self._pending), self._count)

@@ -286,7 +286,6 @@ class Link(asyncio.Protocol):
         if self._outbox and self._protocol.state is State.OPEN:
             messages, self._outbox = self._outbox, []
             self._send_frames(messages)
-            self._write()
 
     def _send_frames(self, messages: list[Message]) -> None:
         frame = encode(messages)
@@ -303,7 +302,7 @@ class Link(asyncio.Protocol):
     def _is_idle(self) -> bool:
         """Whether nothing is on its way to the socket, so that it can be written to as it is."""
         transport = self._transport
-        if transport is None or not self._is_open or self._is_closed:
+        if transport is None or not self._is_open or self._is_closed or self._outbox:
             return False
         if self._rest or transport.is_closing() or transport.get_write_buffer_size():
             return False

@@ -144,7 +144,8 @@ class Server:
                 door_listener = managers.listener or listen(managers.host, managers.port)
             self.key = options.key or config.make_key(options.state / config.KEY_FILE)
             self._store: Store = open_store(
-                options.state / STORE_FILE, lengthens_log=options.durability == "power"
+                options.state / STORE_FILE,
+                lengthens_log=options.durability == "power" or options.announces,
             )
         except BaseException:
             listener.close()

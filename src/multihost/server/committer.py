@@ -28,8 +28,9 @@ QUICK_DISK_S = 0.0004
 """A durable commit that lately took less is waited for on the loop, if few wait for it."""
 FEW = 4
 """Operations of such a commit at most."""
-LINGER_S = 0.001
-"""So long a lone task's acknowledgement waits for its outcome, to pay for the disk once."""
+LINGER_S = 0.002
+"""So long at most a lone task's transaction stays open for its outcome, to be written only
+once; the event loop counts whole milliseconds and may end it up to one early."""
 TOLD_LINGER_S = 0.01
 """So long what nobody waits for is kept from the disk, to pay for it once."""
 FULL_RETRY_S = 1.0
@@ -68,8 +69,16 @@ class CommitListener(Protocol):
         """Lease what is ready to who waits, in this transaction."""
         ...
 
-    def grant(self) -> bool:
-        """The transaction is written; send its leases, if it made any, before any answer."""
+    def has_leases(self) -> bool:
+        """Whether the transaction has made leases that were not sent."""
+        ...
+
+    def grant(self) -> None:
+        """Send the leases of the transaction, before any answer."""
+        ...
+
+    def published(self) -> None:
+        """The transaction is written: what was sent of it stands."""
         ...
 
     def committed(self, changes: Changes) -> None:
@@ -77,7 +86,7 @@ class CommitListener(Protocol):
         ...
 
     def rolled_back(self) -> None:
-        """The transaction did not happen; forget what it promised."""
+        """The transaction did not happen; forget what it promised, revoke what was sent."""
         ...
 
 
@@ -120,9 +129,14 @@ class Committer:
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._pending: deque[Operation] = deque()
+        self._open: list[Operation] = []
+        """What has run in the transaction that is kept open for a lone task's outcome."""
         self._written: list[tuple[list[Operation], Changes]] = []
         """Transactions that are written and not yet committed, in order."""
+        self._closing: asyncio.TimerHandle | None = None
+        """When the open transaction is written at the latest."""
         self._lingering: asyncio.TimerHandle | None = None
+        """When what is written is committed at the latest."""
         self._keeps_leases = False
         """Whether leases of what is written wait for the commit."""
         self._is_busy = False
@@ -189,54 +203,97 @@ class Committer:
         if self._is_busy or self._is_broken:
             return
         batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_BATCH))]
+        self._attempt(batch)
+
+    def _attempt(self, batch: list[Operation], *, closes: bool = False) -> None:
+        """Run a batch, write its transaction unless that stays open, and go on from there."""
         try:
-            changes = self._run(batch)
+            self._run(batch)
+            stays_open = not closes and self._is_lone(batch)
+            if stays_open:
+                self._keep_open(batch)
+            else:
+                self._write(batch)
         except StoreFull as error:
-            self._store_is_full(batch, error)
+            self._store_is_full(self._take_open() + batch, error)
         except StoreError as error:
             self._break(error)
         except Exception:
             self._roll_back()
-            self._run_alone(batch)
+            self._run_alone(self._take_open() + batch)
         else:
-            self._commit(batch, changes)
+            if stays_open:
+                self._go_on()
+            else:
+                self._settle_or_linger()
 
-    def _run(self, batch: list[Operation]) -> Changes:
+    def _run(self, batch: list[Operation]) -> None:
+        """Do what is asked, in a new transaction or in the one that is open."""
         now = clock.wall()
         store = self.store
-        store.begin()
+        if not self._open:
+            store.begin()
         for operation in batch:
             operation.result = operation.run(store, now)
         assert self.listener is not None
         self.listener.assign(store, now)
-        for participant in self.participants:
-            participant.finish(store)
-        return store.prepare(now)
 
-    def _commit(self, batch: list[Operation], changes: Changes) -> None:
-        try:
-            has_leases = self._publish(batch)
-        except StoreFull as error:
-            self._store_is_full(batch, error)
-            return
-        except StoreError as error:
-            self._break(error)
-            return
-        self._written.append((batch, changes))
-        if self.is_durable and all(operation.is_told for operation in batch):
-            if self._lingering is None:
-                self._lingering = self._loop.call_later(TOLD_LINGER_S, self._settle)
-            self._go_on()
-            return
-        is_lone = has_leases and len(batch) <= FEW and all(op.may_linger for op in batch)
-        if is_lone and self._lingering is None:
-            self._lingering = self._loop.call_later(LINGER_S, self._settle)
-            self._go_on()
-        else:
+    def _is_lone(self, batch: list[Operation]) -> bool:
+        """Whether a slot has got all there is: its outcome is likely to be here in a moment."""
+        return (
+            0 < len(batch) <= FEW - len(self._open)
+            and all(operation.may_linger for operation in batch)
+            and self.listener is not None
+            and self.listener.has_leases()
+        )
+
+    def _keep_open(self, batch: list[Operation]) -> None:
+        """Send the leases and wait for what comes of them, to write it all at once.
+
+        The worker is told of what is not written yet: if the server dies now,
+        the submit is lost with its lease, was not acknowledged, and is sent again;
+        the outcome comes under a token that the next epoch never grants.
+        """
+        self._open += batch
+        if self._closing is None:
+            self._closing = self._loop.call_later(LINGER_S, self._close)
+        assert self.listener is not None
+        self.listener.grant()
+
+    def _close(self) -> None:
+        """The outcome has not come in time."""
+        self._closing = None
+        if self._open and not self._is_broken:
+            self._attempt([], closes=True)
+
+    def _take_open(self) -> list[Operation]:
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        operations, self._open = self._open, []
+        return operations
+
+    def _write(self, batch: list[Operation]) -> None:
+        changes = self._prepare()
+        self._publish(batch)
+        self._written.append((self._take_open() + batch, changes))
+
+    def _settle_or_linger(self) -> None:
+        operations, _ = self._written[-1]
+        if not self.is_durable or not all(operation.is_told for operation in operations):
             self._settle()
+            return
+        if self._lingering is None:
+            self._lingering = self._loop.call_later(TOLD_LINGER_S, self._settle)
+        self._go_on()
 
-    def _publish(self, batch: list[Operation]) -> bool:
-        """Write the transaction and send its leases; whether any left.
+    def _prepare(self) -> Changes:
+        for participant in self.participants:
+            participant.finish(self.store)
+        return self.store.prepare(clock.wall())
+
+    def _publish(self, batch: list[Operation]) -> None:
+        """Write the transaction and send its leases.
 
         They need not wait for the disk: if the power fails before it has it
         all, they are lost with the rest, and nobody was told of anything else.
@@ -245,17 +302,21 @@ class Committer:
         self.store.publish()
         for participant in self.participants:
             participant.published()
+        assert self.listener is not None
         if any(operation.comes_first for operation in batch):
             self._keeps_leases = True
-            return False
-        assert self.listener is not None
-        return self.listener.grant()
+        else:
+            self.listener.grant()
+        self.listener.published()
 
     def _settle(self) -> None:
         """Commit what is written, and answer."""
         if self._lingering is not None:
             self._lingering.cancel()
             self._lingering = None
+        if self._open:
+            self._attempt([], closes=True)
+            return
         if self._is_broken:
             return
         operations = [operation for batch, _ in self._written for operation in batch]
@@ -297,6 +358,7 @@ class Committer:
         if self._keeps_leases:
             self._keeps_leases = False
             self.listener.grant()
+            self.listener.published()
         for _, changes in written:
             self.listener.committed(changes)
         self._go_on()
@@ -310,7 +372,8 @@ class Committer:
 
     @property
     def _has_work(self) -> bool:
-        return bool(self._pending or self._written or self._is_busy or self._is_due)
+        waiting = self._pending or self._open or self._written
+        return bool(waiting or self._is_busy or self._is_due)
 
     def _go_on(self) -> None:
         if self._pending:
@@ -336,7 +399,8 @@ class Committer:
             self._lingering = None
         for operation in batch:
             try:
-                changes = self._run([operation])
+                self._run([operation])
+                changes = self._prepare()
                 self._publish([operation])
                 self._commit_store(is_durable=self.is_durable)
             except StoreError as error:

@@ -39,6 +39,10 @@ class Taker(Protocol):
         """Have leases sent."""
         ...
 
+    def revoke(self, leases: list[m.Held]) -> None:
+        """Have it told that these leases are void."""
+        ...
+
     def flush(self) -> None:
         """Send what was granted now: the disk may be waited for next."""
         ...
@@ -71,7 +75,11 @@ class Hub:
         self._jobs: OrderedDict[int, _JobFacts] = OrderedDict()
         self._widths = Widths()
         self._grants: list[tuple[Taker, list[Lease], dict[int, _JobFacts]]] = []
+        """Leases of the transaction that were not sent."""
+        self._sent: list[tuple[Taker, list[Lease], dict[int, _JobFacts]]] = []
+        """Leases that were sent before their transaction was written."""
         self._granted: list[tuple[Taker, list[Lease], dict[int, _JobFacts]]] = []
+        """Leases that stand, and that clients have not been told of."""
         self._turn = 0
 
     # who takes -------------------------------------------------------------------------
@@ -105,7 +113,7 @@ class Hub:
                 taker.held -= 1
             facts = self._jobs.get(job_of(task))
             if facts is not None and facts.context is not None:
-                self._narrow(facts.context, session)
+                self._widths.narrow(facts.context, session)
 
     # in the transaction -----------------------------------------------------------------
 
@@ -133,16 +141,24 @@ class Hub:
                 if taker.room > 0 and self._lease(store, taker, min(taker.room, SHARE), now)
             ]
 
-    def grant(self) -> bool:
-        """Send the leases of the transaction; whether there were any."""
+    def has_leases(self) -> bool:
+        """Whether the transaction has made leases that were not sent."""
+        return bool(self._grants)
+
+    def grant(self) -> None:
+        """Send the leases of the transaction."""
         granted, self._grants = self._grants, []
-        self._granted += granted
+        self._sent += granted
         for taker, leases, facts in granted:
             jobs = [self._info(fact, taker) for fact in facts.values()]
             taker.grant(m.Grants(jobs, [m.Grant(*lease) for lease in leases]))
         for taker in {taker.session: taker for taker, _, _ in granted}.values():
             taker.flush()
-        return bool(granted)
+
+    def published(self) -> None:
+        """The transaction is written: what was sent of it stands."""
+        self._granted += self._sent
+        self._sent.clear()
 
     def committed(self, changes: Changes) -> None:
         """Tell clients of tasks that start, now that they know their jobs; and of changes."""
@@ -153,11 +169,15 @@ class Hub:
             self.on_changes(changes)
 
     def rolled_back(self) -> None:
-        """Take the leases of the transaction back."""
+        """Take the leases of the transaction back, from workers that have them already too."""
         for taker, leases, _ in self._grants:
             taker.room += sum(1 for lease in leases if lease.task not in self.processes)
             self.let_go(taker, taker.session, [lease.task for lease in leases])
         self._grants.clear()
+        for taker, leases, _ in self._sent:
+            taker.revoke([m.Held(lease.task, lease.token) for lease in leases])
+            self.let_go(taker, taker.session, [lease.task for lease in leases])
+        self._sent.clear()
         self._maybe_ready.update(self._lanes)
 
     # facts ----------------------------------------------------------------------------------
@@ -293,13 +313,6 @@ class Hub:
     def _widen(self, taker: Taker, facts: _JobFacts) -> None:
         if facts.context is not None and facts.width is not None:
             self._widths.widen(facts.context, facts.width, taker.session, taker.slots)
-
-    def _narrow(self, context: str, session: int) -> None:
-        if self._widths.narrow(context, session):
-            # The slots that are free now may be another worker's.
-            self._maybe_ready.update(
-                number for number, lane in self._lanes.items() if lane.requires.context == context
-            )
 
     def _tell(self, leases: list[Lease], facts: dict[int, _JobFacts]) -> None:
         started: dict[int, list[int]] = {job: [] for job in facts}

@@ -71,21 +71,20 @@ class Widths:
             if len(width.homes) > width.limit:
                 del width.homes[next(iter(width.homes))]
 
-    def narrow(self, pool: str, session: int) -> bool:
-        """A task of the pool left a worker; whether its slots there are free with that."""
+    def narrow(self, pool: str, session: int) -> None:
+        """A task of the pool left a worker; with its last there its slots are free."""
         width = self._busy.get(pool)
         if width is None or session not in width.held:
-            return False
+            return
         width.held[session] -= 1
         if width.held[session] > 0:
-            return False
+            return
         del width.held[session]
         width.slots.pop(session, None)
         if not width.held:
             self._idle[pool] = self._busy.pop(pool)
             if len(self._idle) > HOMES:
                 self._idle.popitem(last=False)
-        return True
 
     def forget(self, session: int) -> None:
         """A worker's session has ended."""

@@ -4,6 +4,7 @@ The store decides whether an outcome counts; this only carries it there and
 tells the worker that it need not send it again.
 """
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from multihost.server.services import Services
 from multihost.store.base import Reinstated, SessionInfo, Settlement, Store
 from multihost.wire import message as m
 
+SETTLED_S = 0.005
+"""So long at most an outcome's receipt waits for something else that goes to its worker."""
 OUTPUT_BYTES = 256 << 10
 """What is kept of a task's output; of more, the oldest goes."""
 
@@ -41,6 +44,8 @@ class WorkerPeer:
         self._blobs = BlobTraffic(services.blobs, connection.link)
         self._is_leaving = False
         self._is_draining = False
+        self._settled: list[m.Held] = []
+        """Outcomes that were recorded and whose receipt has not been sent."""
         info = SessionInfo(
             enlist.session,
             m.Role.WORKER,
@@ -90,7 +95,13 @@ class WorkerPeer:
 
     def grant(self, message: m.Grants) -> None:
         """Have leases sent."""
+        if self._settled:
+            self._send_settled()
         self.connection.link.send(message)
+
+    def revoke(self, leases: list[m.Held]) -> None:
+        """Tell the worker that these leases are void."""
+        self.connection.link.send(m.Revoked(leases))
 
     def flush(self) -> None:
         """Send what was granted now."""
@@ -153,13 +164,21 @@ class WorkerPeer:
             return settlement
 
         def done(settlement: Settlement) -> None:
-            # First to who waits for it; the worker only tidies up.
             self.services.watchers.push(settlement.finals)
-            self.connection.link.send(
-                m.Settled([m.Held(attempt.task, attempt.token) for attempt in attempts])
-            )
+            self._settle_soon([m.Held(attempt.task, attempt.token) for attempt in attempts])
 
         self.services.committer.submit(Operation(run, done))
+
+    def _settle_soon(self, held: list[m.Held]) -> None:
+        """Have the worker told that it may forget these; it only tidies up, and is not woken."""
+        if not self._settled:
+            asyncio.get_running_loop().call_later(SETTLED_S, self._send_settled)
+        self._settled += held
+
+    def _send_settled(self) -> None:
+        settled, self._settled = self._settled, []
+        if settled:
+            self.connection.link.send(m.Settled(settled))
 
     def _on_give_back(self, message: m.GiveBack) -> None:
         held = message.tasks

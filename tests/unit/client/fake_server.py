@@ -5,6 +5,7 @@ import contextlib
 import pickle
 import threading
 import traceback
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -40,6 +41,7 @@ class FakeServer:
         self.blobs = {}
         self.messages = []
         self.connections = []
+        self._links = weakref.WeakSet()
         self.gate = threading.Event()
         self.gate.set()
         self.store = b"store of a fake!"
@@ -57,13 +59,16 @@ class FakeServer:
 
     def _listen(self, port):
         async def listen():
-            return await self._loop.create_server(
-                lambda: server_link(_Connection(self)), "127.0.0.1", port
-            )
+            return await self._loop.create_server(self._new_link, "127.0.0.1", port)
 
         self._server = asyncio.run_coroutine_threadsafe(listen(), self._loop).result()
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
+
+    def _new_link(self):
+        link = server_link(_Connection(self))
+        self._links.add(link)
+        return link
 
     def on_loop(self, call):
         done = threading.Event()
@@ -95,6 +100,11 @@ class FakeServer:
         self._runner.shutdown(cancel_futures=True)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
+        # A connection may have been on its way in: it is made, told and lost in turns of the loop.
+        for _ in range(4):
+            self._loop.run_until_complete(asyncio.sleep(0))
+            for link in list(self._links):
+                link.abort("the server is closed")
         self._loop.close()
 
     def of_kind(self, kind):

@@ -1,6 +1,7 @@
 """Pool's own behaviour; CPython's tests judge the rest on a real cluster."""
 
 import gc
+import itertools
 import pickle
 import threading
 import weakref
@@ -309,3 +310,23 @@ def test_connections_that_break_are_not_noticed(pool, server):
         if number % 10 == 5:
             server.cut()
     assert [result.get(20) for result in results] == [3 * n for n in range(30) for _ in range(20)]
+
+
+def test_lone_calls_of_many_threads_survive_cuts_and_each_gets_its_own_result(pool, server):
+    wrong, done = [], itertools.count(1)
+
+    def call_alone(base):
+        for number in range(base, base + 60):
+            result = pool.apply(triple, (number,))
+            if result != 3 * number:
+                wrong.append((number, result))
+            if next(done) % 30 == 0:
+                server.cut()
+
+    threads = [threading.Thread(target=call_alone, args=(1000 * i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not wrong
+    assert next(done) == 4 * 60 + 1

@@ -1,5 +1,7 @@
 """Calls without a server: acts go in, answers come out, and restarts forget what they must."""
 
+from quiet_listener import QuietListener
+
 from multihost.core.ids import taker_id
 from multihost.server.calls import Calls
 from multihost.server.committer import Committer
@@ -8,20 +10,6 @@ from multihost.wire.act import Confirm, Exchange, Put
 
 OPENER = taker_id(3, 1)
 """Taker that opens and measures what a test needs."""
-
-
-class Listener:
-    def assign(self, store, now):
-        pass
-
-    def grant(self):
-        pass
-
-    def committed(self, changes):
-        pass
-
-    def rolled_back(self):
-        pass
 
 
 class Desk:
@@ -37,7 +25,7 @@ class Desk:
     def start(self):
         """Begin, or begin again after a kill: nothing is left in memory."""
         self.committer = Committer(self.store, is_durable=True, on_fatal=self.fatal.append)
-        self.committer.listener = Listener()
+        self.committer.listener = QuietListener()
         self.calls = Calls(self.committer)
         self.answers = {}
 

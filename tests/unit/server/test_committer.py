@@ -2,6 +2,8 @@
 
 import asyncio
 
+from quiet_listener import QuietListener
+
 from multihost.errors import StoreError, StoreFull
 from multihost.server.committer import Committer, Operation
 from multihost.store.base import Changes
@@ -34,25 +36,36 @@ class RecordingStore:
         self.log.append("rollback")
 
 
-class Listener:
+class Leasing(QuietListener):
+    """Leases one task to an idle slot in every transaction that ``tasks`` says."""
+
+    def __init__(self, log, tasks):
+        self.log = log
+        self.tasks = tasks
+        self.new = 0
+
     def assign(self, store, now):
-        pass
+        if self.tasks:
+            self.tasks -= 1
+            self.new += 1
+
+    def has_leases(self):
+        return self.new > 0
 
     def grant(self):
-        return False
-
-    def committed(self, changes):
-        pass
+        if self.new:
+            self.log.append("grant")
+        self.new = 0
 
     def rolled_back(self):
-        pass
+        self.log.append("revoke")
 
 
 def run(scenario, *, is_durable=False):
     async def main():
         store, fatal = RecordingStore(), []
         committer = Committer(store, is_durable=is_durable, on_fatal=fatal.append)
-        committer.listener = Listener()
+        committer.listener = QuietListener()
         await scenario(store, committer, fatal)
         committer.stop()
 
@@ -142,31 +155,92 @@ def test_leases_leave_before_the_disk_is_waited_for_and_answers_after_it():
     run(scenario, is_durable=True)
 
 
-def test_a_lone_task_s_acknowledgement_and_outcome_share_one_commit():
+def test_a_lone_task_s_submit_and_outcome_are_one_transaction():
     async def scenario(store, committer, fatal):
         log = store.log
-        committer.listener.grant = lambda: True
+        committer.listener = Leasing(log, 1)
         committer.submit(
             Operation(lambda s, now: None, lambda _: log.append("stored"), may_linger=True)
         )
         committer._turn()
-        assert log == ["begin"]
-        committer.listener.grant = lambda: False
+        assert log == ["begin", "grant"]
         committer.submit(Operation(lambda s, now: None, lambda _: log.append("outcome")))
         await committer.drain()
-        assert log == ["begin", "begin", "commit durable", "stored", "outcome"]
+        assert log == ["begin", "grant", "commit durable", "stored", "outcome"]
 
     run(scenario, is_durable=True)
 
 
 def test_a_lone_task_s_acknowledgement_does_not_wait_for_a_long_task():
     async def scenario(store, committer, fatal):
-        committer.listener.grant = lambda: True
+        committer.listener = Leasing(store.log, 1)
         committer.submit(Operation(lambda s, now: None, may_linger=True))
         await committer.drain()
-        assert store.log == ["begin", "commit durable"]
+        assert store.log == ["begin", "grant", "commit durable"]
 
     run(scenario, is_durable=True)
+
+
+def test_a_lone_task_that_no_slot_takes_is_acknowledged_at_once():
+    async def scenario(store, committer, fatal):
+        committer.submit(Operation(lambda s, now: None, may_linger=True))
+        committer._turn()
+        assert committer._open == []
+        await committer.drain()
+
+    run(scenario, is_durable=True)
+
+
+def test_a_commit_that_is_due_does_not_tear_a_lone_task_s_transaction():
+    async def scenario(store, committer, fatal):
+        log = store.log
+        committer.submit(Operation(lambda s, now: None, is_told=True))
+        committer._turn()
+        committer.listener = Leasing(log, 1)
+        committer.submit(
+            Operation(lambda s, now: None, lambda _: log.append("stored"), may_linger=True)
+        )
+        committer._turn()
+        committer._settle()  # the timer's work for what was told, without waiting for it
+        await committer.drain()
+        assert log == ["begin", "begin", "grant", "commit durable", "stored"]
+
+    run(scenario, is_durable=True)
+
+
+def test_a_lone_task_that_can_not_be_written_is_revoked_and_refused():
+    async def scenario(store, committer, fatal):
+        done, refused = [], []
+        store.publish_error = StoreFull("no room on the disk")
+        committer.listener = Leasing(store.log, 1)
+        committer.submit(
+            Operation(lambda s, now: 1, done.append, refused=refused.append, may_linger=True)
+        )
+        committer._turn()
+        committer._close()  # the timer's work, without waiting for it
+        assert (done, refused, fatal) == ([], ["no room on the disk"], [])
+        assert store.log == ["begin", "grant", "rollback", "revoke"]
+
+    run(scenario)
+
+
+def test_a_bug_beside_a_lone_task_does_not_take_it_down():
+    async def scenario(store, committer, fatal):
+        done, failed = [], []
+
+        def fail(s, now):
+            raise ZeroDivisionError
+
+        committer.listener = Leasing(store.log, 1)
+        committer.submit(Operation(lambda s, now: 1, done.append, may_linger=True))
+        committer._turn()
+        committer.submit(Operation(fail, failed=failed.append))
+        await committer.drain()
+        assert done == [1]
+        assert isinstance(failed[0], ZeroDivisionError)
+        assert store.log.count("revoke") == 2  # what the lone task had got, and the bug's own
+
+    run(scenario)
 
 
 def test_a_full_store_refuses_what_may_be_refused():

@@ -22,8 +22,13 @@ class Worker:
     got: list = field(default_factory=list)
     widths: list = field(default_factory=list)
 
+    revoked: list = field(default_factory=list)
+
     def flush(self):
         pass
+
+    def revoke(self, leases):
+        self.revoked += [lease.task for lease in leases]
 
     def grant(self, message):
         self.got += [grant.task for grant in message.tasks]
@@ -68,6 +73,7 @@ def hub():
 def turn(hub, store):
     hub.assign(store, 0.0)
     hub.grant()
+    hub.published()
     hub.committed(Changes([], []))
 
 
@@ -183,6 +189,29 @@ def test_a_rolled_back_transaction_grants_nothing_and_leaves_the_room(hub):
     hub.grant()
     hub.committed(Changes([], []))
     assert (worker.got, worker.room, worker.held) == ([], 2, 0)
+
+
+def test_leases_that_were_sent_are_revoked_when_their_transaction_is_rolled_back(hub):
+    store, worker = Store(), Worker(1, room=2)
+    hub.add_taker(worker)
+    store.put(1, 1)
+    hub.assign(store, 0.0)
+    hub.grant()
+    hub.rolled_back()
+    assert worker.got == worker.revoked == [task_id(1, 0)]
+    assert worker.held == 0
+
+
+def test_leases_of_a_transaction_that_was_written_are_not_revoked_with_the_next(hub):
+    store, worker = Store(), Worker(1, room=2)
+    hub.add_taker(worker)
+    store.put(1, 1)
+    hub.assign(store, 0.0)
+    hub.grant()
+    hub.published()
+    hub.rolled_back()
+    assert worker.revoked == []
+    assert worker.held == 1
 
 
 @pytest.mark.parametrize(
