@@ -1,9 +1,12 @@
 """What holds for every test: no server but its own, and no timing that fails it."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import hypothesis
 import pytest
+
+from multihost.server.guard import GUARD_VARIABLE
 
 # A shared machine is slow at times, which is no fault of the code (so no deadline per
 # example), and what failed must be told so that it can be repeated elsewhere.
@@ -22,3 +25,27 @@ def _no_server_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         patch.setenv("MULTIHOST_STATE", str(nothing / "state"))
         patch.setenv("MULTIHOST_CONFIG", str(nothing / "config.toml"))
         yield
+
+
+@pytest.fixture(scope="session")
+def guard_notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where every server that a test starts notes what it was kept from."""
+    notes = tmp_path_factory.mktemp("guard") / "notes"
+    notes.touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(GUARD_VARIABLE, str(notes))
+        yield notes
+
+
+@pytest.fixture(autouse=True)
+def _servers_run_nothing_of_the_users(
+    guard_notes: Path, request: pytest.FixtureRequest
+) -> Iterator[None]:
+    """Fail the test during which a server unpickled or imported something of a user's."""
+    known = guard_notes.stat().st_size
+    yield
+    if guard_notes.stat().st_size > known and "bites" not in request.node.name:
+        with guard_notes.open() as notes:
+            notes.seek(known)
+            news = notes.read()
+        assert "refused" not in news, news

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from multihost.runtime import loop
 from multihost.runtime.memory import keep_freed_memory
+from multihost.server import guard
 from multihost.server.app import Server, ServerOptions
 from multihost.worker.options import WorkerOptions
 from multihost.worker.worker import Worker
@@ -36,6 +37,7 @@ def main() -> None:
     # Ctrl-C reaches the whole foreground group; what happens then is the program's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     keep_freed_memory()
+    guard.install_if_asked()
     directory = Path(tempfile.mkdtemp(prefix="multihost-"))
     try:
         loop.run(_serve(directory, arguments.ready_fd, arguments.parent_fd, options))

@@ -16,6 +16,7 @@ from multihost.errors import (
     StoreError,
     StoreLocked,
 )
+from multihost.server.guard import GUARD_VARIABLE
 
 ROOT = Path(__file__).parents[3]
 SLOW = ("asyncio", "rich", "uvicorn", "msgspec", "starlette", "uvloop", "apsw", "psutil")
@@ -124,6 +125,7 @@ class BrokenServer:
 def test_a_server_whose_store_fails_says_so_and_has_its_own_exit_code(
     capsys, monkeypatch, tmp_path
 ):
+    monkeypatch.delenv(GUARD_VARIABLE)  # of this process, which is more than a server
     monkeypatch.setattr("multihost.server.app.Server", BrokenServer)
     assert run(["server", "--state", str(tmp_path), "--json"]) == Exit.SERVER
     errors = capsys.readouterr().err

@@ -1,0 +1,235 @@
+"""The server unpickles nothing, imports nothing of the users', runs nothing of theirs."""
+
+import contextlib
+import json
+import os
+import pickle
+import subprocess
+import sys
+from multiprocessing.managers import BaseManager
+from pathlib import Path
+
+import pytest
+
+import multihost
+from multihost.runtime.config import KEY_FILE, read_key
+from multihost.server.guard import GUARD_VARIABLE
+from multihost.testing.cluster import Cluster
+from multihost.testing.samples import Stuff, samples
+from multihost.testing.stranger import Stranger
+from multihost.wire import message as m
+from multihost.wire.session import LEGAL_FROM_PEER, Phase
+
+PLANTED = """
+import marshal, pickle, sys
+from multihost.server import api
+
+DEEDS = {
+    "data": lambda: pickle.loads(b"N."),
+    "pickle": lambda: pickle._Unpickler,
+    "unpickler": lambda: pickle.Unpickler(None).load(),
+    "import": lambda: __import__("users_module"),
+    "exec": lambda: exec("x = 1"),
+    "eval": lambda: eval("1 + 1"),
+    "compile": lambda: compile("x = 1", "<users>", "exec"),
+    "marshal": lambda: marshal.loads(b"N"),
+}
+
+async def health(self, request):
+    DEEDS[request.query_params["deed"]]()
+    return api._json("it was done")
+
+api._Api.health = health
+from multihost.cli.main import main
+main(sys.argv[1:])
+"""
+DEEDS = ("data", "unpickler", "import", "exec", "eval", "compile", "marshal")
+
+
+class Canary:
+    """Unpickling it leaves the number of the process that did it in a directory."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        path = f"{self.path!r} + '/' + str(__import__('os').getpid())"
+        deed = f"__import__('os').makedirs({path}, exist_ok=True)"
+        return eval, (deed,)
+
+
+def pids(path):
+    return {int(each.name) for each in path.iterdir()} if path.exists() else set()
+
+
+@pytest.fixture
+def cluster():
+    here = str(Path(__file__).parent)
+    with Cluster(workers=1, slots=1, python_path=[here]) as running:
+        yield running
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """A guarded server that does forbidden things when asked to; its URL and its notes."""
+    (tmp_path / "users_module.py").write_text("print('run')")
+    (tmp_path / "planted.py").write_text(PLANTED)
+    notes = tmp_path / "notes"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, str(tmp_path / "planted.py"), "server", "--json", "--port", "0"),
+            *("--state", str(tmp_path / "state"), "--durability", "process"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {GUARD_VARIABLE: str(notes), "MULTIHOST_STATE": str(tmp_path / "state")},
+    )
+    try:
+        yield json.loads(process.stdout.readline())["url"], notes
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
+
+
+def ask(url, path, **request):
+    """Status of an HTTP answer."""
+    import http.client
+
+    host, _, port = url.removeprefix("http://").rpartition(":")
+    connection = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        connection.request(request.pop("method", "GET"), path, **request)
+        answer = connection.getresponse()
+        answer.read()
+        return answer.status
+    finally:
+        connection.close()
+
+
+def test_the_guard_bites(planted):
+    url, notes = planted
+    for number, deed in enumerate(DEEDS, 1):
+        assert ask(url, f"/healthz?deed={deed}") == 500, deed
+        assert notes.read_text().count("refused in") == number, deed
+    assert ask(url, "/healthz?deed=pickle") == 200, "nothing was done"
+
+
+def test_every_way_to_start_a_server_is_guarded(guard_notes):
+    with Cluster(workers=0) as cluster:
+        assert f"on {cluster.server.pid} " in guard_notes.read_text()
+    from multihost.client.embedded import Embedded
+
+    embedded = Embedded(1)
+    try:
+        embedded.target()
+        assert f"on {embedded.process.pid} " in guard_notes.read_text()
+    finally:
+        embedded.stop()
+
+
+def test_a_canary_in_arguments_and_results_fires_in_children_and_clients_only(cluster, tmp_path):
+    path = tmp_path / "canary"
+    with multihost.connect(cluster.url, cluster.key) as client:
+        job = client.submit(lambda it: Canary(str(path)), Canary(path))
+        job.result()
+        queue = client.queue("canaries")
+        queue.put(Canary(path))
+        queue.get()
+    fired = pids(path)
+    assert os.getpid() in fired
+    assert not fired & {cluster.server.pid, *(worker.pid for worker in cluster.workers)}
+
+
+def test_a_canary_in_every_field_of_every_message_never_fires(tmp_path):
+    path = tmp_path / "canary"
+    canary = pickle.dumps(Canary(path), 0)
+    stuff = Stuff(data=(canary,), texts=(canary.decode(),))
+    sent = set()
+    with Cluster(workers=0) as cluster:
+        for role in m.Role:
+            stranger = Stranger(cluster.url, cluster.key, role).enter()
+            for kind in LEGAL_FROM_PEER[role, Phase.OPEN]:
+                for message in samples(kind, stuff):
+                    if not stranger.is_served():
+                        stranger.close()
+                        stranger = Stranger(cluster.url, cluster.key, role).enter()
+                    stranger.send(message)
+                    sent.add(kind)
+            stranger.close()
+        for message in (
+            *samples(m.Hello, Stuff(data=(canary,), texts=("client",))),
+            m.Proof(canary),
+        ):
+            with Stranger(cluster.url, cluster.key) as stranger:
+                stranger.upgrade()
+                stranger.send(message)
+        for kind in (m.Attach, m.Enlist):
+            role = m.Role.CLIENT if kind is m.Attach else m.Role.WORKER
+            for message in samples(kind, stuff):
+                with Stranger(cluster.url, cluster.key, role) as stranger:
+                    stranger.upgrade()
+                    stranger.prove()
+                    stranger.send(message)
+                    stranger.receive()
+        assert ask(cluster.url, "/healthz") == 200
+        assert not path.exists()
+    assert (
+        sent
+        == LEGAL_FROM_PEER[m.Role.CLIENT, Phase.OPEN] | (LEGAL_FROM_PEER[m.Role.WORKER, Phase.OPEN])
+    )
+
+
+def test_a_canary_in_every_http_request_never_fires(tmp_path):
+    path = tmp_path / "canary"
+    canary = pickle.dumps(Canary(path), 0)
+    with Cluster(workers=0) as cluster:
+        from urllib.parse import quote
+
+        headers = {
+            "Authorization": f"Bearer {cluster.key.decode()}",
+            "Content-Type": "application/x-pickle",
+        }
+        name = quote(canary, safe="")
+        for place in ("jobs", "queues", "item-queues", "workers", f"jobs/{name}", "tasks/1/1"):
+            assert ask(cluster.url, f"/api/{place}?state={name}", headers=headers) < 500
+        for place in (f"jobs/{name}/cancel", f"jobs/{name}/retry", f"queues/{name}"):
+            status = ask(cluster.url, f"/api/{place}", method="POST", body=canary, headers=headers)
+            assert status < 500
+        assert not path.exists()
+
+
+def test_a_canary_at_the_managers_port_never_fires_in_the_server(tmp_path):
+    path = tmp_path / "canary"
+    state = tmp_path / "state"
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "multihost", "server", "--json", "--port", "0"),
+            *("--state", str(state), "--managers", "127.0.0.1:0"),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"MULTIHOST_STATE": str(state)},
+    )
+    try:
+        note = json.loads(process.stdout.readline())
+        host, _, port = note["managers"].rpartition(":")
+        manager = BaseManager((host, int(port)), read_key(state / KEY_FILE))
+        manager.register("queue")
+        manager.connect()
+        queue = manager.queue()
+        queue.put(Canary(path))
+        queue.put([Canary(path)], True, 5)
+        queue.put(item={"canary": Canary(path)})
+        with contextlib.suppress(Exception):
+            queue.qsize(Canary(path))
+        with contextlib.suppress(Exception):
+            queue.no_such_method(Canary(path))
+        assert not path.exists(), "nothing has been taken yet"
+        queue.get()
+        assert pids(path) == {os.getpid()}
+        assert process.poll() is None
+    finally:
+        process.terminate()
+        process.wait(30)
+        process.stdout.close()
