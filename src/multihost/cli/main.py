@@ -45,6 +45,9 @@ SECTIONS: dict[str, dict[str, Place]] = {
     },
     "Care": {
         "doctor": Place("doctor", "Find what is wrong here, and say how to mend it."),
+        "backup": Place("backup", "Write all that the running server keeps into a file."),
+        "check": Place("backup", "Check the store of a stopped server, or a backup."),
+        "restore": Place("backup", "Make a store of a backup."),
         "key": Place("key", "Show where the server's key is."),
     },
 }

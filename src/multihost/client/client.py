@@ -97,7 +97,7 @@ class Client:
         """This client with other options for what it submits.
 
         ``queue, priority, timeout_s, delay_s, ttl_s, max_attempts, tags, host,
-        label, unique_key``.
+        label, unique_key, retention_s``.
         """
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)

@@ -12,7 +12,12 @@ PATIENCE_S = 300.0
 EMBEDDED_PATIENCE_S = 1.0
 """An embedded server that is gone does not come back."""
 
-_PLAIN = frozenset({"queue", "priority", "delay_s", "timeout_s", "ttl_s", "label", "unique_key"})
+_PLAIN = frozenset(
+    {
+        *("queue", "priority", "delay_s", "timeout_s", "ttl_s", "label", "unique_key"),
+        "retention_s",
+    }
+)
 _REQUIRES = frozenset({"host", "tags"})
 NAMES = tuple(sorted(_PLAIN | _REQUIRES | {"max_attempts"}))
 """Options that ``Client.options`` takes."""

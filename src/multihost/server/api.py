@@ -6,6 +6,7 @@ A request proves itself with ``Authorization: Bearer KEY``.
 
 import hmac
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -15,6 +16,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import multihost
+from multihost.errors import BadRequest
+from multihost.server.backups import Backups
 from multihost.server.services import Services
 from multihost.server.views import Views
 from multihost.server.web import arrival_of
@@ -26,9 +29,9 @@ MAX_PAGE = 1000
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(services: Services, views: Views, key: bytes) -> Starlette:
+def make_app(services: Services, views: Views, backups: Backups, key: bytes) -> Starlette:
     """The ASGI application of a server."""
-    api = _Api(services, views)
+    api = _Api(services, views, backups)
 
     def guarded(handler: Handler) -> Handler:
         async def check(request: Request) -> Response:
@@ -60,6 +63,8 @@ def make_app(services: Services, views: Views, key: bytes) -> Starlette:
             route("/api/queues/{name:path}", api.set_queue, "POST"),
             route("/api/item-queues", api.item_queues),
             route("/api/workers", api.workers),
+            route("/api/backup", api.backup),
+            route("/api/backup", api.start_backup, "POST"),
         ]
     )
 
@@ -67,9 +72,10 @@ def make_app(services: Services, views: Views, key: bytes) -> Starlette:
 class _Api:
     """The handlers; each reads its parameters, asks the views, answers JSON."""
 
-    def __init__(self, services: Services, views: Views) -> None:
+    def __init__(self, services: Services, views: Views, backups: Backups) -> None:
         self.services = services
         self.views = views
+        self.backups = backups
 
     async def health(self, _: Request) -> Response:
         return _json({"status": "ok", "version": multihost.__version__})
@@ -136,6 +142,19 @@ class _Api:
 
     async def workers(self, _: Request) -> Response:
         return _json(await self.views.workers())
+
+    async def backup(self, request: Request) -> Response:
+        return _json(await self.backups.look(_wait_s(request)))
+
+    async def start_backup(self, request: Request) -> Response:
+        path = (await _body(request)).get("path")
+        if not isinstance(path, str):
+            return _json({"error": 'send {"path": "/a/new/file"}'}, 400)
+        try:
+            self.backups.start(Path(path))
+        except BadRequest as error:
+            return _json({"error": str(error)}, 400)
+        return _json(await self.backups.look(0))
 
 
 async def _body(request: Request) -> dict[str, Any]:

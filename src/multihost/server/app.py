@@ -22,6 +22,7 @@ from multihost.runtime.descriptors import allow_descriptors
 from multihost.server.acceptor import Acceptor
 from multihost.server.admission import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, UNPROVED, Admission
 from multihost.server.api import make_app
+from multihost.server.backups import Backups
 from multihost.server.blobs import BlobStore
 from multihost.server.calls import Calls
 from multihost.server.clients import ClientPeer, Watchers
@@ -42,7 +43,8 @@ from multihost.server.services import (
 from multihost.server.views import Views
 from multihost.server.web import WebConnection
 from multihost.server.workers import WorkerPeer
-from multihost.store.base import Changes, Store
+from multihost.store.base import Changes
+from multihost.store.places import BLOB_DIRECTORY, STORE_FILE
 from multihost.store.sqlite.store import open_store
 from multihost.wire.message import Role
 
@@ -51,8 +53,6 @@ DRAIN_S = 5.0
 """Time for what was taken to be committed when the server stops."""
 REQUEST_HEAD_BYTES = 32 << 10
 """Of an HTTP request's line and headers."""
-STORE_FILE = "store.sqlite"
-BLOB_DIRECTORY = "blobs"
 
 
 @dataclass(slots=True)
@@ -143,7 +143,7 @@ class Server:
             if managers is not None:
                 door_listener = managers.listener or listen(managers.host, managers.port)
             self.key = options.key or config.make_key(options.state / config.KEY_FILE)
-            self._store: Store = open_store(
+            self._store = open_store(
                 options.state / STORE_FILE,
                 lengthens_log=options.durability == "power" or options.announces,
             )
@@ -182,6 +182,7 @@ class Server:
         for task in self._tasks:
             task.cancel()
         self.promoter.stop()
+        await self.backups.stop()
         if self.door is not None:
             await self.door.stop()
         await self._drain()
@@ -225,7 +226,8 @@ class Server:
         self.reaper = reaper
         self.views = Views(self.services)
         self.promoter = Promoter(committer, watchers)
-        self.pruner = Pruner(committer, self.services.blobs)
+        self.backups = Backups(committer, store.begin_copy, options.state / BLOB_DIRECTORY)
+        self.pruner = Pruner(committer, self.services.blobs, lambda: self.backups.is_running)
         hub.on_changes = self._changed
         self.gateway = Gateway(
             self.key,
@@ -280,7 +282,7 @@ class Server:
 
     def _serve_http(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         http_config = uvicorn.Config(
-            make_app(self.services, self.views, self.key),
+            make_app(self.services, self.views, self.backups, self.key),
             http="h11",  # bounds a request's head, which httptools does not
             h11_max_incomplete_event_size=REQUEST_HEAD_BYTES,
             ws=self.gateway.protocol,  # type: ignore[arg-type]  # called like the class it expects

@@ -7,6 +7,7 @@ server sleeps.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from multihost.core.lease import PAUSE_S
 from multihost.runtime import clock
@@ -14,6 +15,7 @@ from multihost.server.blobs import BlobStore
 from multihost.server.clients import Watchers
 from multihost.server.committer import Committer, Operation
 from multihost.server.services import Services
+from multihost.server.sweeper import sweep
 from multihost.store.base import Promotion, Store
 from multihost.wire.message import Blob
 
@@ -119,13 +121,17 @@ class Promoter:
 class Pruner:
     """Deletes ended jobs past their retention, and blobs that nothing refers to."""
 
-    def __init__(self, committer: Committer, blobs: BlobStore) -> None:
-        """Prune the store of ``committer``."""
+    def __init__(
+        self, committer: Committer, blobs: BlobStore, keeps_blobs: Callable[[], bool]
+    ) -> None:
+        """Prune the store of ``committer``; no blobs while ``keeps_blobs`` says so."""
         self._committer = committer
         self._blobs = blobs
+        self._keeps_blobs = keeps_blobs
 
     async def run(self) -> None:
-        """Prune now and then until cancelled."""
+        """Prune now and then until cancelled; first what a server that was killed left behind."""
+        await sweep(self._committer, self._blobs.files)
         while True:
             await asyncio.sleep(PRUNE_EVERY_S)
             await self.prune()
@@ -134,7 +140,9 @@ class Pruner:
         """Delete all that may go, a few rows at a time."""
         while await self._committer.ask(lambda store, now: store.prune(now, PRUNE_ROWS)):
             pass
-        while gone := await self._committer.ask(_unused, is_durable=True):
+        while not self._keeps_blobs() and (
+            gone := await self._committer.ask(_unused, is_durable=True)
+        ):
             await self._blobs.files.delete([blob.digest for blob in gone])
 
 

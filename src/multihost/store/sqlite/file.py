@@ -31,6 +31,8 @@ SCHEMA_VERSION: Final = 2
 """Version of the newest migration."""
 APPLICATION_ID: Final = 0x6D68_7374
 """``mhst`` in the file's header: tells a store from other databases."""
+BACKUP_ID: Final = 0x6D68_626B
+"""``mhbk``: a backup, which has to be restored before a server may open it."""
 CHECKPOINT_PAGES: Final = 4000
 """Pages in the log (16 MiB) at which they are copied into the database."""
 FRAME_BYTES: Final = 4096 + 24
@@ -146,6 +148,11 @@ class DatabaseFile:
 
     def _check_whose(self, version: int) -> None:
         has_tables = self.db.execute("SELECT 1 FROM sqlite_schema LIMIT 1").get is not None
+        if has_tables and self.db.pragma("application_id") == BACKUP_ID:
+            raise StoreError(
+                f"{self.path} is a backup, and workers may still hold leases of the store it was "
+                "made of; 'multihost restore FILE' makes a store of it"
+            )
         if has_tables and (self.db.pragma("application_id") != APPLICATION_ID or version < 1):
             raise StoreCorrupt(
                 f"{self.path} is a database of another program; choose another state directory",

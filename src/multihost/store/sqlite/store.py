@@ -52,6 +52,7 @@ from multihost.store.sqlite import (
     synchronizers,
 )
 from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.copying import DatabaseCopy
 from multihost.store.sqlite.file import DatabaseFile, translated
 from multihost.store.sqlite.verify import verify
 from multihost.wire.act import Confirm, Exchange, Exchanged, Item, Kind, Rejected
@@ -125,6 +126,7 @@ class SQLiteStore:
         self.path = file.path
         self._file = file
         self._db = file.db
+        self._copy: DatabaseCopy | None = None
         self._begin_epoch()
         self._book = Book(self._db, self.epoch, cached_jobs)
         self._book.woken.update(
@@ -160,6 +162,8 @@ class SQLiteStore:
     @_verb
     def begin(self) -> None:
         """Begin a transaction."""
+        if self._copy is not None and self._copy.is_due and self._copy.step():
+            self._copy = None
         self._book.forget_old_jobs()
         self._db.execute("BEGIN IMMEDIATE")
 
@@ -192,7 +196,16 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Flush and let go of the files."""
+        if self._copy is not None:
+            self._copy.abandon()
         self._file.close()
+
+    @_verb
+    def begin_copy(self, path: Path) -> DatabaseCopy:
+        """Begin a copy of the database at ``path``; ``begin`` takes a step whenever one is due."""
+        assert self._copy is None, "one copy at a time"
+        self._copy = DatabaseCopy(self._db, path)
+        return self._copy
 
     # jobs and tasks ------------------------------------------------------------------
 
@@ -492,6 +505,11 @@ class SQLiteStore:
     def sessions(self, role: Role, *, is_open: bool = True) -> list[SessionRow]:
         """Sessions of a role, newest first."""
         return read.sessions(self._book, role, is_open=is_open)
+
+    def count_jobs(self) -> int:
+        """How many jobs there are; reads them all."""
+        count: int = self._db.execute("SELECT count(*) FROM jobs").get
+        return count
 
     @_verb
     def verify(self) -> list[str]:
