@@ -50,6 +50,26 @@ def test_the_key_is_never_shown(cluster):
     assert cluster.key.decode() not in output + errors
 
 
+def test_tls_and_the_certificate_are_told_and_the_join_string_is_not():
+    with Cluster(workers=0, is_tls=True) as cluster:
+        pin, text = cluster.join.fingerprint, cluster.join.text()
+        _, found = findings(Shell(MULTIHOST_JOIN=text))
+        assert (
+            found["TLS"]["text"] == f"TLSv1.3, certificate SHA-256 {pin}, as the join string says"
+        )
+        assert "from MULTIHOST_JOIN; key from there, too" in found["address"]["text"]
+        _, found = findings(Shell(MULTIHOST_STATE=str(cluster.directory)))
+        assert pin in found["TLS file"]["text"]
+        _, output, errors = Shell().run("doctor", "--join", text)
+        assert text[:60] not in output + errors
+        assert cluster.key.decode() not in output + errors
+
+
+def test_a_server_without_tls_is_told(cluster):
+    _, found = findings(Shell(**cluster.environment))
+    assert found["TLS"]["text"] == "off: nothing leaves this machine"
+
+
 def test_no_server_is_no_fault():
     code, found = findings(Shell())
     assert code is Exit.OK

@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import tomllib
 from collections.abc import Iterator
 from enum import StrEnum
 from importlib import metadata
@@ -19,9 +20,19 @@ from multihost.cli import render
 from multihost.cli.connection import Connection
 from multihost.errors import AuthenticationError, MultihostError
 from multihost.runtime import config
+from multihost.runtime.address import is_join, parse_url
 from multihost.runtime.config import Target
 
-PACKAGES = ("apsw", "cloudpickle", "httptools", "msgspec", "psutil", "starlette", "uvicorn")
+PACKAGES = (
+    "apsw",
+    "cloudpickle",
+    "cryptography",
+    "httptools",
+    "msgspec",
+    "psutil",
+    "starlette",
+    "uvicorn",
+)
 SAFE_SQLITE = (3, 51, 3)
 """The first without the bug that could corrupt a WAL file that was being reset."""
 LITTLE_ROOM_BYTES = 2 << 30
@@ -135,14 +146,30 @@ def _disk() -> Iterator[Finding]:
 
 def _state_files() -> Iterator[Finding]:
     key = config.state_dir() / config.KEY_FILE
-    if not key.exists():
+    if key.exists():
+        try:
+            config.read_key(key)
+        except MultihostError as error:
+            yield Finding(Level.FAIL, "key file", str(error))
+        else:
+            yield Finding(Level.OK, "key file", f"{key}, readable by you alone")
+    yield from _certificate()
+
+
+def _certificate() -> Iterator[Finding]:
+    """The one that a server here made for itself."""
+    from multihost.server import certificate
+
+    path = config.state_dir() / certificate.CERTIFICATE_FILE
+    if not path.exists():
         return
     try:
-        config.read_key(key)
+        certificate.server_context(path)
+        text = f"{path}, SHA-256 {certificate.read_fingerprint(path)}"
     except MultihostError as error:
-        yield Finding(Level.FAIL, "key file", str(error))
+        yield Finding(Level.FAIL, "TLS file", str(error))
     else:
-        yield Finding(Level.OK, "key file", f"{key}, readable by you alone")
+        yield Finding(Level.OK, "TLS file", text)
 
 
 # --- which server ----------------------------------------------------------------------------
@@ -167,36 +194,45 @@ def _locate(url: str | None, key_file: Path | None) -> tuple[Target | None, list
         text = "none is known here; programs start an embedded one of their own"
         remedy = "'multihost server' starts one that all your programs and machines share"
         return None, [Finding(Level.OK, "server", text, remedy)]
-    where = f"{', '.join(target.urls)}, {_source(url)}; {_key_source(url, key_file)}"
+    given = _given(url)
+    source = "running on this machine" if given is None else given.source
+    where = f"{', '.join(target.urls)}, {source}; {_key_source(given, key_file)}"
     return target, [Finding(Level.OK, "address", where)]
 
 
-def _source(url: str | None) -> str:
+class _Given(NamedTuple):
+    """What names the server; a join string names its key, too."""
+
+    source: str
+    is_join: bool
+
+
+def _given(url: str | None) -> _Given | None:
     if url is not None:
-        return "from --server"
-    if os.environ.get(config.URL_VARIABLE):
-        return f"from {config.URL_VARIABLE}"
-    if not _is_configured():
-        return "running on this machine"
-    return f"from {config.config_file()}"
+        return _Given("from a join string" if is_join(url) else "from --server", is_join(url))
+    for variable in (config.JOIN_VARIABLE, config.URL_VARIABLE):
+        value = os.environ.get(variable)
+        if value:
+            return _Given(f"from {variable}", is_join(value))
+    path = config.config_file()
+    fields = tomllib.loads(path.read_text()) if path.is_file() else {}
+    if "join_file" in fields:
+        return _Given(f"from {fields['join_file']} ({path})", is_join=True)
+    if fields.get("url"):
+        return _Given(f"from {path}", is_join(fields["url"]))
+    return None
 
 
-def _key_source(url: str | None, key_file: Path | None) -> str:
+def _key_source(given: _Given | None, key_file: Path | None) -> str:
     if key_file is not None:
         return f"key from {key_file}"
+    if given is not None and given.is_join:
+        return "key from there, too"
     if os.environ.get(config.KEY_VARIABLE):
         return f"key from {config.KEY_VARIABLE}"
-    is_explicit = url is not None or os.environ.get(config.URL_VARIABLE)
-    if not is_explicit and _is_configured():
+    if given is not None and given.source == f"from {config.config_file()}":
         return "key from the config file's key_file"
     return f"key from {config.state_dir() / config.KEY_FILE}"
-
-
-def _is_configured() -> bool:
-    import tomllib
-
-    path = config.config_file()
-    return path.is_file() and bool(tomllib.loads(path.read_text()).get("url"))
 
 
 # --- the server -------------------------------------------------------------------------------
@@ -207,6 +243,7 @@ def _server(target: Target) -> Iterator[Finding]:
     try:
         version = connection.get("/healthz")["version"]
         yield _version(connection.url, version)
+        yield _tls(connection)
         workers = connection.get("/api/workers")
         queues = connection.get("/api/queues")
     except AuthenticationError as error:
@@ -227,6 +264,22 @@ def _version(url: str, version: str) -> Finding:
         return Finding(Level.OK, "server", f"{url} answers, multihost {version}")
     text = f"{url} answers, multihost {version}; here is {multihost.__version__}"
     return Finding(Level.WARN, "server", text, "install the same version on both ends")
+
+
+def _tls(connection: Connection) -> Finding:
+    """How what is said to the server is protected."""
+    if connection.tls is not None:
+        version, fingerprint = connection.tls
+        trust = connection.target.trust
+        why = "as the join string says"
+        if trust.fingerprint is None:
+            why = f"vouched for by {trust.ca_file or 'an authority that this system knows'}"
+        return Finding(Level.OK, "TLS", f"{version}, certificate SHA-256 {fingerprint}, {why}")
+    if not parse_url(connection.url).is_plain_and_far:
+        return Finding(Level.OK, "TLS", "off: nothing leaves this machine")
+    text = "off: whoever is on the network can read all, the key included"
+    remedy = "start the server without --insecure, and hand out new join strings"
+    return Finding(Level.WARN, "TLS", text, remedy)
 
 
 def _workers(rows: list[dict[str, Any]]) -> Iterator[Finding]:

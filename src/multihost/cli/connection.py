@@ -12,12 +12,11 @@ from multihost.cli.exits import CommandError, Exit
 from multihost.errors import (
     AuthenticationError,
     ProtocolError,
-    ServerNotFound,
     UntrustedServer,
 )
 from multihost.runtime.config import Target
-from multihost.runtime.http import http_connection
-from multihost.runtime.trust import MAYBE_TLS
+from multihost.runtime.http import http_connection, tls_of
+from multihost.runtime.trust import MAYBE_TLS, nobody_there
 
 TIMEOUT_S = 10.0
 """For a server to answer what needs no waiting."""
@@ -48,6 +47,11 @@ class Connection:
         """Answer to an order."""
         return self._request("POST", path, json.dumps(body).encode(), TIMEOUT_S)
 
+    @property
+    def tls(self) -> tuple[str, str] | None:
+        """Version and the certificate's fingerprint, of the last connection, if it had TLS."""
+        return tls_of(self._http) if self._http is not None else None
+
     def close(self) -> None:
         """Let go of the connection."""
         if self._http is not None:
@@ -61,27 +65,23 @@ class Connection:
                 return _ask(self._http, self.url, request)
             except (OSError, http.client.HTTPException):
                 self.close()  # a kept connection may have died; a new one decides
-        failures, untrusted = {}, []
+        reasons: dict[str, str] = {}
+        untrusted = None
         for url in self.target.urls:
             self._http, self.url = http_connection(url, self.target.trust, timeout_s), url
             try:
                 return _ask(self._http, url, request)
             except UntrustedServer as error:
-                untrusted.append(error)
-                failures[url] = str(error)
+                untrusted = untrusted or error
+                reasons[url] = "another certificate"
             except OSError as error:
-                failures[url] = error.strerror or str(error) or type(error).__name__
+                reasons[url] = error.strerror or str(error) or type(error).__name__
                 if isinstance(error, http.client.RemoteDisconnected) and url.startswith("http:"):
-                    failures[url] += f"; {MAYBE_TLS}"
+                    reasons[url] += f"; {MAYBE_TLS}"
             except http.client.HTTPException as error:
                 raise _not_ours(url) from error
             self.close()
-        if len(untrusted) == len(failures):
-            raise untrusted[0]
-        if len(failures) == 1:
-            raise ServerNotFound(*failures.popitem())
-        reasons = "; ".join(f"{url}: {reason}" for url, reason in failures.items())
-        raise ServerNotFound(", ".join(failures), reasons)
+        raise nobody_there(reasons, untrusted)
 
 
 class _Request(NamedTuple):

@@ -35,7 +35,7 @@ MEANINGS = {
     Exit.USAGE: "wrong usage or configuration, or no such job, task or queue",
     Exit.CANCELLED: "of 'wait': the job was cancelled",
     Exit.UNREACHABLE: "no server answers, or none is known",
-    Exit.KEY: "the server has another key",
+    Exit.KEY: "the server has another key, or another certificate",
     Exit.SERVER: "the server can't start, or its store failed",
     Exit.TIMEOUT: "of 'wait': --timeout is over, the job goes on",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",

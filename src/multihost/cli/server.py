@@ -25,7 +25,7 @@ DURABILITIES = {
     "power": "acknowledged work survives kill -9 and a power cut",
     "process": "acknowledged work survives kill -9, not a power cut",
 }
-GIVEN_UP = "whoever is on the network can read and alter tasks and results, and run code on workers"
+GIVEN_UP = "whoever is on the network can read all, the key included, and run code on workers"
 
 
 @click.command(

@@ -8,8 +8,9 @@ import json
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from multihost.errors import BadRequest, ProtocolError, ServerNotFound, UntrustedServer
+from multihost.errors import BadRequest, ProtocolError, UntrustedServer
 from multihost.runtime.config import Target
+from multihost.runtime.trust import nobody_there
 
 TIMEOUT_S = 30.0
 Row = dict[str, Any]
@@ -60,18 +61,17 @@ class Listings:
     def _ask(self, method: str, path: str) -> Any:
         import http.client
 
-        failures, untrusted = [], []
+        reasons: dict[str, str] = {}
+        untrusted = None
         for url in self._target.urls:
             try:
                 return self._ask_at(url, method, path)
             except UntrustedServer as error:
-                untrusted.append(error)
-                failures.append(str(error))
+                untrusted = untrusted or error
+                reasons[url] = "another certificate"
             except (OSError, http.client.HTTPException) as error:
-                failures.append(f"{url}: {error}")
-        if len(untrusted) == len(self._target.urls):
-            raise untrusted[0]
-        raise ServerNotFound(", ".join(self._target.urls), "; ".join(failures))
+                reasons[url] = str(error)
+        raise nobody_there(reasons, untrusted)
 
     def _ask_at(self, url: str, method: str, path: str) -> Any:
         import http

@@ -13,6 +13,7 @@ from multihost.runtime.trust import (
     check_certificate,
     client_context,
     explain,
+    fingerprint_of,
     refuse_plain,
 )
 
@@ -30,8 +31,15 @@ def http_connection(url: str, trust: Trust, timeout_s: float) -> http.client.HTT
     return _Checked(url, trust, host, port, timeout=timeout_s, context=client_context(trust))
 
 
+def tls_of(connection: http.client.HTTPConnection) -> tuple[str, str] | None:
+    """Version of TLS and the certificate's fingerprint, once it was open; None without TLS."""
+    return connection.seen if isinstance(connection, _Checked) else None
+
+
 class _Checked(http.client.HTTPSConnection):
     """Sends nothing to a server that is not the one that is meant."""
+
+    seen: tuple[str, str] | None = None
 
     def __init__(self, url: str, trust: Trust, host: str, port: int, **options: Any) -> None:
         super().__init__(host, port, **options)
@@ -43,8 +51,10 @@ class _Checked(http.client.HTTPSConnection):
             super().connect()
         except OSError as error:
             raise explain(self._url, error) from None
+        certificate = self.sock.getpeercert(binary_form=True) or b""
+        self.seen = self.sock.version() or "TLS", fingerprint_of(certificate)
         try:
-            check_certificate(self._url, self._trust, self.sock.getpeercert(binary_form=True))
+            check_certificate(self._url, self._trust, certificate)
         except BaseException:
             self.close()
             raise

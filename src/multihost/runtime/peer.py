@@ -24,7 +24,7 @@ from multihost.errors import (
 from multihost.runtime import clock
 from multihost.runtime.address import bracket, parse_url
 from multihost.runtime.link import Link, client_link
-from multihost.runtime.trust import MAYBE_TLS, Trust
+from multihost.runtime.trust import MAYBE_TLS, Trust, nobody_there
 from multihost.wire import message as m
 from multihost.wire.session import Session, is_proof, peer_proof, server_proof
 
@@ -123,22 +123,20 @@ class Peer:
         """Open the session at the first address that answers, beginning with the last that did.
 
         Raises ServerNotFound naming the addresses when nothing listens there,
-        AuthenticationError, UntrustedServer when none is the server that is
-        meant, or ProtocolError.
+        UntrustedServer when somebody else does, AuthenticationError or ProtocolError.
         """
-        failures, untrusted = [], []
+        reasons: dict[str, str] = {}
+        untrusted = None
         limit_s = CONNECT_S if len(self.urls) == 1 else CONNECT_ONE_S
         for url in sorted(self.urls, key=lambda url: url != self.url):
             try:
                 return await self._connect_to(url, limit_s)
-            except UntrustedServer as error:  # somebody else's address, on this network
-                untrusted.append(error)
-                failures.append(str(error))
+            except UntrustedServer as error:  # on another network it is somebody else's address
+                untrusted = untrusted or error
+                reasons[url] = "another certificate"
             except (OSError, ConnectionLost, TimeoutError) as error:
-                failures.append(f"{url}: {error or type(error).__name__}")
-        if len(untrusted) == len(self.urls):
-            raise untrusted[0]
-        raise ServerNotFound(", ".join(self.urls), "; ".join(failures))
+                reasons[url] = str(error) or type(error).__name__
+        raise nobody_there(reasons, untrusted)
 
     async def run(self) -> None:
         """Keep the session: heartbeat, and come back whenever the connection breaks."""

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from multihost.errors import ConfigError, UntrustedServer
+from multihost.errors import ConfigError, ServerNotFound, UntrustedServer
 from multihost.runtime.address import parse_url
 
 if TYPE_CHECKING:
@@ -70,6 +70,23 @@ def check_certificate(url: str, trust: Trust, certificate: bytes | None) -> None
             trust.fingerprint,
             found,
         )
+
+
+def nobody_there(
+    reasons: dict[str, str], untrusted: UntrustedServer | None
+) -> ServerNotFound | UntrustedServer:
+    """The error for a server that answers at none of its addresses.
+
+    ``reasons`` by address; ``untrusted``: what answered at one of them was another.
+    """
+    if untrusted is None:
+        told = reasons.values() if len(reasons) == 1 else map(": ".join, reasons.items())
+        return ServerNotFound(", ".join(reasons), "; ".join(told))
+    others = [f"{url}: {why}" for url, why in reasons.items() if url != untrusted.url]
+    if not others:
+        return untrusted
+    text = f"{untrusted}. Nobody answers at its other addresses ({'; '.join(others)})"
+    return UntrustedServer(text, untrusted.url, untrusted.expected, untrusted.found)
 
 
 def client_context(trust: Trust) -> "ssl.SSLContext":

@@ -1,0 +1,212 @@
+"""Four machines that have nothing in common but a network and one join string."""
+
+import json
+import sys
+
+import pytest
+from networks import Network, tell
+
+from multihost.cli.exits import Exit
+from multihost.runtime.join import Join, parse_join
+
+pytestmark = pytest.mark.timeout(120)
+
+PORT = 7077
+ARGUMENT = "what the client sends; "
+RESULT = "what the worker answers; "
+PROGRAM = f"""
+import os, sys
+import multihost
+
+
+def meet(barrier, text):
+    barrier.wait(60)  # for the other, which runs on another worker
+    return os.getppid(), {RESULT!r} * len(text)
+
+
+if __name__ == "__main__":
+    with multihost.Pool() as pool:
+        text = {ARGUMENT!r} * 2000
+        found = pool.starmap(meet, [(multihost.Barrier(2), text)] * 2, chunksize=1)
+    assert all(result == {RESULT!r} * len(text) for _, result in found)
+    print("workers:", len({{worker for worker, _ in found}}))
+"""
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    with Network(tmp_path_factory.mktemp("net"), "server", "client", "one", "two") as network:
+        (network.directory / "program.py").write_text(PROGRAM)
+        yield network
+
+
+class Site:
+    """A server on one host; ``join`` is its join string, as its own command line prints it."""
+
+    def __init__(self, network, *options):
+        self.network = network
+        self.server = network.start_multihost(
+            *("server", "server", "--host", "0.0.0.0", "--port", PORT, "--json", *options),
+            stdout=-1,
+            stderr=None,
+        )
+        self.note = json.loads(self.server.stdout.readline())
+        code, output, errors = network.multihost("server", "key", "join")
+        assert code == 0, errors
+        self.text = output.strip()
+        self.join = parse_join(self.text)
+        self.workers = []
+
+    @property
+    def key(self):
+        return self.join.key
+
+    def start_workers(self):
+        """One by a file, one by standard input; both are connected afterwards."""
+        path = self.network.directory / "join"
+        path.touch(0o600)
+        path.write_text(self.text)
+        one = ("one", "worker", "--slots", "1", "--join-file", path)
+        two = ("two", "worker", "--slots", "1", "--join", "-")
+        self.workers = [
+            self.network.start_multihost(*one, stderr=-1),
+            self.network.start_multihost(*two, stderr=-1, stdin=-1),
+        ]
+        self.workers[1].stdin.write(self.text + "\n")
+        self.workers[1].stdin.close()
+        for worker in self.workers:
+            assert "is connected to" in worker.stderr.readline()
+
+    def run_program(self):
+        """A program that needs both workers, on the client's host."""
+        code, output, errors = self.network.run(
+            *("client", sys.executable, self.network.directory / "program.py"),
+            environment={"MULTIHOST_JOIN": self.text},
+        )
+        assert (code, output) == (0, "workers: 2\n"), errors
+
+    def ask(self, *arguments, join=None, host="client"):
+        """Exit code and all that a command prints on a host that has only a join string."""
+        text = self.text if join is None else join.text()
+        code, output, errors = self.network.multihost(
+            host, *arguments, environment={"MULTIHOST_JOIN": text}
+        )
+        assert text[:40] not in output + errors
+        assert self.key not in output + errors
+        return Exit(code), output + errors
+
+    def stop(self):
+        for process in (*self.workers, self.server):
+            assert tell(process) == 0
+            for end in (process.stdout, process.stderr):
+                if end is not None:
+                    end.close()
+
+
+@pytest.fixture(scope="module")
+def site(network):
+    site = Site(network)
+    site.start_workers()
+    yield site
+    site.stop()
+
+
+def records(stream):
+    """Kinds of the TLS records that a stream consists of, from its first byte to its last."""
+    at, kinds = 0, []
+    while at + 5 <= len(stream):
+        kind, version, size = stream[at], stream[at + 1], int.from_bytes(stream[at + 3 : at + 5])
+        assert kind in (20, 21, 22, 23), f"{stream[at : at + 40]!r} is no TLS"
+        assert version == 3
+        kinds.append(kind)
+        at += 5 + size
+    return kinds
+
+
+def test_a_join_string_is_all_that_other_machines_need(network):
+    """And nothing but TLS crosses the network: the workers' coming, the work, the listings."""
+    with network.recording() as recording:
+        site = Site(network)
+        assert site.join.urls[0] == f"https://{network.address('server')}:{PORT}"
+        site.start_workers()
+        site.run_program()
+        code, output = site.ask("workers")
+        assert (code, output.count("connected")) == (Exit.OK, 2)
+        code, output = site.ask("jobs")
+        assert (code, "succeeded" in output) == (Exit.OK, True)
+        streams = recording.streams(PORT)
+        crossed = b"".join(recording.so_far())
+        site.stop()
+    # Both ways: two workers and their two children, the program, two listings.
+    assert len(streams) >= 14
+    for stream in streams.values():
+        kinds = records(stream)
+        assert (kinds[0], kinds.count(23) > 1) == (22, True)
+    for secret in (site.key, site.text, ARGUMENT, RESULT, "Authorization", "/ws"):
+        assert secret.encode() not in crossed
+
+
+def test_without_tls_the_recording_shows_all_that_crosses(network):
+    with network.recording() as recording:
+        site = Site(network, "--insecure")
+        site.start_workers()
+        site.run_program()
+        crossed = b"".join(recording.so_far())
+        site.stop()
+    assert site.join.urls[0] == f"http://{network.address('server')}:{PORT}"
+    for seen in (site.key, RESULT, "GET /ws"):
+        assert seen.encode() in crossed
+
+
+# what is refused ----------------------------------------------------------------------------------
+
+WRONG_PIN = "cd" * 32
+REFUSED = {
+    "fingerprint": (
+        lambda join: Join(join.urls, WRONG_PIN, join.key),
+        "has another certificate than expected",
+    ),
+    "key": (lambda join: Join(join.urls, join.fingerprint, "wrong"), "has another key"),
+}
+"""By what is wrong: how a join string becomes so, and what is said about it."""
+
+
+@pytest.mark.parametrize("command", ["worker", "jobs"])
+@pytest.mark.parametrize("wrong", REFUSED)
+def test_what_is_wrong_in_a_join_string_is_refused_by_name(site, network, wrong, command):
+    alter, message = REFUSED[wrong]
+    with network.recording() as recording:
+        code, told = site.ask(command, join=alter(site.join))
+        streams = recording.streams(PORT)
+        crossed = b"".join(recording.so_far())
+    assert code is Exit.KEY
+    assert message in told
+    assert site.key.encode() not in crossed
+    client = network.address("client")
+    for ends, stream in streams.items():
+        if client in (ends[0], ends[2]):
+            records(stream)
+
+
+def test_a_wrong_fingerprint_is_refused_with_both_and_before_a_word_is_said(site, network):
+    join = REFUSED["fingerprint"][0](site.join)
+    with network.recording() as recording:
+        code, told = site.ask("jobs", join=join)
+        streams = recording.streams(PORT)
+    assert code is Exit.KEY
+    assert WRONG_PIN in told
+    assert site.join.fingerprint in told
+    said = [stream for ends, stream in streams.items() if ends[0] == network.address("client")]
+    # At most the end of the handshake and a close: a request would be more.
+    assert [sum(len(each) for each in said) < 1500, len(said)] == [True, 1]
+
+
+def test_plain_http_to_another_machine_is_refused_before_a_word_is_said(site, network):
+    url = f"http://{network.address('server')}:{PORT}"
+    with network.recording() as recording:
+        code, _, errors = network.multihost(
+            "client", "jobs", environment={"MULTIHOST_URL": url, "MULTIHOST_KEY": site.key}
+        )
+        streams = recording.streams(PORT)
+    assert (code, "is not encrypted" in errors) == (Exit.USAGE, True)
+    assert not [ends for ends in streams if network.address("client") in ends]
