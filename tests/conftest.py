@@ -23,6 +23,7 @@ def _no_server_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         for name in ("KEY", "JOIN", "CA_FILE", "INSECURE"):
             patch.delenv(f"MULTIHOST_{name}", raising=False)
         patch.setenv("MULTIHOST_STATE", str(nothing / "state"))
+        patch.setenv("MULTIHOST_CACHE", str(nothing / "cache"))
         patch.setenv("MULTIHOST_CONFIG", str(nothing / "config.toml"))
         yield
 

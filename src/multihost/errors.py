@@ -79,6 +79,10 @@ class PayloadError(MultihostError, TypeError, PicklingError):
     what: str | None
 
 
+class ShipError(MultihostError, ValueError):
+    """What ``ship=`` names can't be sent."""
+
+
 class LimitExceeded(MultihostError):
     """Something is larger than a limit; the message names the limit and its option."""
 

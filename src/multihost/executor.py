@@ -15,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multihost.client.client import shared_client
 from multihost.client.crew import Crew
@@ -27,6 +27,9 @@ from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.core.outcome import Ending
 from multihost.errors import MissingModule, PayloadError, TaskCrashed, UnreadableResult
 
+if TYPE_CHECKING:
+    from multihost.client.shipping import Ship
+
 _executors: "weakref.WeakSet[Executor]" = weakref.WeakSet()
 _is_exiting = False
 
@@ -37,7 +40,8 @@ class Executor(concurrent.futures.Executor):
     Without ``max_workers`` every slot may be used. ``name`` makes the work lasting;
     ``queue``, ``url`` and ``authkey`` choose where it goes. ``mp_context`` is
     accepted and ignored: processes always start afresh. What tasks print appears
-    here, unless ``output`` is False.
+    here, unless ``output`` is False. ``ship`` sends local packages and modules that the
+    tasks import; see ``Client``.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class Executor(concurrent.futures.Executor):
         url: str | None = None,
         authkey: bytes | str | None = None,
         output: bool = True,
+        ship: "Ship | None" = None,
     ) -> None:
         """Connect, and check the arguments as the standard library does."""
         if max_workers is not None and max_workers <= 0:
@@ -81,6 +86,7 @@ class Executor(concurrent.futures.Executor):
             name=name,
             queue=queue,
             shows_output=output,
+            ship=ship,
             wants_starts=True,
             is_watched=True,
         )

@@ -10,7 +10,7 @@ initializer or a raising callback hangs nothing.
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from multihost.client.arrivals import BlockingArrivals
 from multihost.client.client import shared_client
@@ -21,6 +21,9 @@ from multihost.client.packing import as_payload, label_of, pack_call, pack_items
 from multihost.client.results import AsyncResult, IMapIterator, MapResult
 from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.errors import TimeoutError as TimeoutError  # noqa: A004, PLC0414 - also here in multiprocessing
+
+if TYPE_CHECKING:
+    from multihost.client.shipping import Ship
 
 INIT = "INIT"
 RUN = "RUN"
@@ -52,6 +55,7 @@ class Pool:
     every slot of the server may be used. ``name`` makes the work lasting: the same
     program run again attaches to what is there. ``queue``, ``url`` and ``authkey``
     choose where the work goes. What tasks print appears here, unless ``output`` is False.
+    ``ship`` sends local packages and modules that the tasks import; see ``Client``.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class Pool:
         url: str | None = None,
         authkey: bytes | str | None = None,
         output: bool = True,
+        ship: "Ship | None" = None,
     ) -> None:
         """Connect, and check the arguments as the standard library does."""
         self._state = INIT
@@ -88,6 +93,7 @@ class Pool:
             name=name,
             queue=queue,
             shows_output=output,
+            ship=ship,
         )
         self._processes = processes if processes is not None else client.slots()
         self._chunks = NAMED_CHUNKS if name is not None else self._processes * CHUNKS_PER_PROCESS

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="\b\nmultihost worker\nmultihost worker --slots 8 --queue images --queue default\n"
+    "multihost worker --chdir /data/project --path /data/project/src\n"
     "MULTIHOST_KEY=... multihost worker --server http://host:7077\n\n"
     "The first SIGTERM or Ctrl-C finishes what runs and takes nothing new; the second gives it "
     "back at once, for others to run. Neither uses up an attempt."
@@ -35,6 +36,20 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     help="Processes (of multihost.Process) beside the slots, at most; 0 takes none. Default: 1000.",
 )
+@click.option(
+    "--path",
+    "paths",
+    multiple=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="Directory that tasks import from first; may be repeated.",
+)
+@click.option(
+    "--chdir",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="Working directory of the tasks; they import from there, too. Default: this one.",
+)
 @server_options
 def worker(
     *,
@@ -43,6 +58,8 @@ def worker(
     name: str,
     tags: tuple[str, ...],
     processes: int | None,
+    paths: tuple[str, ...],
+    chdir: str | None,
     url: str | None,
     key_file: Path | None,
 ) -> int:
@@ -63,6 +80,8 @@ def worker(
         name=name,
         queues=queues,
         tags=tags,
+        first_path=paths,
+        cwd=chdir,
         processes=PROCESSES if processes is None else processes,
     )
     return loop.run(_work(options))

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from multihost.client import asyncio_synchronizers, embedded
 from multihost.client.arrivals import Arrivals
@@ -20,7 +20,7 @@ from multihost.client.listings import Listings, Row
 from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
 from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, with_options
 from multihost.client.outcomes import Raw, decode
-from multihost.client.packing import as_payload, pack_call
+from multihost.client.packing import Bulk, archives_of, as_payload, pack_call
 from multihost.client.session import Session
 from multihost.client.stream import Stream
 from multihost.client.submitter import Submitter
@@ -28,6 +28,9 @@ from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending
 from multihost.runtime.config import Target, find_target
 from multihost.wire.act import Kind
+
+if TYPE_CHECKING:
+    from multihost.client.shipping import Ship
 
 
 class AsyncFuture(asyncio.Future[Any]):
@@ -93,13 +96,21 @@ class AsyncFuture(asyncio.Future[Any]):
 class AsyncClient:
     """A connection to a server, for one event loop. See ``Client`` for the semantics."""
 
-    def __init__(self, session: Session, target: Target, spec: JobSpec | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        target: Target,
+        spec: JobSpec | None = None,
+        shipped: Sequence[Bulk] = (),
+    ) -> None:
         """Use an open session with ``target``; ``AsyncClient.connect`` makes one."""
         self.session = session
         self._target = target
         self._listings = Listings(target)
-        self._spec = spec if spec is not None else JobSpec(is_transient=True)
-        self._submitter = Submitter(session, self._spec, is_watched=True)
+        self._shipped = shipped
+        digests = tuple(bulk.blob.digest for bulk in shipped)
+        self._spec = spec if spec is not None else JobSpec(is_transient=True, ship=digests)
+        self._submitter = Submitter(session, self._spec, shipped, is_watched=True)
 
     @classmethod
     async def connect(
@@ -108,17 +119,23 @@ class AsyncClient:
         authkey: bytes | str | None = None,
         *,
         patience_s: float | None = PATIENCE_S,
+        ship: "Ship | None" = None,
     ) -> Self:
-        """Connect to ``url``, else to the server the environment names, else to an embedded one."""
+        """Connect to ``url``, else to the server the environment names, else to an embedded one.
+
+        ``ship``: local code that workers get from here; see ``Client``.
+        """
+        shipped = await asyncio.to_thread(archives_of, ship) if ship is not None else ()
         target = find_target(url, authkey)
         if target is None:
             patience_s = EMBEDDED_PATIENCE_S
             target = await asyncio.to_thread(lambda: embedded.start().target())
-        return cls(await Session(target, patience_s).connect(), target)
+        return cls(await Session(target, patience_s).connect(), target, shipped=shipped)
 
     def options(self, **options: Any) -> "AsyncClient":
         """This client with other options for what it submits; see ``Client.options``."""
-        return type(self)(self.session, self._target, with_options(self._spec, options))
+        spec = with_options(self._spec, options)
+        return type(self)(self.session, self._target, spec, self._shipped)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> AsyncFuture:
         """Run ``fn(*args, **kwargs)`` on some worker; await the future for its result."""

@@ -25,7 +25,7 @@ from multihost.client.listings import Listings, Row
 from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
 from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, with_options
 from multihost.client.outcomes import Raw, decode
-from multihost.client.packing import as_payload, pack_call
+from multihost.client.packing import archives_of, as_payload, pack_call
 from multihost.client.submitter import Submitter
 from multihost.core.job import JobSpec, Style
 from multihost.errors import MultihostError
@@ -34,6 +34,7 @@ from multihost.runtime.endings import settle_with
 
 if TYPE_CHECKING:
     from multihost.client.queues import Queue
+    from multihost.client.shipping import Ship
 
 
 class Client:
@@ -49,14 +50,17 @@ class Client:
         authkey: bytes | str | None = None,
         *,
         patience_s: float | None = PATIENCE_S,
+        ship: "Ship | None" = None,
     ) -> None:
         """Connect to ``url``, else to the server the environment names, else to an embedded one.
 
         ``url`` may be a join string, which has the key in it. ``patience_s``: how long to
-        try to come back to a server that is gone. Raises ServerNotFound,
-        AuthenticationError (UntrustedServer if it is the server that can't prove itself) or
-        ConfigError.
+        try to come back to a server that is gone. ``ship``: packages and modules that what is
+        submitted imports, by name, as module or as path; workers get them from here. Raises
+        ServerNotFound, AuthenticationError (UntrustedServer if it is the server that can't
+        prove itself), ConfigError, or ShipError.
         """
+        self._shipped = archives_of(ship)
         found = find_target(url, authkey)
         self.is_embedded = found is None
         if found is None:
@@ -70,8 +74,9 @@ class Client:
         self.listings = Listings(self.target)
         """What the server knows of all jobs, queues and workers."""
         self.dispatcher = Dispatcher("multihost-callbacks")
-        self._spec = JobSpec(is_transient=True)
-        self._submitter = Submitter(self.session, self._spec, is_watched=True)
+        digests = tuple(bulk.blob.digest for bulk in self._shipped)
+        self._spec = JobSpec(is_transient=True, ship=digests)
+        self._submitter = Submitter(self.session, self._spec, self._shipped, is_watched=True)
         self._owner: Client | None = None
         _open_clients.add(self)
 
@@ -102,7 +107,7 @@ class Client:
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
         view._spec = with_options(self._spec, options)
-        view._submitter = Submitter(self.session, view._spec, is_watched=True)
+        view._submitter = Submitter(self.session, view._spec, self._shipped, is_watched=True)
         view._owner = self
         return view
 
@@ -263,12 +268,15 @@ class MapIterator:
             self.close()
 
 
-def connect(url: str | None = None, authkey: bytes | str | None = None) -> Client:
+def connect(
+    url: str | None = None, authkey: bytes | str | None = None, *, ship: "Ship | None" = None
+) -> Client:
     """A client of the server at ``url``, else of the configured one, else of an embedded one.
 
-    ``url`` may be a join string ('multihost key join'), which needs no ``authkey``.
+    ``url`` may be a join string ('multihost key join'), which needs no ``authkey``. ``ship``:
+    local code that workers get from here; see ``Client``.
     """
-    return Client(url, authkey)
+    return Client(url, authkey, ship=ship)
 
 
 _open_clients: set[Client] = set()

@@ -28,7 +28,7 @@ def command_stream(
         raise ValueError(message)
     words = [str(word) for word in argv]
     spec = msgspec.structs.replace(
-        options, style=Style.COMMAND, label=options.label or shlex.join(words)
+        options, style=Style.COMMAND, label=options.label or shlex.join(words), ship=()
     )
     content: dict[str, object] = {"argv": words}
     if env is not None:

@@ -2,17 +2,20 @@
 
 import secrets
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from multihost.client.client import Client
 from multihost.client.latch import Latch
-from multihost.client.packing import Bulk, pack_initializer
+from multihost.client.packing import Bulk, archives_of, pack_initializer
 from multihost.client.printer import is_shown
 from multihost.client.stream import Stream
 from multihost.client.submitter import Submitter
 from multihost.core.job import Context, JobSpec, Style
 from multihost.core.resources import Requirement
 from multihost.wire.message import Blob
+
+if TYPE_CHECKING:
+    from multihost.client.shipping import Ship
 
 
 class Crew:
@@ -35,10 +38,12 @@ class Crew:
         wants_starts: bool = False,
         is_watched: bool = False,
         shows_output: bool = True,
+        ship: "Ship | None" = None,
     ) -> None:
         """Say what the jobs share; raises PayloadError if the initializer can't be pickled."""
         uid = secrets.token_hex(8)
-        blobs: list[Bulk] = []
+        shipped = archives_of(ship)
+        blobs: list[Bulk] = [*shipped]
         context, python = None, None
         if initializer is not None or max_tasks is not None:
             digest = None
@@ -56,6 +61,7 @@ class Crew:
             is_transient=name is None,
             wants_starts=wants_starts,
             wants_output=shows_output and is_shown(),
+            ship=tuple(bulk.blob.digest for bulk in shipped),
         )
         session = client.session
         self._session = session

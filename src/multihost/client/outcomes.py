@@ -94,6 +94,9 @@ def exception_of(
         error = _BY_ENDING[ending](text)
     else:
         error = _task_failed(failure, text)
+    if isinstance(error, ModuleNotFoundError) and ending is Ending.RAISED:
+        where = failure.worker or "the worker"
+        error.add_note(f"multihost: if it is {where} that lacks it, {_remedy(error.name)}")
     if failure.traceback:
         error.__cause__ = cause(f'\n"""\n{failure.traceback.rstrip()}\n"""')
     return error
@@ -153,10 +156,18 @@ def _missing_module(failure: Failure) -> MissingModule:
     name = module[1] if module is not None else None
     return MissingModule(
         f"{failure.worker or 'a worker'} has no module {name!r}, which the task needs "
-        f"({failure.message}): install it for that worker's Python, or put its directory on "
-        "the worker's PYTHONPATH; what the program itself defines in __main__ travels by itself",
+        f"({failure.message}): {_remedy(name)}; what the program itself defines in __main__ "
+        "travels by itself",
         failure.worker,
         name,
+    )
+
+
+def _remedy(module: str | None) -> str:
+    top = (module or "NAME").partition(".")[0]
+    return (
+        f"send yours along with ship=[{top!r}] (of Client, connect, Pool and Executor), or have it "
+        "installed there: 'pip install' for that worker's Python, or 'multihost worker --path DIR'"
     )
 
 

@@ -11,11 +11,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multihost.core.digest import digest_of
 from multihost.errors import PayloadError
 from multihost.wire.message import INLINE_BYTES, Blob
+
+if TYPE_CHECKING:
+    from multihost.client.shipping import Ship
 
 PROTOCOL = 5
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -148,6 +151,15 @@ def as_payload(data: bytes) -> bytes | Bulk:
     if len(data) <= INLINE_BYTES:
         return data
     return Bulk(Blob(digest_of(data), len(data)), data)
+
+
+def archives_of(ship: "Ship | None") -> tuple[Bulk, ...]:
+    """Archives of local code to be sent along; raises ShipError or LimitExceeded."""
+    if ship is None:
+        return ()
+    from multihost.client.shipping import pack_ship
+
+    return pack_ship(ship)
 
 
 def pack_item(item: Any) -> bytes | Bulk:

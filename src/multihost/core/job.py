@@ -100,6 +100,15 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """The client is sent what the tasks print, as they print it."""
     retention_s: float = 7 * DAY_S
     """How long an ended job and its results stay."""
+    ship: tuple[bytes, ...] = ()
+    """Digests of the archives of code that its tasks import, the first of them first."""
+
+
+def blobs_of(spec: JobSpec) -> list[bytes]:
+    """Digests of the blobs that a job itself refers to."""
+    initializer = None if spec.context is None else spec.context.initializer
+    own = [digest for digest in (spec.function, initializer) if digest is not None]
+    return [*own, *spec.ship]
 
 
 class JobSpecError(ValueError):

@@ -23,6 +23,7 @@ URL_VARIABLE = "MULTIHOST_URL"
 KEY_VARIABLE = "MULTIHOST_KEY"
 STATE_VARIABLE = "MULTIHOST_STATE"
 CONFIG_VARIABLE = "MULTIHOST_CONFIG"
+CACHE_VARIABLE = "MULTIHOST_CACHE"
 SERVER_FILE = "server.json"
 KEY_FILE = "key"
 
@@ -48,6 +49,15 @@ def state_dir() -> Path:
         return Path(given)
     base = os.environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path.home() / ".local" / "state") / "multihost"
+
+
+def cache_dir() -> Path:
+    """Directory in which workers of this user unpack what jobs ship."""
+    given = os.environ.get(CACHE_VARIABLE)
+    if given:
+        return Path(given)
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "multihost" / "shipped"
 
 
 def config_file() -> Path:

@@ -338,6 +338,7 @@ class Hub:
             info.wants_output,
             slots,
             facts.context,
+            info.ship,
         )
 
 
@@ -358,6 +359,7 @@ def _facts(number: int, spec: JobSpec) -> _JobFacts:
         spec.timeout_s,
         spec.context,
         spec.wants_output,
+        ship=spec.ship,
     )
     context = spec.requires.context if spec.width is not None else None
     return _JobFacts(info, context, spec.width, spec.queue, spec.requires)

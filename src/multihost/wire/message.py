@@ -34,6 +34,10 @@ BLOB_PART_BYTES = (1 << 20) + (64 << 10)
 ASK_FIRST_BYTES = 4 << 20
 """Before a blob of this size is sent the server is asked whether it has it."""
 NONCE_BYTES = 32
+SHIP_BYTES = 64 << 20
+"""Bytes of the files in one archive of shipped code, before they are compressed."""
+SHIP_FILES = 10_000
+"""Files in it."""
 
 
 class Role(StrEnum):
@@ -442,6 +446,8 @@ class JobInfo(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """Slots of this worker that may serve the job's pool at once."""
     pool: str | None = None
     """The pool of limited width that the job belongs to, perhaps with others."""
+    ship: tuple[bytes, ...] = ()
+    """Archives of code that the tasks import; see JobSpec."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):

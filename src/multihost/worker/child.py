@@ -30,6 +30,7 @@ from multihost.worker.frames import (
     GIVE_BACK,
     HEADER,
     PARENT_GONE,
+    PATHS,
     READY,
     RETURNED,
     STYLES,
@@ -113,6 +114,8 @@ class Inbox:
                 self._tasks.append((first, second, STYLES[detail], payload))
             elif kind == CONTEXT:
                 self.context = payload
+            elif kind == PATHS:
+                _import_from(payload)
 
 
 class Child:
@@ -413,6 +416,14 @@ def _cut(text: str, limit: int) -> str:
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
 
 
+def _import_from(paths: bytes) -> None:
+    """Find what a job has shipped before anything that is installed here."""
+    import importlib
+
+    sys.path[:0] = [os.fsdecode(path) for path in paths.split(b"\0")]
+    importlib.invalidate_caches()
+
+
 def _name_process(name: str) -> None:
     """Name this process as multiprocessing would, for logs and for users' code."""
     import multiprocessing
@@ -459,6 +470,7 @@ def _setup(data: bytes) -> None:
     import json
 
     options = json.loads(data)
+    sys.path[:0] = options.get("first_path", ())
     for path in options.get("sys_path", ()):
         if path not in sys.path:
             sys.path.append(path)

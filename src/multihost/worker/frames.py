@@ -17,6 +17,8 @@ CONTEXT = 2
 """The name of the pool that the child serves, NUL, the pickled initializer call."""
 TASK = 3
 """Detail: the style. Digest and perhaps pickle of the function, and the payload."""
+PATHS = 4
+"""Directories that come first in ``sys.path``, NUL between them: code that jobs have shipped."""
 
 # agent to child, on the control pipe
 GIVE_BACK = 10

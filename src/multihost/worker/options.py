@@ -1,6 +1,7 @@
 """What a worker is started with, and the graces and limits it keeps."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from multihost.runtime.config import Target
 from multihost.runtime.trust import Trust
@@ -17,6 +18,8 @@ TASK_OUTPUT_BYTES = 1 << 20
 """What is sent of one task's output; the rest is dropped, with a notice."""
 UNSENT_OUTPUT_BYTES = 4 << 20
 """What tasks print while there is no connection is kept up to so much."""
+CACHE_BYTES = 1 << 30
+"""Bytes of unpacked code that are kept on a machine for one user."""
 PROCESSES = 1_000
 """Processes that a worker runs beside its slots at most, unless told otherwise."""
 UNSETTLED_BYTES = 64 << 20
@@ -49,12 +52,18 @@ class WorkerOptions:
     tags: tuple[str, ...] = ()
     is_elastic: bool = False
     """Whether the server may ask for more slots."""
+    first_path: tuple[str, ...] = ()
+    """Directories that the children import from first."""
     sys_path: tuple[str, ...] = ()
     """Appended to the children's: where the modules beside the user's program are."""
     cwd: str | None = None
     argv: tuple[str, ...] = ()
     """The children's ``sys.argv``."""
     grace_s: float = DRAIN_S
+    cache: Path | None = None
+    """Where to unpack what jobs ship; None: the user's cache directory."""
+    cache_bytes: int = CACHE_BYTES
+    """How much of that is kept."""
     processes: int = PROCESSES
     """Processes at most, beside the slots; 0: none are taken."""
 

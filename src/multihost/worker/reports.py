@@ -60,6 +60,11 @@ def lost_blob(what: str, worker: str) -> Failure:
     return Failure(Ending.UNRUNNABLE, "PayloadError", text, worker=worker)
 
 
+def unpacked_nothing(reason: str, worker: str) -> Failure:
+    """What the job ships is not to be had here."""
+    return Failure(Ending.UNRUNNABLE, "ShipError", reason, worker=worker)
+
+
 def unstored_result(reason: str, worker: str) -> Failure:
     """The server did not take the result."""
     return Failure(Ending.UNRUNNABLE, "PayloadError", f"the result: {reason}", worker=worker)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import signal
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from multihost.runtime import clock
 from multihost.worker import feed
@@ -27,6 +27,8 @@ from multihost.worker.work import Work
 
 FindFunction = Callable[[Work, bytes], bytes | None]
 """A blob if it is here; else None, and the work was told to wait for it."""
+FindShipped = Callable[[Work], Sequence[str] | None]
+"""Directories of what its job ships, held from now on; else None, and it was told to wait."""
 
 
 class Roster:
@@ -36,7 +38,14 @@ class Roster:
     because its owner waits for a blob of it.
     """
 
-    def __init__(self, owner: SlotOwner, slots: int, setup: ChildSetup, find: FindFunction) -> None:
+    def __init__(
+        self,
+        owner: SlotOwner,
+        slots: int,
+        setup: ChildSetup,
+        find: FindFunction,
+        find_shipped: FindShipped = lambda _: (),
+    ) -> None:
         """Start ``slots`` children that report to ``owner``."""
         self.owner = owner
         self.slots = slots
@@ -45,6 +54,7 @@ class Roster:
         self.children: list[Slot] = []
         self._setup = setup
         self._find = find
+        self._find_shipped = find_shipped
         self._retired: set[Slot] = set()
         self._given: set[Slot] = set()
         """Given away; only to be killed, and waited for, when the worker leaves."""
@@ -68,15 +78,15 @@ class Roster:
                 self._start(slot, work)
                 continue
             skipped.append(work)
-            if work.context is None and work.job.width is None:
+            if not work.is_choosy and work.job.width is None:
                 break  # nor is there a slot for the others like it
         backlog.extendleft(reversed(skipped))
         for slot in self._everyone():
             slot.flush()
 
     def _slot_for(self, work: Work, ahead: int) -> Slot | None:
-        if work.job.context is not None or work.job.width is not None:
-            return self._pool_slot_for(work, ahead)
+        if work.is_choosy or work.job.width is not None:
+            return self._choice_for(work, ahead)
         may_begin = self._may_begin()
         best: Slot | None = None
         for slot in self.children:
@@ -93,16 +103,16 @@ class Roster:
             return best
         return None
 
-    def _pool_slot_for(self, work: Work, ahead: int) -> Slot | None:
-        """A slot for a task of a pool that has children of its own, or a limited width."""
-        context, width = work.context, work.job.width
+    def _choice_for(self, work: Work, ahead: int) -> Slot | None:
+        """A slot for a task that needs children of its own kind, or of a pool of limited width."""
+        context, width, is_own = work.context, work.job.width, work.job.context is not None
         own = [slot for slot in self.children if slot.context == context]
         busy = [
             slot
             for slot in (*own, *self._retired)
             if slot.fed
             and slot.context == context
-            and (context is not None or any(fed.job.pool == work.job.pool for fed in slot.fed))
+            and (is_own or any(fed.job.pool == work.job.pool for fed in slot.fed))
         ]
         if self._may_begin() and (width is None or len(busy) < width):
             for slot in own:
@@ -114,7 +124,7 @@ class Roster:
             other = self._make_way()
             if other is not None:
                 return other
-        if ahead and context is None and work.job.timeout_s is None and busy:
+        if ahead and not is_own and work.job.timeout_s is None and busy:
             best = min(busy, key=lambda slot: len(slot.fed))
             if len(best.fed) <= ahead and not best.is_asked_back and not best.is_retiring:
                 return best
@@ -140,17 +150,26 @@ class Roster:
             data = self._find(work, function)
             if data is None:
                 return
-        context = work.job.context
-        if context is not None and slot.context is None:
-            initializer: bytes | None = b""
-            if context.initializer is not None:
-                initializer = self._find(work, context.initializer)
-            if initializer is None:
-                return
-            slot.serve_context(context, initializer)
+        if work.is_choosy and slot.context is None and not self._devote(slot, work):
+            return
         slot.feed(work, data)
+        context = work.job.context
         if context is not None and context.max_tasks and slot.served >= context.max_tasks:
             self.replace(slot)
+
+    def _devote(self, slot: Slot, work: Work) -> bool:
+        """Make a fresh child one for works like this; False if something for that is not here."""
+        context = work.job.context
+        initializer: bytes | None = b""
+        if context is not None and context.initializer is not None:
+            initializer = self._find(work, context.initializer)
+        if initializer is None:
+            return False
+        paths = self._find_shipped(work) if work.job.ship else ()
+        if paths is None:
+            return False
+        slot.serve(work, paths, initializer)
+        return True
 
     def look(self) -> list[Work]:
         """Take back what sits behind long tasks; return what nobody here gets to soon.

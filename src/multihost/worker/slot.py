@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -94,6 +94,8 @@ class Slot:
         self.owner = owner
         self.fed: deque[Work] = deque()
         self.context: str | None = None
+        self.shipped: tuple[bytes, ...] = ()
+        """Archives that it imports from."""
         self.served = 0
         """Tasks fed so far."""
         self.began_at = 0.0
@@ -165,9 +167,21 @@ class Slot:
         """Whether the child has this function."""
         return digest in self._known
 
-    def serve_context(self, context: Context, initializer: bytes) -> None:
-        """Make it a child of a pool, before its first task."""
-        self.context = context.uid
+    def serve(self, work: Work, paths: Sequence[str], initializer: bytes) -> None:
+        """Make it a child for works like this one alone, before its first task.
+
+        ``paths`` are directories to import from, ``initializer`` is the call that its pool begins
+        with.
+        """
+        self.context = work.context
+        if paths:
+            self.shipped = work.job.ship
+            payload = b"\0".join(map(os.fsencode, paths))
+            self._fresh.append(frames.pack(frames.PATHS, payload=payload))
+        if work.job.context is not None:
+            self._serve_pool(work.job.context, initializer)
+
+    def _serve_pool(self, context: Context, initializer: bytes) -> None:
         if initializer:
             self._unready += 1
         name = (context.name or "Worker").encode()

@@ -2,8 +2,10 @@
 
 import asyncio
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from multihost.core.digest import digest_of
 from multihost.wire import message as m
 
 if TYPE_CHECKING:
@@ -36,6 +38,20 @@ class Work:
         return self.grant.task, self.grant.token
 
     @property
+    def is_choosy(self) -> bool:
+        """Whether a child that has served others won't do."""
+        return self.job.context is not None or bool(self.job.ship)
+
+    @property
     def context(self) -> str | None:
-        """The pool whose own children it needs."""
-        return self.job.context.uid if self.job.context is not None else None
+        """Which children it needs: a pool's own, or such as import just what its job ships."""
+        pool, ship = self.job.context, self.job.ship
+        if ship:
+            return children_of(pool.uid if pool is not None else "", ship)
+        return pool.uid if pool is not None else None
+
+
+@lru_cache(256)
+def children_of(pool: str, ship: tuple[bytes, ...]) -> str:
+    """The name of the children that serve a pool, or none, and import what was shipped."""
+    return f"{pool}+{digest_of(b''.join(ship)).hex()[:32]}"

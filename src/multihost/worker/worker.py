@@ -23,7 +23,7 @@ from multihost.core.ids import job_of
 from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.core.resources import Offer
 from multihost.runtime import clock
-from multihost.runtime.config import environment_of
+from multihost.runtime.config import cache_dir, environment_of
 from multihost.runtime.descriptors import allow_descriptors
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
@@ -34,6 +34,7 @@ from multihost.worker.options import TASK_OUTPUT_BYTES, UNSETTLED_BYTES, WorkerO
 from multihost.worker.outbox import Outbox, OutputBox
 from multihost.worker.processes import Processes, is_process
 from multihost.worker.roster import Roster
+from multihost.worker.shelf import Shelf
 from multihost.worker.slot import CHILD_DESCRIPTORS, ChildSetup, Death, Slot
 from multihost.worker.work import Work
 
@@ -54,6 +55,7 @@ class Worker:
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
         self.peer = Peer(self, m.Role.WORKER, options.urls, options.key, trust=options.trust)
         self.blobs = WorkerBlobs(self.peer)
+        self.shelf = Shelf(self.blobs, options.cache or cache_dir(), options.cache_bytes)
         self.roster: Roster
         self.processes: Processes
         self.is_draining = False
@@ -80,7 +82,9 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stopped = self._loop.create_future()
         allow_descriptors(CHILD_DESCRIPTORS * (self.options.slots + self.options.processes + 64))
-        self.roster = Roster(self, self.options.slots, self._child_setup(), self._function)
+        self.roster = Roster(
+            self, self.options.slots, self._child_setup(), self._function, self._shipped
+        )
         self.processes = Processes(self.roster, self.options.processes)
         keeping = None
         try:
@@ -287,6 +291,24 @@ class Worker:
         self.blobs.get(digest, came)
         return None
 
+    def _shipped(self, work: Work) -> list[str] | None:
+        """Where to import from what the job ships; else as above, when it was unpacked."""
+        paths = self.shelf.take(work.job.ship)
+        if paths is not None:
+            return paths
+
+        def came(error: str | None) -> None:
+            if self._works.get(work.grant.task) is not work:
+                return
+            if error is not None:
+                self._fail(work, reports.unpacked_nothing(error, self.name))
+            else:
+                self.roster.backlog.append(work)
+            self._schedule()
+
+        self.shelf.bring(work.job.ship, came)
+        return None
+
     def _revoke(self, held: m.Held) -> None:
         self._outbox.settle([held])
         work = self._works.get(held.task)
@@ -447,6 +469,7 @@ class Worker:
                 work.slot = None
             self.slot_returned(slot, fed[1:])
         self._paused.discard(slot)
+        self.shelf.give_back(slot.shipped)
         self.roster.died(slot)
         self._schedule()
 
@@ -503,6 +526,12 @@ class Worker:
         options = self.options
         environment = environment_of(options.target)
         setup = b""
-        if options.sys_path or options.argv:
-            setup = msgspec.json.encode({"sys_path": options.sys_path, "argv": options.argv})
+        if options.sys_path or options.argv or options.first_path:
+            setup = msgspec.json.encode(
+                {
+                    "first_path": options.first_path,
+                    "sys_path": options.sys_path,
+                    "argv": options.argv,
+                }
+            )
         return ChildSetup(options.cwd, environment, setup)

@@ -41,9 +41,9 @@ class FakeSlot:
     def knows(self, digest):
         return True
 
-    def serve_context(self, context, initializer):
+    def serve(self, work, paths, initializer):
         assert self.served == 0
-        self.context = context.uid
+        self.context, self.paths = work.context, paths
 
     def ask_back(self):
         self.is_asked_back = True
@@ -286,3 +286,42 @@ def test_children_given_away_are_killed_with_the_others(make):
     assert not roster._emptied.done()
     roster.died(given)
     assert roster._emptied.done()
+
+
+def shipping(index, ship, *, job=1):
+    info = m.JobInfo(job, Style.CALL, b"digest", ship=ship)
+    return Work(m.Grant(task_id(job, index), 1, b""), info, b"")
+
+
+def test_jobs_that_ship_different_code_share_no_child(make):
+    made = make(2, run_s=0.00001)
+    made._find_shipped = lambda work: [work.job.ship[0].decode()]
+    put(
+        made,
+        *(shipping(n, (b"old",)) for n in range(2)),
+        *(shipping(n, (b"new",), job=2) for n in range(2)),
+    )
+    by_code = {slot.paths[0]: [work.job.number for work in slot.fed] for slot in made.children}
+    assert by_code == {"old": [1, 1], "new": [2, 2]} or by_code.keys() == {"old"}
+
+
+def test_a_child_that_has_served_others_is_replaced_for_shipped_code(make):
+    made = make(1)
+    made._find_shipped = lambda work: ["code"]
+    plain = work()
+    put(made, plain)
+    (warm,) = made.children
+    warm.fed.clear()
+    put(made, shipping(1, (b"new",)))
+    (fresh,) = made.children
+    assert fresh is not warm
+    assert warm.is_retiring
+    assert fresh.paths == ["code"]
+
+
+def test_work_waits_outside_the_backlog_until_its_code_is_unpacked(make):
+    made = make(1)
+    made._find_shipped = lambda work: None
+    put(made, shipping(0, (b"new",)))
+    assert not made.backlog
+    assert not made.children[0].fed

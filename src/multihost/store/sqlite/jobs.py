@@ -1,7 +1,7 @@
 """Opening and sealing jobs: created once, found again by uid, name or unique key."""
 
 from multihost.core.ids import MAX_INDEX
-from multihost.core.job import JobSpec
+from multihost.core.job import JobSpec, blobs_of
 from multihost.core.state import JobState, TaskState
 from multihost.store.base import OpenedJob, Refusal
 from multihost.store.sqlite.book import Book
@@ -73,12 +73,6 @@ def _check_references(book: Book, spec: JobSpec) -> Refusal | None:
         if book.blob_size(digest) is None:
             return no_blob(digest)
     return None
-
-
-def blobs_of(spec: JobSpec) -> list[bytes]:
-    """Digests of the blobs that a job itself refers to."""
-    initializer = None if spec.context is None else spec.context.initializer
-    return [digest for digest in (spec.function, initializer) if digest is not None]
 
 
 def no_blob(digest: bytes) -> Refusal:

@@ -3,11 +3,10 @@
 from typing import Final
 
 from multihost.core.ids import first_task, index_of, last_task, task_id
-from multihost.core.job import DAY_S
+from multihost.core.job import DAY_S, blobs_of
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import Job, Traits
 from multihost.store.sqlite.items import clear_graves
-from multihost.store.sqlite.jobs import blobs_of
 
 SESSION_RETENTION_S: Final = DAY_S
 """How long a closed session stays in listings."""

@@ -2,9 +2,9 @@
 
 from typing import Final
 
+from multihost.core.job import blobs_of
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import decode_spec
-from multihost.store.sqlite.jobs import blobs_of
 
 _CHECKS: Final[tuple[tuple[str, str], ...]] = (
     (

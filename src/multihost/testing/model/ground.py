@@ -9,7 +9,7 @@ from multihost.core.ids import (
     last_task,
     task_id,
 )
-from multihost.core.job import JobSpec
+from multihost.core.job import blobs_of
 from multihost.core.outcome import Ending
 from multihost.core.state import Event, JobState, TaskState, job_state
 from multihost.store import failures
@@ -238,9 +238,3 @@ class Ground:
         for digest, blob in self._data.blobs.items():
             if references.get(digest) != self._references.get(digest):
                 blob.touched_at = now
-
-
-def blobs_of(spec: JobSpec) -> list[bytes]:
-    """Digests of the blobs that a job itself refers to."""
-    initializer = None if spec.context is None else spec.context.initializer
-    return [digest for digest in (spec.function, initializer) if digest is not None]

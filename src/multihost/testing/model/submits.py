@@ -8,7 +8,7 @@ from multihost.core.ids import (
     index_of,
     task_id,
 )
-from multihost.core.job import JobSpec
+from multihost.core.job import JobSpec, blobs_of
 from multihost.core.state import JobState, TaskState
 from multihost.store.base import (
     Added,
@@ -16,7 +16,6 @@ from multihost.store.base import (
     Refusal,
 )
 from multihost.testing.model.data import Job, Key, Task
-from multihost.testing.model.ground import blobs_of
 from multihost.testing.model.listings import Listings
 from multihost.wire.message import Blob, Payload, RefusalCode
 
