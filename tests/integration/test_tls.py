@@ -143,20 +143,27 @@ def test_addresses_that_are_dead_or_somebody_elses_are_passed_over(cluster, impo
     assert imposter.heard == b""
 
 
-def test_a_server_that_moved_to_another_address_of_the_list_is_found_again(cluster, tmp_path):
-    with Cluster(workers=0, python_path=[HERE], is_tls=True) as moving:
-        old = moving.url
-        spare = Cluster(workers=0)
-        urls = (old, spare.url.replace("http:", "https:"))
-        both = Join(urls, moving.join.fingerprint, moving.join.key)
-        with multihost.connect(both.text()) as client:
+def test_a_server_that_moved_to_another_address_of_the_list_is_found_again(tmp_path):
+    spare = Cluster(workers=0)
+    with Cluster(workers=0, is_tls=True) as moving:
+        urls = (moving.url, spare.url.replace("http:", "https:"))
+        join = Join(urls, moving.join.fingerprint, moving.join.key).text()
+        shell = Shell(MULTIHOST_JOIN=join, PYTHONPATH=HERE)
+        with multihost.connect(join) as client, shell.start("worker", "--slots", "1") as worker:
+            assert client.submit(double, 1).result(30) == 2
             client.queue("lasting").put("kept")
             moving.kill_server()
             moving.port, moving.url = spare.port, urls[1]
             moving.start_server()
             assert client.queue("lasting").get(timeout=30) == "kept"
+            assert client.submit(double, 2).result(30) == 4
             assert client.url == urls[1]
-        spare.stop()
+            worker.terminate()
+            _, told = worker.communicate(timeout=30)
+        assert worker.returncode == Exit.OK
+        assert f"is connected to {urls[1]}" in told
+        assert moving.key.decode() not in told + moving.log
+    spare.stop()
 
 
 # what is not meant for each other ----------------------------------------------------------------

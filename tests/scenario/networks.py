@@ -169,7 +169,7 @@ class Recording:
         return list(_frames(data))
 
     def streams(self, port):
-        """What each TCP connection with this port said, by its ends, without gaps."""
+        """What was said on each TCP connection with this port, by its ends, without gaps."""
         parts = {}
         for frame in self.so_far():
             segment = _segment(frame)
@@ -177,7 +177,8 @@ class Recording:
                 ends, number, data = segment
                 known = parts.setdefault(ends, {})
                 known[number] = max(known.get(number, b""), data, key=len)
-        return {ends: _joined(segments) for ends, segments in parts.items()}
+        joined = {ends: _joined(segments) for ends, segments in parts.items()}
+        return {ends: stream for ends, stream in joined.items() if stream}
 
 
 def _frames(data):

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from subprocess import PIPE
 
 import pytest
 from networks import Network, tell
@@ -47,8 +48,8 @@ class Site:
         self.network = network
         self.server = network.start_multihost(
             *("server", "server", "--host", "0.0.0.0", "--port", PORT, "--json", *options),
-            stdout=-1,
-            stderr=None,
+            stdout=PIPE,
+            stderr=PIPE,
         )
         self.note = json.loads(self.server.stdout.readline())
         code, output, errors = network.multihost("server", "key", "join")
@@ -69,8 +70,8 @@ class Site:
         one = ("one", "worker", "--slots", "1", "--join-file", path)
         two = ("two", "worker", "--slots", "1", "--join", "-")
         self.workers = [
-            self.network.start_multihost(*one, stderr=-1),
-            self.network.start_multihost(*two, stderr=-1, stdin=-1),
+            self.network.start_multihost(*one, stdout=PIPE, stderr=PIPE),
+            self.network.start_multihost(*two, stdout=PIPE, stderr=PIPE, stdin=PIPE),
         ]
         self.workers[1].stdin.write(self.text + "\n")
         self.workers[1].stdin.close()
@@ -96,11 +97,14 @@ class Site:
         return Exit(code), output + errors
 
     def stop(self):
+        """All end well, and have told no secret."""
         for process in (*self.workers, self.server):
             assert tell(process) == 0
             for end in (process.stdout, process.stderr):
-                if end is not None:
-                    end.close()
+                with end:
+                    told = end.read()
+                assert self.key not in told
+                assert self.text[:40] not in told
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from multihost.errors import (
 )
 from multihost.runtime.config import Target
 from multihost.runtime.http import http_connection, tls_of
+from multihost.runtime.reach import in_turn
 from multihost.runtime.trust import MAYBE_TLS, nobody_there
 
 TIMEOUT_S = 10.0
@@ -67,7 +68,7 @@ class Connection:
                 self.close()  # a kept connection may have died; a new one decides
         reasons: dict[str, str] = {}
         untrusted = None
-        for url in self.target.urls:
+        for url in in_turn(self.target.urls, reasons):
             self._http, self.url = http_connection(url, self.target.trust, timeout_s), url
             try:
                 return _ask(self._http, url, request)

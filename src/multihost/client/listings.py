@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode
 
 from multihost.errors import BadRequest, ProtocolError, UntrustedServer
 from multihost.runtime.config import Target
+from multihost.runtime.reach import in_turn
 from multihost.runtime.trust import nobody_there
 
 TIMEOUT_S = 30.0
@@ -63,7 +64,7 @@ class Listings:
 
         reasons: dict[str, str] = {}
         untrusted = None
-        for url in self._target.urls:
+        for url in in_turn(self._target.urls, reasons):
             try:
                 return self._ask_at(url, method, path)
             except UntrustedServer as error:

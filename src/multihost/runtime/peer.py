@@ -11,7 +11,7 @@ import contextlib
 import logging
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from multihost.errors import (
@@ -24,14 +24,13 @@ from multihost.errors import (
 from multihost.runtime import clock
 from multihost.runtime.address import bracket, parse_url
 from multihost.runtime.link import Link, client_link
+from multihost.runtime.reach import in_turn
 from multihost.runtime.trust import MAYBE_TLS, Trust, nobody_there
 from multihost.wire import message as m
 from multihost.wire.session import Session, is_proof, peer_proof, server_proof
 
 CONNECT_S = 10.0
 """Time for one connection to open, handshake included."""
-CONNECT_ONE_S = 4.0
-"""The same where there are other addresses to try: a lost packet or two fit in."""
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
@@ -127,10 +126,10 @@ class Peer:
         """
         reasons: dict[str, str] = {}
         untrusted = None
-        limit_s = CONNECT_S if len(self.urls) == 1 else CONNECT_ONE_S
-        for url in sorted(self.urls, key=lambda url: url != self.url):
+        turns = in_turn(sorted(self.urls, key=lambda url: url != self.url), reasons)
+        while (url := await self._next(turns)) is not None:
             try:
-                return await self._connect_to(url, limit_s)
+                return await self._connect_to(url)
             except UntrustedServer as error:  # on another network it is somebody else's address
                 untrusted = untrusted or error
                 reasons[url] = "another certificate"
@@ -159,9 +158,14 @@ class Peer:
         if self._connection is not None:
             self._connection.link.abort(reason)
 
-    async def _connect_to(self, url: str, limit_s: float) -> m.Welcome:
+    async def _next(self, turns: Iterator[str]) -> str | None:
+        if len(self.urls) == 1:
+            return next(turns, None)
+        return await asyncio.to_thread(next, turns, None)
+
+    async def _connect_to(self, url: str) -> m.Welcome:
         connection = _Connection(self, url)
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(CONNECT_S):
             link = connection.link = await self._open_link(connection)
             try:
                 welcome = await connection.opened
