@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 import secrets
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -31,6 +32,8 @@ from multihost.wire.session import Session, is_proof, peer_proof, server_proof
 
 CONNECT_S = 10.0
 """Time for one connection to open, handshake included."""
+ROUND_TRIPS = 4
+"""Heartbeats by which the way to the server is measured."""
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
@@ -95,6 +98,7 @@ class Peer:
         self.welcome: m.Welcome | None = None
         self.renewed_at = clock.mono()
         """When the last frame left that the server is known to have received."""
+        self._round_trips_s: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._connection: _Connection | None = None
         self._is_closing = False
 
@@ -107,6 +111,11 @@ class Peer:
     def is_writable(self) -> bool:
         """Whether there is a connection and it takes more bytes."""
         return self._connection is not None and self._connection.link.is_writable
+
+    @property
+    def round_trip_s(self) -> float:
+        """How long the server takes to answer: the least of the last few heartbeats'."""
+        return min(self._round_trips_s, default=0.0)
 
     def send(self, message: m.Message) -> None:
         """Send a message; without a connection it is dropped (the owner re-sends on return)."""
@@ -215,6 +224,7 @@ class Peer:
         assert self.welcome is not None
         beat_s, lease_s = self.welcome.heartbeat_s, self.welcome.lease_s
         number = 0
+        connection.beat(number)
         while not connection.closed.done():
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(connection.closed), beat_s)
@@ -224,8 +234,7 @@ class Peer:
                 connection.link.abort(f"nothing from the server for {lease_s:g} s")
                 continue
             number += 1
-            connection.beats[number] = clock.mono()
-            connection.link.send(m.Beat(number))
+            connection.beat(number)
 
     def _connection_opened(self, connection: "_Connection", welcome: m.Welcome) -> None:
         self.url, self.welcome = connection.url, welcome
@@ -255,6 +264,10 @@ class _Connection:
         self.received_at = self.opening_sent_at = clock.mono()
         self.beats: dict[int, float] = {}
 
+    def beat(self, number: int) -> None:
+        self.beats[number] = clock.mono()
+        self.link.send(m.Beat(number))
+
     def link_opened(self, link: Link) -> None:
         self.has_link = True
         link.send(m.Hello(self.peer.role, self.nonce))
@@ -270,6 +283,7 @@ class _Connection:
                     sent_at = self.beats.pop(message.number, None)
                     if sent_at is not None:
                         self.peer.renewed_at = sent_at
+                        self.peer._round_trips_s.append(self.received_at - sent_at)
         if others:
             self.peer.owner.received(others)
 

@@ -2,7 +2,8 @@
 
 Tiny tasks must not wait for the network, and long ones must not sit behind
 each other while another slot is free. Both follow from how long tasks take
-lately: about ``AHEAD_S`` worth of work is kept in hand for each slot.
+lately: about ``AHEAD_S`` worth of work is kept in hand for each slot, and from a
+server that is far away as much more as the slot gets through while it answers.
 """
 
 AHEAD_S = 0.010
@@ -11,7 +12,9 @@ MAX_AHEAD = 256
 STUCK_S = 0.020
 """A task that ran so long has what was fed behind it taken back."""
 HOARD_S = 0.100
-"""When every slot has been busy so long, tasks in hand are given back to the server."""
+"""How long every slot has to be busy until tasks in hand go back to a near server."""
+NEAR_S = 0.005
+"""A server that answers sooner is as good as here."""
 WEIGHT = 0.1
 
 
@@ -21,6 +24,8 @@ class Pace:
     def __init__(self) -> None:
         """Assume nothing: until a task has ended, none is fed ahead."""
         self.run_s: float | None = None
+        self.round_trip_s = 0.0
+        """How long the server takes to answer lately."""
 
     def note(self, run_s: float) -> None:
         """A task took ``run_s``."""
@@ -35,10 +40,28 @@ class Pace:
 
     @property
     def ahead(self) -> int:
-        """Tasks to keep in hand for each slot, beyond the one it runs."""
-        if self.run_s is None or self.run_s > AHEAD_S:
+        """Tasks to feed to each slot, beyond the one it runs."""
+        return self._tasks_in(AHEAD_S)
+
+    @property
+    def fetched(self) -> int:
+        """Tasks to have here for each slot, beyond the one it runs."""
+        return self._tasks_in(AHEAD_S + self._way_s)
+
+    @property
+    def hoard_s(self) -> float:
+        """When every slot has been busy so long, tasks in hand are given back to the server."""
+        return HOARD_S + self._way_s
+
+    @property
+    def _way_s(self) -> float:
+        """What to be ahead of a far server: room is told when half of it is there."""
+        return 2 * self.round_trip_s if self.round_trip_s > NEAR_S else 0.0
+
+    def _tasks_in(self, time_s: float) -> int:
+        if self.run_s is None or self.run_s > time_s:
             return 0
-        return min(MAX_AHEAD, int(AHEAD_S / max(self.run_s, 1e-6)))
+        return min(MAX_AHEAD, int(time_s / max(self.run_s, 1e-6)))
 
 
 def room(slots: int, ahead: int, in_hand: int) -> int:

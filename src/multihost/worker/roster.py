@@ -185,7 +185,7 @@ class Roster:
                 slot.ask_back()
         busy = [slot.runs_s(now) for slot in self._everyone() if slot.fed]
         # With slots idle, what waits is of pools that have their width here already.
-        if not self.backlog or not busy or min(busy) <= feed.HOARD_S:
+        if not self.backlog or not busy or min(busy) <= self.pace.hoard_s:
             return []
         self.pace.slow_down(min(busy))
         return list(self.backlog)

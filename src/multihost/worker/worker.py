@@ -389,7 +389,9 @@ class Worker:
     def _want(self) -> None:
         if self._outbox.size_bytes > UNSETTLED_BYTES or not self.peer.is_connected:
             return
-        slots, ahead = self.roster.slots, self.roster.pace.ahead
+        pace = self.roster.pace
+        pace.round_trip_s = self.peer.round_trip_s
+        slots, ahead = self.roster.slots, pace.fetched
         room = feed.room(slots, ahead, self._in_hand)
         if feed.is_worth_saying(room, self._told, slots, ahead):
             self._told = room

@@ -208,6 +208,15 @@ def test_what_nobody_gets_to_soon_is_given_up(make):
     assert made.look() == works[2:]
 
 
+def test_a_far_server_has_to_be_asked_earlier_and_gets_nothing_back_sooner():
+    pace = feed.Pace()
+    pace.note(0.05)
+    assert (pace.ahead, pace.fetched) == (0, 0)
+    pace.round_trip_s = 0.4
+    assert (pace.ahead, pace.fetched) == (0, 16)
+    assert pace.hoard_s > 2 * pace.round_trip_s
+
+
 def test_ending_a_work_interrupts_it_if_it_runs_and_takes_it_back_if_it_does_not(make):
     made = make(1, TINY_S)
     running, behind = work(0), work(1)
