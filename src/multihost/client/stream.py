@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from multihost.client.earlier import EarlierRun
 from multihost.client.outcomes import refusal
 from multihost.client.packing import Bulk
 from multihost.client.receiver import Receiver
 from multihost.core.ids import make_uid
-from multihost.core.job import JobSpec
+from multihost.core.job import MAX_LABEL_CHARS, JobSpec
 from multihost.core.outcome import Ending
 from multihost.errors import (
     ConnectionLost,
@@ -68,6 +70,8 @@ class Stream:
         ``spec.wants_starts``.
         """
         self.session = session
+        if len(spec.label) > MAX_LABEL_CHARS:
+            spec = msgspec.structs.replace(spec, label=spec.label[:MAX_LABEL_CHARS])
         self.spec = spec
         self.uid = make_uid(time.time_ns() // 1_000_000, os.urandom(10))
         self.number: int | None = None
@@ -251,6 +255,11 @@ class Stream:
             self._unstored[first] = add
             self.session.send(add)
 
+    def _send_cancels(self, indices: list[int], *, only_queued: bool = False) -> None:
+        for at in range(0, len(indices), m.BATCH_TASKS):
+            part = indices[at : at + m.BATCH_TASKS]
+            self.session.send(m.Cancel(self.alias, part, only_queued))
+
     def _add_bulk(self, index: int, bulk: Bulk) -> None:
         """Send the task when the server has its payload."""
 
@@ -283,7 +292,7 @@ class Stream:
         indices = [i for i, entry in pending if receivers is None or entry[0] in receivers]
         if indices and self._is_sent:
             self._cancelled.update(indices)
-            self.session.send(m.Cancel(self.alias, indices, only_queued))
+            self._send_cancels(indices, only_queued=only_queued)
 
     def _cancel_unsent(self, receivers: set[Any] | None) -> None:
         for _ in range(len(self._inbox)):
@@ -480,7 +489,7 @@ class Stream:
             self.session.send(add)
         self._cancelled &= self._pending.keys()
         if self._cancelled:
-            self.session.send(m.Cancel(self.alias, sorted(self._cancelled)))
+            self._send_cancels(sorted(self._cancelled))
         if self.total is not None:
             self.session.send(m.Seal(self.alias, self.total))
         for number in self._signals:

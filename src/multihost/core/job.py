@@ -14,6 +14,10 @@ from multihost.core.retry import Backoff, Limits
 DEFAULT_QUEUE = "default"
 DAY_S = 86_400.0
 MAX_NAME_CHARS = 200
+MAX_LABEL_CHARS = 1_000
+"""Of what people see; a longer command line is cut."""
+MAX_AFTER = 1_000
+"""Jobs that one may wait for."""
 MAX_NUMBER = 1e12
 """Largest duration or limit (30,000 years, if it is one of seconds); infinity is no number."""
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
@@ -117,10 +121,22 @@ class JobSpecError(ValueError):
 
 def check(spec: JobSpec) -> None:
     """Raise JobSpecError for the first option that no server accepts."""
-    for what, text in (("name", spec.name), ("queue", spec.queue), ("unique_key", spec.unique_key)):
-        if text is not None and not 0 < len(text) <= MAX_NAME_CHARS:
-            message = f"{what} has {len(text)} characters; 1 to {MAX_NAME_CHARS} are allowed"
+    context = spec.context or Context("context")
+    for what, text, least, most in (
+        ("name", spec.name, 1, MAX_NAME_CHARS),
+        ("queue", spec.queue, 1, MAX_NAME_CHARS),
+        ("unique_key", spec.unique_key, 1, MAX_NAME_CHARS),
+        ("user", spec.user, 0, MAX_NAME_CHARS),
+        ("label", spec.label, 0, MAX_LABEL_CHARS),
+        ("context.uid", context.uid, 1, MAX_NAME_CHARS),
+        ("context.name", context.name, 0, MAX_NAME_CHARS),
+    ):
+        if text is not None and not least <= len(text) <= most:
+            message = f"{what} has {len(text)} characters; {least} to {most} are allowed"
             raise JobSpecError(message)
+    if len(spec.after) > MAX_AFTER:
+        message = f"after names {len(spec.after)} jobs; {MAX_AFTER} are allowed"
+        raise JobSpecError(message)
     if not MIN_PRIORITY <= spec.priority <= MAX_PRIORITY:
         message = f"priority {spec.priority} is not within {MIN_PRIORITY} to {MAX_PRIORITY}"
         raise JobSpecError(message)

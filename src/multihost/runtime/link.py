@@ -28,13 +28,15 @@ from multihost.wire.codec import (
     decode_from_server,
     encode,
 )
-from multihost.wire.message import MAX_FRAME_BYTES, Message
+from multihost.wire.message import FRAME_MESSAGES, MAX_FRAME_BYTES, Message
 from multihost.wire.session import IllegalMessageError, Session
 
 HANDSHAKE_FRAME_BYTES = 16 << 10
 """Frames that a server takes from who has not proved the key."""
 WRITE_BUFFER_BYTES = 4 << 20
 """Unsent bytes above which a link says it is not writable."""
+UNSENT_BYTES = 64 << 20
+"""Unsent bytes above which a server hangs up: whoever does not read what it asked for."""
 DIRECT_BYTES = 16 << 10
 """Larger frames are not written to the socket by other threads."""
 PATH = "/ws"
@@ -79,6 +81,8 @@ class Link(asyncio.Protocol):
         self.session = session
         self.is_writable = True
         self.peer_address = ""
+        self.frame_bytes = 0
+        """Size of the frame that the messages came in which the owner was given last."""
         self._protocol = protocol
         self._max_frame_bytes = max_frame_bytes
         self._decode: Any = decode_from_peer if session.is_server else decode_from_server
@@ -272,6 +276,7 @@ class Link(asyncio.Protocol):
 
     def _messages_received(self, data: Buffer) -> None:
         received = self.session.received
+        self.frame_bytes = len(data)
         try:
             messages = self._decode(data, self._max_frame_bytes)
             for message in messages:
@@ -289,7 +294,8 @@ class Link(asyncio.Protocol):
 
     def _send_frames(self, messages: list[Message]) -> None:
         frame = encode(messages)
-        if len(frame) > self._max_frame_bytes and len(messages) > 1:
+        is_long = len(frame) > self._max_frame_bytes or len(messages) > FRAME_MESSAGES
+        if is_long and len(messages) > 1:
             half = len(messages) // 2
             self._send_frames(messages[:half])
             self._send_frames(messages[half:])
@@ -298,6 +304,15 @@ class Link(asyncio.Protocol):
             with self._writing:
                 self._write_rest()
                 self._transport.writelines(parts)
+            if not self.is_writable and self.session.is_server:
+                self._check_unsent()
+
+    def _check_unsent(self) -> None:
+        """Hang up on who does not read; what was lost with it is told when it comes back."""
+        assert self._transport is not None
+        size_bytes = self._transport.get_write_buffer_size()
+        if size_bytes > UNSENT_BYTES:
+            self.abort(f"{size_bytes} bytes sent to it are unread; {UNSENT_BYTES} is the limit")
 
     def _is_idle(self) -> bool:
         """Whether nothing is on its way to the socket, so that it can be written to as it is."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection
 import msgspec
 
 from multihost.core.ids import first_token, session_of
+from multihost.core.job import MAX_NAME_CHARS
 from multihost.server.parking import Parking, Pending, missing
 from multihost.server.states import conflict, encode_state, first_state
 from multihost.server.synchronizers import SYNCHRONIZER_ACTS, Synchronizers
@@ -237,14 +238,23 @@ class Acts:
     def _open_queue(self, store: Store, _: float, pending: Pending) -> None:
         act = pending.act
         assert isinstance(act, a.OpenQueue)
-        if not act.name or act.limit < 0:
-            text = f"a queue has a name and a limit of 0 (none) or more, not {act.limit}"
+        if act.limit < 0:
+            text = f"a queue has a limit of 0 (none) or more, not {act.limit}"
             self.over(pending, Rejected(RejectCode.BAD_REQUEST, text))
+            return
+        if not self._has_name(pending, act.name):
             return
         owner = session_of(pending.taker) if act.is_transient else None
         row, is_new = store.open_item_queue(act.name, act.limit, act.confirm, owner)
         self.must_last |= is_new
         self.over(pending, a.QueueOpened(row.number, row.limit, row.confirm, is_new))
+
+    def _has_name(self, pending: Pending, name: str) -> bool:
+        if 0 < len(name) <= MAX_NAME_CHARS:
+            return True
+        text = f"a name has 1 to {MAX_NAME_CHARS} characters, not {len(name)}: shorten or hash it"
+        self.over(pending, Rejected(RejectCode.BAD_REQUEST, text))
+        return False
 
     def _drop_queue(self, store: Store, _: float, pending: Pending) -> None:
         act = pending.act
@@ -287,6 +297,8 @@ class Acts:
         state = first_state(act)
         if isinstance(state, Rejected):
             self.over(pending, state)
+            return
+        if not self._has_name(pending, act.name):
             return
         owner = session_of(pending.taker) if act.is_transient else None
         data = encode_state(state)

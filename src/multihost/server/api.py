@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 import multihost
+from multihost.core.job import MAX_NAME_CHARS
 from multihost.errors import BadRequest
 from multihost.server.backups import Backups
 from multihost.server.services import Services
@@ -25,6 +26,8 @@ from multihost.server.web import arrival_of
 MAX_WAIT_S = 30.0
 """Longest time one request waits for a job to end; the client asks again."""
 MAX_PAGE = 1000
+MAX_BODY_BYTES = 1 << 20
+"""Of a request's body."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -42,7 +45,14 @@ def make_app(services: Services, views: Views, backups: Backups, key: bytes) -> 
                 )
             if not arrival_of(request.scope).prove():
                 return _json({"error": arrival_of(request.scope).admission.why_full}, 503)
-            return await handler(request)
+            try:
+                return await handler(request)
+            except BadRequest as error:
+                return _json({"error": str(error)}, 400)
+            except OverflowError:
+                return _json(
+                    {"error": "a number in it is too large: the largest is 2**63 - 1"}, 400
+                )
 
         return check
 
@@ -134,11 +144,13 @@ class _Api:
 
     async def set_queue(self, request: Request) -> Response:
         body = await _body(request)
-        paused, limit = body.get("paused"), body.get("limit")
+        name, paused, limit = request.path_params["name"], body.get("paused"), body.get("limit")
         if not isinstance(paused, bool | None) or not isinstance(limit, int | None):
-            return _json({"error": 'send {"paused": true|false, "limit": N}'}, 400)
-        await self.views.set_queue(request.path_params["name"], is_paused=paused, limit=limit)
-        return _json({"queue": request.path_params["name"]})
+            raise BadRequest('send {"paused": true|false, "limit": N}')
+        if not 0 < len(name) <= MAX_NAME_CHARS:
+            raise BadRequest(f"a queue's name has 1 to {MAX_NAME_CHARS} characters")
+        await self.views.set_queue(name, is_paused=paused, limit=limit)
+        return _json({"queue": name})
 
     async def workers(self, _: Request) -> Response:
         return _json(await self.views.workers())
@@ -150,26 +162,30 @@ class _Api:
         path = (await _body(request)).get("path")
         if not isinstance(path, str):
             return _json({"error": 'send {"path": "/a/new/file"}'}, 400)
-        try:
-            self.backups.start(Path(path))
-        except BadRequest as error:
-            return _json({"error": str(error)}, 400)
+        self.backups.start(Path(path))
         return _json(await self.backups.look(0))
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    data = await request.body()
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > MAX_BODY_BYTES:
+            text = f"the body has more than {MAX_BODY_BYTES} bytes (max_body_bytes): split it"
+            raise BadRequest(text)
     try:
         return msgspec.json.decode(data, type=dict[str, Any]) if data else {}
-    except msgspec.DecodeError:
-        return {}
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadRequest(f"the body has to be a JSON object: {error}") from None
 
 
 async def _indices(request: Request) -> list[int] | None:
     indices = (await _body(request)).get("indices")
-    if not isinstance(indices, list):
+    if indices is None:
         return None
-    return [index for index in indices if isinstance(index, int)]
+    if not isinstance(indices, list) or not all(type(index) is int for index in indices):
+        raise BadRequest('send {"indices": [NUMBER, ...]}, or nothing for all tasks')
+    return indices
 
 
 def _wait_s(request: Request) -> float:

@@ -185,6 +185,7 @@ class Server:
         await self.backups.stop()
         if self.door is not None:
             await self.door.stop()
+        self.gateway.pause()
         await self._drain()
         self._acceptor.stop()
         self.gateway.stop("the server is stopping")
@@ -236,6 +237,7 @@ class Server:
                 enlist=lambda connection, message: WorkerPeer(self.services, connection, message),
             ),
             self.admission,
+            committer,
         )
 
     def _changed(self, changes: Changes) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from multihost.core.ids import MAX_TAKER, index_of, taker_id, task_id
-from multihost.core.job import JobSpec, JobSpecError, check
+from multihost.core.job import MAX_NAME_CHARS, JobSpec, JobSpecError, check
 from multihost.core.state import TaskState
 from multihost.server.blobs import BlobTraffic
 from multihost.server.committer import Operation
@@ -28,6 +28,8 @@ REPLAY_PAGE = 500
 """Outcomes read from the store at a time."""
 OUTCOMES_BYTES = 4 << 20
 """Of payloads in one message, or a single one that is larger."""
+TASKS_OF_WEIGHT = 20
+"""Tasks whose insert takes the loop as long as a usual operation."""
 WAITING_S = 2.0
 """How long a job may wait before its client is told why."""
 
@@ -278,6 +280,10 @@ class ClientPeer:
         if subscription is None:
             refuse(m.RefusalCode.BAD_REQUEST, f"job alias {message.job} is not open here")
             return
+        if message.keys is not None and max(map(len, message.keys), default=0) > MAX_NAME_CHARS:
+            text = f"a task's key has more than {MAX_NAME_CHARS} characters: shorten or hash it"
+            refuse(m.RefusalCode.BAD_REQUEST, text)
+            return
 
         def run(store: Store, now: float) -> object:
             if subscription.number is None:
@@ -299,6 +305,7 @@ class ClientPeer:
                 done,
                 refused=lambda text: refuse(m.RefusalCode.STORE_FULL, text),
                 may_linger=True,
+                weight=1 + count // TASKS_OF_WEIGHT,
             )
         )
 

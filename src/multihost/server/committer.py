@@ -23,7 +23,9 @@ from multihost.runtime import clock
 from multihost.store.base import Changes, Store
 
 MAX_BATCH = 512
-"""Operations in one transaction: bounds how long the event loop is busy with one."""
+"""Operations in one transaction, by weight: bounds how long the event loop is busy with one."""
+BEHIND = 20_000
+"""Operations that may wait before who sends more is not read any more."""
 QUICK_DISK_S = 0.0004
 """A durable commit that lately took less is waited for on the loop, if few wait for it."""
 FEW = 4
@@ -59,6 +61,8 @@ class Operation:
     whoever opened it has to watch before a task of it can say something."""
     is_told: bool = False
     """Whether nobody waits for the disk: who asked is told when the transaction is written."""
+    weight: int = 1
+    """How many usual operations it is as long as."""
     result: Any = None
 
 
@@ -185,6 +189,11 @@ class Committer:
         self.submit(Operation(run, done, is_durable, None if waits_for_room else refused, failed))
         return future
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits that nobody should bring more."""
+        return len(self._pending) > BEHIND
+
     async def drain(self) -> None:
         """Wait until everything handed over so far is committed."""
         while self._has_work and not self._is_broken:
@@ -202,7 +211,11 @@ class Committer:
         self._is_due = False
         if self._is_busy or self._is_broken:
             return
-        batch = [self._pending.popleft() for _ in range(min(len(self._pending), MAX_BATCH))]
+        pending, batch, room = self._pending, [], MAX_BATCH
+        while pending and room > 0:
+            operation = pending.popleft()
+            room -= operation.weight
+            batch.append(operation)
         self._attempt(batch)
 
     def _attempt(self, batch: list[Operation], *, closes: bool = False) -> None:

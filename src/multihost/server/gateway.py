@@ -10,12 +10,14 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import multihost
 from multihost.runtime import clock
 from multihost.runtime.link import Link, server_link
 from multihost.server.admission import HANDSHAKE_S, Admission, Arrival
+from multihost.server.committer import Committer
+from multihost.server.intake import Intake, SessionPeer
 from multihost.wire import message as m
 from multihost.wire.session import is_proof, peer_proof, server_proof
 
@@ -26,22 +28,6 @@ FORGIVE_S = 60.0
 MAX_SLOW_S = 1.0
 """Shorter than a worker's grace: one behind the same address still comes back in time."""
 REMEMBERED_ADDRESSES = 10_000
-
-
-class SessionPeer(Protocol):
-    """What a connection becomes once its session is open."""
-
-    def received(self, messages: Sequence[Any]) -> None:
-        """Messages of the open session."""
-        ...
-
-    def writable(self) -> None:
-        """Back-pressure is over."""
-        ...
-
-    def closed(self, reason: str) -> None:
-        """The connection is gone."""
-        ...
 
 
 class FailureLog:
@@ -77,11 +63,12 @@ class Desk:
 class Gateway:
     """All connections of a server."""
 
-    def __init__(self, key: bytes, desk: Desk, admission: Admission) -> None:
+    def __init__(self, key: bytes, desk: Desk, admission: Admission, committer: Committer) -> None:
         """Let in who knows ``key``, while there is room, and hand them to ``desk``."""
         self.key = key
         self.desk = desk
         self.admission = admission
+        self.committer = committer
         self.failures = FailureLog()
         self.connections: set[Connection] = set()
         self.is_stopping = False
@@ -89,6 +76,11 @@ class Gateway:
     def protocol(self, *, arrival: Arrival, **_: object) -> Link:
         """Make the asyncio protocol of a new WebSocket connection, in the form uvicorn asks for."""
         return server_link(Connection(self, arrival))
+
+    def pause(self) -> None:
+        """Read nothing more of anyone: the server is about to stop."""
+        for connection in self.connections:
+            connection.link.pause_reading("stopping")
 
     def stop(self, reason: str) -> None:
         """Tell every peer and close its connection; take no new ones."""
@@ -107,7 +99,8 @@ class Connection:
         """Begin without any rights."""
         self.gateway = gateway
         self.arrival = arrival
-        self.peer: SessionPeer | None = None
+        self.intake: Intake | None = None
+        """The way to the session's peer, once it is open."""
         self.received_at = clock.mono()
         self._hello: m.Hello | None = None
         self._nonce = secrets.token_bytes(m.NONCE_BYTES)
@@ -128,24 +121,24 @@ class Connection:
     def link_received(self, link: Link, messages: Sequence[Any]) -> None:
         """Go on with the handshake, or hand over to the session."""
         self.received_at = clock.mono()
-        if self.peer is not None:
-            self.peer.received(messages)
+        if self.intake is not None:
+            self.intake.received(messages)
             if not link.is_writable:
                 # Who does not read what it asked for may not ask for more.
                 link.pause_reading("unread")
             return
         for position, message in enumerate(messages):
             self._handshake(message)
-            if self.peer is not None:
+            if self.intake is not None:
                 if position + 1 < len(messages):
-                    self.peer.received(messages[position + 1 :])
+                    self.intake.received(messages[position + 1 :])
                 return
 
     def link_writable(self, link: Link) -> None:
         """Pass on."""
         link.resume_reading("unread")
-        if self.peer is not None:
-            self.peer.writable()
+        if self.intake is not None:
+            self.intake.peer.writable()
 
     def link_closed(self, link: Link, reason: str) -> None:
         """Forget the connection."""
@@ -153,8 +146,8 @@ class Connection:
         self.gateway.connections.discard(self)
         if self._deadline is not None:
             self._deadline.cancel()
-        if self.peer is not None:
-            self.peer.closed(reason)
+        if self.intake is not None:
+            self.intake.closed(reason)
         elif self._hello is not None and not self._is_proved:
             # Whoever sees from our proof that its key is wrong just leaves.
             self._note_failure()
@@ -176,9 +169,10 @@ class Connection:
             self._deadline.cancel()
             desk = self.gateway.desk
             if isinstance(message, m.Attach):
-                self.peer = desk.attach(self, message)
+                peer = desk.attach(self, message)
             else:
-                self.peer = desk.enlist(self, message)
+                peer = desk.enlist(self, message)
+            self.intake = Intake(self.link, peer, self.gateway.committer)
 
     def _greet(self, hello: m.Hello) -> None:
         if self._hello is not None:

@@ -20,6 +20,8 @@ from multihost.wire import message as m
 
 SETTLED_S = 0.005
 """So long at most an outcome's receipt waits for something else that goes to its worker."""
+TASKS_OF_WEIGHT = 20
+"""Outcomes that take the loop as long as a usual operation."""
 OUTPUT_BYTES = 256 << 10
 """What is kept of a task's output; of more, the oldest goes."""
 
@@ -167,7 +169,9 @@ class WorkerPeer:
             self.services.watchers.push(settlement.finals)
             self._settle_soon([m.Held(attempt.task, attempt.token) for attempt in attempts])
 
-        self.services.committer.submit(Operation(run, done))
+        self.services.committer.submit(
+            Operation(run, done, weight=1 + len(attempts) // TASKS_OF_WEIGHT)
+        )
 
     def _settle_soon(self, held: list[m.Held]) -> None:
         """Have the worker told that it may forget these; it only tidies up, and is not woken."""

@@ -8,10 +8,15 @@ queues does so in one transaction.
 """
 
 from enum import IntEnum, StrEnum
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from multihost.wire.blob import Payload
+
+PUT_ITEMS = 100_000
+"""Items that one exchange puts into a queue, and queues that it puts into."""
 
 
 class Confirm(IntEnum):
@@ -62,7 +67,7 @@ class Put(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Items for the end of a queue."""
 
     queue: int
-    payloads: list[Payload]
+    payloads: Annotated[list[Payload], Meta(max_length=PUT_ITEMS)]
 
 
 class Finish(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -84,8 +89,8 @@ class Exchange(Act, frozen=True, tag=4):
     """Items held by this taker that it is done with."""
     returns: list[int] = []
     """Items held by this taker that others shall get."""
-    puts: list[Put] = []
-    finishes: list[Finish] = []
+    puts: Annotated[list[Put], Meta(max_length=PUT_ITEMS)] = []
+    finishes: Annotated[list[Finish], Meta(max_length=PUT_ITEMS)] = []
     take: int | None = None
     """Queue to take from."""
     limit: int = 1

@@ -9,7 +9,13 @@ from collections.abc import Sequence
 
 import msgspec
 
-from multihost.wire.message import MAX_FRAME_BYTES, FromPeer, FromServer, Message
+from multihost.wire.message import (
+    FRAME_MESSAGES,
+    MAX_FRAME_BYTES,
+    FromPeer,
+    FromServer,
+    Message,
+)
 
 Buffer = bytes | bytearray | memoryview
 
@@ -17,6 +23,9 @@ Buffer = bytes | bytearray | memoryview
 class WireError(Exception):
     """A frame is not what the protocol allows; the message says in what way."""
 
+
+_ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
+"""How long arrays begin in msgpack."""
 
 _encoder = msgspec.msgpack.Encoder()
 _from_peer = msgspec.msgpack.Decoder(list[FromPeer])
@@ -50,6 +59,12 @@ def _check_size(frame: Buffer, limit_bytes: int) -> None:
     if len(frame) > limit_bytes:
         message = f"frame of {len(frame)} bytes; the limit (max_frame_bytes) is {limit_bytes}"
         raise WireError(message)
+    # Longer arrays than of 15 begin with a byte for their kind, then their length.
+    if frame and frame[0] in (_ARRAY_16, _ARRAY_32):
+        count = int.from_bytes(frame[1 : 3 if frame[0] == _ARRAY_16 else 5])
+        if count > FRAME_MESSAGES:
+            message = f"frame of {count} messages; the limit (frame_messages) is {FRAME_MESSAGES}"
+            raise WireError(message)
 
 
 def _explain(frame: Buffer, error: Exception) -> str:

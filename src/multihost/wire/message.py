@@ -13,6 +13,7 @@ client's own small *alias* stands for it.
 """
 
 from enum import IntEnum, StrEnum
+from typing import Annotated
 
 import msgspec
 
@@ -27,6 +28,8 @@ from multihost.wire.blob import Payload as Payload  # noqa: PLC0414 - as above
 PROTOCOL = 1
 """Version of the protocol; a peer with another major version is refused by name."""
 MAX_FRAME_BYTES = 16 << 20
+FRAME_MESSAGES = 10_000
+"""Messages in one frame."""
 INLINE_BYTES = 64 << 10
 """Payloads above this size travel and are stored as blobs."""
 BLOB_PART_BYTES = (1 << 20) + (64 << 10)
@@ -38,6 +41,13 @@ SHIP_BYTES = 64 << 20
 """Bytes of the files in one archive of shipped code, before they are compressed."""
 SHIP_FILES = 10_000
 """Files in it."""
+BATCH_TASKS = 10_000
+"""Tasks in one message that adds, finishes or cancels them."""
+SHORT_CHARS = 300
+"""Characters in the names that a peer gives itself, its host and its queues."""
+
+_BATCH = msgspec.Meta(max_length=BATCH_TASKS)
+_SHORT = msgspec.Meta(max_length=SHORT_CHARS)
 
 
 class Role(StrEnum):
@@ -97,8 +107,8 @@ class Attach(Message, frozen=True, tag=5):
     """A client opens its session, or comes back to it after a broken connection."""
 
     session: bytes
-    user: str = ""
-    host: str = ""
+    user: Annotated[str, _SHORT] = ""
+    host: Annotated[str, _SHORT] = ""
     pid: int = 0
 
 
@@ -113,11 +123,11 @@ class Enlist(Message, frozen=True, tag=6):
     """A worker opens its session, or comes back to it and says what it still holds."""
 
     session: bytes
-    name: str
-    host: str = ""
+    name: Annotated[str, _SHORT]
+    host: Annotated[str, _SHORT] = ""
     pid: int = 0
     slots: int = 1
-    queues: tuple[str, ...] = ()
+    queues: tuple[Annotated[str, _SHORT], ...] = ()
     offer: Offer = Offer()
     held: tuple[Held, ...] = ()
     is_elastic: bool = False
@@ -233,8 +243,8 @@ class Add(Message, frozen=True, tag=41):
 
     job: int
     first: int
-    payloads: list[Payload]
-    keys: list[str] | None = None
+    payloads: Annotated[list[Payload], _BATCH]
+    keys: Annotated[list[str], _BATCH] | None = None
     """Keys for the per-key limits, one a payload."""
 
 
@@ -249,7 +259,7 @@ class Cancel(Message, frozen=True, tag=43):
     """Cancel tasks of a job; ``indices`` None means all of it."""
 
     job: int
-    indices: list[int] | None = None
+    indices: Annotated[list[int], _BATCH] | None = None
     only_queued: bool = False
     """Leave running tasks alone."""
 
@@ -520,7 +530,7 @@ class Attempt(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Finished(Message, frozen=True, tag=101):
     """Attempts that ended; repeated after a reconnect until settled."""
 
-    attempts: list[Attempt]
+    attempts: Annotated[list[Attempt], _BATCH]
 
 
 class GiveBack(Message, frozen=True, tag=102):

@@ -68,14 +68,14 @@ class Outbox:
             return
         attempts, self._unsent = self._unsent, []
         size, self._unsent_bytes = self._unsent_bytes, 0
-        if size <= MESSAGE_BYTES:
+        if size <= MESSAGE_BYTES and len(attempts) <= m.BATCH_TASKS:
             self._send(m.Finished(attempts))
             return
         batch: list[m.Attempt] = []
         size = 0
         for attempt in attempts:
             size += _size(attempt)
-            if batch and size > MESSAGE_BYTES:
+            if batch and (size > MESSAGE_BYTES or len(batch) >= m.BATCH_TASKS):
                 self._send(m.Finished(batch))
                 batch, size = [], _size(attempt)
             batch.append(attempt)
