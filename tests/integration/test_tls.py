@@ -1,18 +1,24 @@
 """TLS between a server, its workers and its clients, on one machine."""
 
 import asyncio
+import datetime as dt
+import ipaddress
+import json
 import ssl
 from pathlib import Path
 
 import pytest
 from cli_runner import Shell
 from cli_tasks import double
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from imposter import Imposter, fingerprint_at
 
 import multihost
 from multihost.cli.exits import Exit
 from multihost.errors import AuthenticationError, ServerNotFound, UntrustedServer
-from multihost.runtime.join import Join
+from multihost.runtime.join import Join, parse_join
 from multihost.testing import Cluster
 
 HERE = str(Path(__file__).parent)
@@ -206,3 +212,113 @@ def test_the_certificate_stays_over_a_restart_and_its_key_is_the_owners_alone(tm
         shell = Shell(MULTIHOST_STATE=str(cluster.directory))
         code, _, errors = shell.run("server", "--port", "0", "--tls")
         assert (code, f"chmod 600 {path}" in errors) == (Exit.USAGE, True)
+
+
+# a certificate of one's own -----------------------------------------------------------------------
+
+
+def issue(directory, name):
+    """An authority's certificate, and a certificate for ``name`` with its key, that it signed."""
+    issuer_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    today = dt.datetime.now(dt.UTC)
+
+    def certificate(subject, public_key, extension):
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, subject)]))
+            .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")]))
+            .public_key(public_key)
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(today - dt.timedelta(days=1))
+            .not_valid_after(today + dt.timedelta(days=1))
+            .add_extension(extension, critical=True)
+            .sign(issuer_key, hashes.SHA256())
+        )
+
+    pem = serialization.Encoding.PEM
+    address = x509.IPAddress(ipaddress.ip_address(name))
+    authority = certificate("authority", issuer_key.public_key(), x509.BasicConstraints(True, 0))
+    leaf = certificate("server", key.public_key(), x509.SubjectAlternativeName([address]))
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    paths = [directory / each for each in ("authority.pem", "server.pem", "server.key")]
+    data = (authority.public_bytes(pem), leaf.public_bytes(pem), secret)
+    for path, content in zip(paths, data, strict=True):
+        path.touch(0o600)
+        path.write_bytes(content)
+    return paths
+
+
+def test_an_authority_vouches_for_a_certificate_of_ones_own_unless_it_is_pinned(tmp_path):
+    authority, certificate, key = issue(tmp_path, "127.0.0.1")
+    shell = Shell(MULTIHOST_STATE=str(tmp_path / "state"))
+    options = ("--tls-cert", str(certificate), "--tls-key", str(key), "--json")
+    with shell.start("server", "--port", "0", *options) as server:
+        note = json.loads(server.stdout.readline())
+        made = parse_join(shell.json("key", "join")["join"])
+        pinned = parse_join(shell.json("key", "join", "--pin")["join"])
+        assert made == Join((note["url"],), None, pinned.key)
+        assert pinned.fingerprint == note["fingerprint"]
+        code, _, errors = Shell(MULTIHOST_JOIN=made.text()).run("jobs")
+        assert (code, "unable to get local issuer certificate" in errors) == (Exit.KEY, True)
+        vouched = Shell(MULTIHOST_JOIN=made.text(), MULTIHOST_CA_FILE=str(authority))
+        assert vouched.json("jobs") == []
+        assert Shell(MULTIHOST_JOIN=pinned.text()).json("jobs") == []
+        assert shell.json("jobs") == []  # the same user's, on this machine
+        wrong_name = made.urls[0].replace("127.0.0.1", "localhost")
+        vouched.environment["MULTIHOST_JOIN"] = Join((wrong_name,), None, made.key).text()
+        code, _, errors = vouched.run("jobs")
+        assert (code, "Hostname mismatch" in errors) == (Exit.KEY, True)
+        server.terminate()
+
+
+def test_files_that_are_no_certificate_and_key_are_named(tmp_path):
+    _, certificate, key = issue(tmp_path, "127.0.0.1")
+    _, other, _ = issue_in(tmp_path / "other")
+    shell = Shell(MULTIHOST_STATE=str(tmp_path / "state"))
+
+    def refused(*options):
+        code, _, errors = shell.run("server", "--port", "0", *map(str, options))
+        assert code is Exit.USAGE
+        return errors
+
+    assert "no certificate (PEM, with its chain)" in refused("--tls-cert", other, "--tls-key", key)
+    assert "can't read" in refused("--tls-cert", tmp_path / "none", "--tls-key", key)
+    assert "say --tls-cert, too" in refused("--tls-key", key)
+    key.chmod(0o644)
+    assert f"chmod 600 {key}" in refused("--tls-cert", certificate, "--tls-key", key)
+
+
+def issue_in(directory):
+    directory.mkdir()
+    return issue(directory, "127.0.0.1")
+
+
+# making join strings ------------------------------------------------------------------------------
+
+
+def test_a_join_string_has_the_addresses_that_one_names(tmp_path):
+    shell = Shell(MULTIHOST_STATE=str(tmp_path))
+    address = ("--address", "jobs.example.org", "--address", "[fd00::5]:17077")
+    with shell.start("server", "--host", "0.0.0.0", "--port", "0", *address, "--json") as server:
+        port = json.loads(server.stdout.readline())["url"].rpartition(":")[2]
+        told = shell.json("key", "join")
+        assert told["urls"] == [f"https://jobs.example.org:{port}", "https://[fd00::5]:17077"]
+        assert shell.json("key", "join", "--address", "other:1")["urls"] == ["https://other:1"]
+        assert shell.json("jobs") == []  # by loopback, wherever else it listens
+        server.terminate()
+    # A server that is not running is known by its certificate.
+    later = shell.json("key", "join", "--address", "other:1")
+    assert later["fingerprint"] == told["fingerprint"]
+    code, _, errors = shell.run("key", "join")
+    assert (code, "--address HOST:PORT" in errors) == (Exit.USAGE, True)
+
+
+def test_a_join_file_is_written_for_its_owner_alone(cluster, tmp_path):
+    path = tmp_path / "join"
+    path.touch(0o644)
+    state = ("--state", str(cluster.directory))
+    code, output, errors = Shell().run("key", "join", *state, "--file", str(path))
+    assert (code, output) == (Exit.OK, "")
+    assert "the server listens on loopback" in errors
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(Shell().json("workers", "--join-file", str(path))) == 1

@@ -15,20 +15,25 @@ pytestmark = pytest.mark.timeout(120)
 PORT = 7077
 ARGUMENT = "what the client sends; "
 RESULT = "what the worker answers; "
+OBJECT = "what a manager on the client's host keeps; "
 PROGRAM = f"""
 import os, sys
 import multihost
 
 
-def meet(barrier, text):
+def meet(barrier, text, shared, number):
     barrier.wait(60)  # for the other, which runs on another worker
+    shared[number] = shared["given"] + {OBJECT!r}
     return os.getppid(), {RESULT!r} * len(text)
 
 
 if __name__ == "__main__":
-    with multihost.Pool() as pool:
+    with multihost.Pool() as pool, multihost.Manager() as manager:
         text = {ARGUMENT!r} * 2000
-        found = pool.starmap(meet, [(multihost.Barrier(2), text)] * 2, chunksize=1)
+        barrier, shared = multihost.Barrier(2), manager.dict(given={OBJECT!r})
+        tasks = [(barrier, text, shared, number) for number in range(2)]
+        found = pool.starmap(meet, tasks, chunksize=1)
+        assert shared[0] == shared[1] == {OBJECT!r} * 2
     assert all(result == {RESULT!r} * len(text) for _, result in found)
     print("workers:", len({{worker for worker, _ in found}}))
 """
@@ -146,7 +151,7 @@ def test_a_join_string_is_all_that_other_machines_need(network):
     for stream in streams.values():
         kinds = records(stream)
         assert (kinds[0], kinds.count(23) > 1) == (22, True)
-    for secret in (site.key, site.text, ARGUMENT, RESULT, "Authorization", "/ws"):
+    for secret in (site.key, site.text, ARGUMENT, RESULT, OBJECT, "Authorization", "/ws"):
         assert secret.encode() not in crossed
 
 
@@ -158,7 +163,7 @@ def test_without_tls_the_recording_shows_all_that_crosses(network):
         crossed = b"".join(recording.so_far())
         site.stop()
     assert site.join.urls[0] == f"http://{network.address('server')}:{PORT}"
-    for seen in (site.key, RESULT, "GET /ws"):
+    for seen in (site.key, RESULT, OBJECT, "GET /ws"):
         assert seen.encode() in crossed
 
 

@@ -22,13 +22,16 @@ from multiprocessing import process
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from multihost.errors import ConfigError
 from multihost.managers.front import Front, FrontPlan
-from multihost.managers.listening import bind, state_of
+from multihost.managers.listening import bind, is_secured, state_of
 from multihost.managers.proxies import QUEUE_PREFIX, AutoProxy, serving
 from multihost.managers_front import DROPPED
 from multihost.runtime import config
 
 if TYPE_CHECKING:
+    import ssl
+
     from multihost.managers.remote import RemoteFront
 
 _standard: Any = standard
@@ -59,7 +62,16 @@ class Server(standard.Server):
 
     def __init__(self, registry: Any, address: Any, authkey: bytes, serializer: str) -> None:
         """Listen at ``address``; serving begins with ``serve_forever``."""
-        self.durable = serializer == "pickle" and any(map(may_be_queue, registry.values()))
+        is_tls = is_secured(address)
+        if is_tls and serializer != "pickle":
+            raise ConfigError(
+                f"a manager with serializer={serializer!r} speaks no TLS: give it an address= on a "
+                "network that you trust, or leave out the serializer"
+            )
+        # Only the front speaks TLS; it passes on what is no queue.
+        self.durable = is_tls or (
+            serializer == "pickle" and any(map(may_be_queue, registry.values()))
+        )
         self.stop_event = threading.Event()
         self._stopping = threading.Lock()
         self._is_stopped = False
@@ -68,7 +80,8 @@ class Server(standard.Server):
         if not self.durable:
             super().__init__(registry, address, authkey, serializer)
             return
-        self._public = bind(address)
+        asked = address[:2] if is_tls else address
+        self._public = bind(asked)
         try:
             super().__init__(registry, (INSIDE, 0), authkey, serializer)
         except BaseException:
@@ -79,7 +92,13 @@ class Server(standard.Server):
         self.address = self._public.getsockname()
         if isinstance(self.address, tuple):
             self.address = self.address[:2]
-        place = state_of(address, self.address)
+        place = state_of(asked, self.address)
+        self._context: ssl.SSLContext | None = None
+        if is_tls:
+            from multihost.server.certificate import fresh_context
+
+            self._context, fingerprint = fresh_context()
+            self.address = (*self.address, fingerprint)
         self._is_temporary = place is None
         self._state = (
             place or Path(tempfile.gettempdir()) / f"multihost-queues-{secrets.token_hex(8)}"
@@ -135,7 +154,9 @@ class Server(standard.Server):
             return Front(plan, self._public, on_dropped=self.stop_event.set)
         from multihost.managers.remote import RemoteFront
 
-        return RemoteFront(target, plan, self._public, on_dropped=self.stop_event.set)
+        return RemoteFront(
+            target, plan, self._public, on_dropped=self.stop_event.set, context=self._context
+        )
 
     # threads ------------------------------------------------------------------------------
 

@@ -15,6 +15,13 @@ LEAVING_S = 5.0
 """How long the manager of a killed program may take to let go of its address."""
 RETRY_S = 0.05
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - what the user's '' means
+TLS = "tls"
+"""Third part of an address at which a manager is to speak TLS; then it is the fingerprint."""
+
+
+def is_secured(address: Any) -> bool:
+    """Whether TLS is spoken at a manager's address: it has a fingerprint, or is to get one."""
+    return isinstance(address, tuple) and len(address) == 3  # noqa: PLR2004 - see ``TLS``
 
 
 def bind(address: Any) -> socket.socket:

@@ -22,10 +22,11 @@ from typing import Any, Self
 
 from multihost.managers import proxies
 from multihost.managers.hosting import Server, may_be_queue
+from multihost.managers.listening import TLS, is_secured
 from multihost.managers.proxies import AutoProxy, ours
 from multihost.managers.wires import connect as connect_wire
 from multihost.runtime import config
-from multihost.runtime.address import parse_url
+from multihost.runtime.address import is_loopback, parse_url
 
 _standard: Any = standard
 _State: Any = _standard.State
@@ -78,7 +79,15 @@ class BaseManager(standard.BaseManager):
 
     def connect(self) -> None:
         """Connect to the manager at the address; raises AuthenticationError, OSError."""
-        super().connect()
+        if not is_secured(self._address):
+            super().connect()
+            return
+        wire = self._Client(self._address, authkey=self._authkey)
+        try:
+            _standard.dispatch(wire, None, "dummy")
+        finally:
+            wire.close()
+        self._state.value = _State.STARTED
 
     def get_server(self) -> Any:
         """A server to run in this process, with ``serve_forever``."""
@@ -104,7 +113,9 @@ class BaseManager(standard.BaseManager):
         )
         self._address = self._process.start()
         self._state.value = _State.STARTED
-        is_durable = self._serializer == "pickle" and any(map(may_be_queue, registry.values()))
+        is_durable = is_secured(self._address) or (
+            self._serializer == "pickle" and any(map(may_be_queue, registry.values()))
+        )
         self._end = util.Finalize(
             self,
             _finish,
@@ -351,12 +362,14 @@ def _reachable_address() -> Any:
     target = config.find_target()
     if target is None:
         return None
-    _, host, port = parse_url(target.urls[0])
+    is_tls, host, port = parse_url(target.urls[0])
     with socket.socket(
         socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM
     ) as probe:
         probe.connect((host, port))
-        return (probe.getsockname()[0], 0)
+        here = probe.getsockname()[0]
+    # Where the server is spoken to in clear, somebody has said that it may be.
+    return (here, 0, TLS) if is_tls and not is_loopback(host) else (here, 0)
 
 
 # --- the manager of the usual types ----------------------------------------------------------

@@ -6,6 +6,7 @@ are there when the program is not. Runs on the event loop of a client of its own
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -129,9 +130,14 @@ class RemoteFront:
         plan: FrontPlan,
         listener: socket.socket,
         on_dropped: Callable[[], None],
+        context: ssl.SSLContext | None = None,
     ) -> None:
-        """Serve at ``listener``; ``on_dropped`` is called when a client asked for shutdown."""
+        """Serve at ``listener``, over TLS if there is a ``context``.
+
+        ``on_dropped`` is called when a client asked for shutdown.
+        """
         self._target = target
+        self._context = context
         self._plan = plan
         self._listener = listener
         self._on_dropped = on_dropped
@@ -160,7 +166,7 @@ class RemoteFront:
             on_shutdown=self._shut_down,
         )
         self._backing = RemoteBacking(self._session)
-        self._door = make_door(self._backing, options, plan.authkey)
+        self._door = make_door(self._backing, options, plan.authkey, context=self._context)
         await self._door.start(self._listener)
 
     async def _close(self) -> None:

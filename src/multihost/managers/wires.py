@@ -12,6 +12,7 @@ from multiprocessing import connection as standard
 from typing import Any
 
 from multihost.errors import AuthenticationError
+from multihost.managers.listening import is_secured
 
 END = "#END"
 """Says that a client ends in good order; the standard library's say nothing."""
@@ -81,9 +82,16 @@ class Wire:
 def connect(address: Any, authkey: bytes | None = None) -> Wire:
     """A connection to a manager's server, after the handshake.
 
-    Raises AuthenticationError for a wrong authkey, OSError when nobody answers.
+    Raises AuthenticationError for a wrong authkey or certificate, OSError when
+    nobody answers.
     """
-    connection = standard.Client(address)
+    connection: Any
+    if is_secured(address):
+        from multihost.managers.secure_wires import connect_tls
+
+        connection = connect_tls(*address)
+    else:
+        connection = standard.Client(address)
     sock = None
     try:
         if os.name == "posix":

@@ -7,6 +7,7 @@ makes one is loaded only then.
 
 import os
 import ssl
+import tempfile
 from pathlib import Path
 
 from multihost.errors import ConfigError
@@ -26,6 +27,13 @@ def keep_certificate(directory: Path) -> Path:
     return path
 
 
+def fresh_context() -> tuple[ssl.SSLContext, str]:
+    """A way to speak TLS for as long as this process runs, and its certificate's fingerprint."""
+    with tempfile.TemporaryDirectory(prefix="multihost-") as directory:
+        path = keep_certificate(Path(directory))
+        return server_context(path), read_fingerprint(path)
+
+
 def server_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext:
     """How the server speaks TLS; raises ConfigError for files that won't do.
 
@@ -35,6 +43,7 @@ def server_context(certificate: Path, key: Path | None = None) -> ssl.SSLContext
     _check_mode(secret, is_ours=key is None)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.num_tickets = 0  # connections are kept; nothing is to come that was not asked for
     try:
         context.load_cert_chain(certificate, secret, password=_no_password)
     except ssl.SSLError as error:

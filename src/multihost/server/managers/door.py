@@ -5,6 +5,7 @@ Each connection is a taker; what keeps the queues is the door's backing.
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,12 +26,20 @@ class Door:
     """Accepts connections and owns them."""
 
     def __init__(
-        self, backing: Backing, realms: Mapping[bytes, Realm], admission: Admission
+        self,
+        backing: Backing,
+        realms: Mapping[bytes, Realm],
+        admission: Admission,
+        context: ssl.SSLContext | None = None,
     ) -> None:
-        """Let in who knows a key of ``realms``, into that realm, while there is room."""
+        """Let in who knows a key of ``realms``, into that realm, while there is room.
+
+        With a ``context`` TLS is spoken, which the standard library's clients can't.
+        """
         self.backing = backing
         self.realms = realms
         self.admission = admission
+        self._context = context
         self.failures = FailureLog()
         self.departures = Departures()
         self.connections: set[Connection] = set()
@@ -39,7 +48,7 @@ class Door:
 
     async def start(self, listener: socket.socket) -> None:
         """Accept connections of a socket that is bound; it is closed at the end."""
-        self._acceptor = Acceptor(listener, self.admission, self._connect)
+        self._acceptor = Acceptor(listener, self.admission, self._connect, self._context)
         await self.backing.begin()
         self._acceptor.start()
 
@@ -81,11 +90,15 @@ def _keep_alive(sock: socket.socket) -> None:
 
 
 def make_door(
-    backing: Backing, options: ManagersOptions, key: bytes, admission: Admission | None = None
+    backing: Backing,
+    options: ManagersOptions,
+    key: bytes,
+    admission: Admission | None = None,
+    context: ssl.SSLContext | None = None,
 ) -> Door:
     """The door that ``options`` describe; without authkeys of its own it opens to ``key``."""
     realms = {
         authkey: Realm(f"{tenant}/" if tenant else "", options.objects, options.on_shutdown)
         for tenant, authkey in options.keys or (("", key),)
     }
-    return Door(backing, realms, admission or Admission())
+    return Door(backing, realms, admission or Admission(), context)
