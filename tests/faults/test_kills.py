@@ -1,5 +1,6 @@
 """Whatever is killed with SIGKILL, every task ends once and the map comes to its end."""
 
+import concurrent.futures
 import random
 import subprocess
 import sys
@@ -77,6 +78,23 @@ def test_twenty_random_kills_lose_nothing(kill):
             results = run_map_and_kill(cluster, lambda: kill(cluster), after=moment)
             assert_each_ended_once(cluster, results)
             cluster.wait_for_workers(2)
+
+
+def test_a_machine_that_went_down_with_server_and_workers_goes_on_soon_after_it_is_back():
+    with (
+        Cluster(python_path=HERE) as cluster,
+        multihost.connect(cluster.url, cluster.key) as client,
+    ):
+        futures = [client.submit(work, n) for n in range(TASKS)]
+        futures[TASKS // 4].result(30)
+        cluster.kill_server()  # first, lest it notices the workers' end
+        for _ in range(2):
+            cluster.kill_worker()
+        cluster.start()
+        # Sooner than the leases of the workers that were would have ended.
+        done, missing = concurrent.futures.wait(futures, timeout=25)
+        assert not missing
+        assert sorted(future.result() for future in done) == [n * n for n in range(TASKS)]
 
 
 MASTER = """

@@ -43,7 +43,7 @@ from multihost.server.services import (
 from multihost.server.views import Views
 from multihost.server.web import WebConnection
 from multihost.server.workers import WorkerPeer
-from multihost.store.base import Changes
+from multihost.store.base import Changes, SessionInfo
 from multihost.store.places import BLOB_DIRECTORY, STORE_FILE
 from multihost.store.sqlite.store import open_store
 from multihost.wire.message import Role
@@ -251,9 +251,13 @@ class Server:
     def _start_services(self) -> None:
         services, now = self.services, self.services.now()
         services.paused = self._store.paused_queues()
-        # Whoever was there before the restart gets a whole lease to come back.
+        # Whoever was there before the restart gets a whole lease to come back, unless it is
+        # known to be gone: as after a restart of this very machine.
         for row in self._store.sessions(Role.WORKER):
-            services.leases.renew(row.number, now)
+            if _was_here(row.info):
+                services.leases.expect(row.number, now, self.options.restart_grace_s)
+            else:
+                services.leases.renew(row.number, now)
         for row in self._store.sessions(Role.CLIENT):
             services.clients.renew(row.number, now)
             services.takers.expect(row.number, now, self.options.restart_grace_s)
@@ -322,3 +326,19 @@ def _nearest(host: str) -> str:
     if is_wildcard(host):
         return "::1" if ":" in host else "127.0.0.1"
     return host
+
+
+def _was_here(info: SessionInfo) -> bool:
+    """Whether a session's process ran on this machine and does not any more.
+
+    Two containers may share a name and not their processes, so that this is no proof.
+    """
+    if info.host != socket.gethostname() or not info.pid:
+        return False
+    try:
+        os.kill(info.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
