@@ -55,12 +55,19 @@ def test_jobs_shows_each_job_newest_first(shell):
     lines = output.splitlines()
     assert code is Exit.OK
     assert lines[0].split() == [
-        *("JOB", "STATE", "TASKS", "DONE", "FAILED", "QUEUE", "CREATED", "NAME")
+        *("JOB", "STATE", "TASKS", "DONE", "FAILED", "QUEUE", "CREATED", "NAME", "RUNS")
     ]
     assert lines.index(next(line for line in lines if "dying" in line)) < lines.index(
         next(line for line in lines if "doubles" in line)
     )
     assert errors == ""
+
+
+def test_a_name_is_told_from_what_runs_and_done_from_failed(shell):
+    _, output, _ = shell.run("jobs")
+    (odd,) = [line.split() for line in output.splitlines() if "fail_on_odd" in line]
+    assert odd[1:5] == ["failed", "4", "50%", "2"]
+    assert odd[-2:] == ["odd", "cli_tasks.fail_on_odd"]
 
 
 def test_a_listing_imports_nothing_slow(shell):
@@ -91,6 +98,7 @@ def test_a_failed_job_shows_why(shell):
     code, output, errors = shell.run("job", "odd")
     assert code is Exit.OK
     assert "2 succeeded, 2 failed" in output
+    assert f"{'█' * 12}{'▒' * 12}  50%" in output
     assert "ValueError: 1 is odd" in output
     assert "'multihost retry" in errors
 

@@ -111,6 +111,51 @@ def test_a_unique_key_never_makes_a_second(cluster, tmp_path):
     assert Path(log).read_text() == "7\n"
 
 
+def say(text):
+    print(text)
+
+
+def test_what_tasks_of_a_client_print_appears_here_unless_it_is_turned_off(cluster, capfd):
+    with Client(cluster.url, cluster.key) as client:
+        client.submit(say, "by a call").result(30)
+        list(client.map(say, ["by a map"]))
+        client.command(["echo", "by a command"]).result(30)
+        client.options(output=False).submit(say, "by nobody").result(30)
+    with Client(cluster.url, cluster.key, output=False) as client:
+        client.submit(say, "by nobody").result(30)
+    assert sorted(capfd.readouterr().out.splitlines()) == ["by a call", "by a command", "by a map"]
+
+
+def test_what_tasks_of_an_asyncio_client_print_appears_here_unless_turned_off(cluster, capfd):
+    async def main():
+        async with await AsyncClient.connect(cluster.url, cluster.key) as client:
+            await client.submit(say, "by a call")
+            await client.options(output=False).submit(say, "by nobody")
+        async with await AsyncClient.connect(cluster.url, cluster.key, output=False) as client:
+            await client.submit(say, "by nobody")
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert capfd.readouterr().out == "by a call\n"
+
+
+def test_a_label_is_shown_in_the_place_of_the_functions_name(client):
+    client.options(label="the answer").submit(triple, 14).result(30)
+    assert client.jobs()[0]["label"] == "the answer"
+
+
+def test_a_lasting_map_that_was_cancelled_says_how_to_run_it_again(cluster, client):
+    first = client.map(time.sleep, [60], name="long nap")
+    with pytest.raises(errors.TimeoutError):
+        first.next(0)
+    wait_until(lambda: client.jobs("open"), "the map is there")
+    client.cancel("long nap")
+    for results in (first, client.map(time.sleep, [60], name="long nap")):
+        with pytest.raises(errors.TaskCancelled, match="'multihost retry' with its job") as caught:
+            results.next(30)
+        (note,) = caught.value.__notes__
+        assert "multihost retry 'long nap'" in note
+
+
 def test_the_count_of_cpus_is_that_of_the_workers_slots(cluster, client, monkeypatch):
     assert client.slots() == 4
     for name, value in cluster.environment.items():

@@ -1,5 +1,6 @@
 """Programs that configure nothing: an embedded server, and nothing left behind."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -99,6 +100,24 @@ def test_what_tasks_print_appears_on_the_programs_own_output(tmp_path):
     )
     assert out == "out 1\nout 2\n"
     assert err == "err 1\nerr 2\n"
+
+
+def test_a_program_whose_users_server_has_died_says_that_it_uses_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("MULTIHOST_STATE", str(tmp_path / "state"))
+    command = [sys.executable, "-m", "multihost", "server", "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as server:
+        wait_until((tmp_path / "state" / "server.json").exists, "the server is up")
+        server.kill()
+    out, err = run(
+        tmp_path,
+        """
+        import multihost
+        with multihost.Pool(1) as pool:
+            print(pool.apply(abs, (-1,)))
+        """,
+    )
+    assert out == "1\n"
+    assert re.fullmatch(r"your server .*http.*, pid \d+\) has died, .*'multihost server'.*\n", err)
 
 
 def test_a_program_that_forgets_its_pool_ends_and_leaves_nothing(tmp_path):

@@ -9,7 +9,7 @@ import click
 from multihost.cli import render
 from multihost.cli.connection import Connection, NotThereError, path_of
 from multihost.cli.exits import CommandError, Exit
-from multihost.cli.jobs import newest, share_done, title
+from multihost.cli.jobs import newest, share_done, share_lost, title
 from multihost.cli.options import as_json, connected, server_options
 from multihost.cli.tasks import all_tasks, print_tasks, what_went_wrong, worker_names
 
@@ -88,7 +88,7 @@ def _show(row: Row) -> None:
     if row.get("waits"):
         lines.append(("waits", row["waits"]))
     done = share_done(row)
-    render.show(f"job {row['job']}  {render.bar(done)}  {int(done * 100)}%")
+    render.show(f"job {row['job']}  {render.bar(done, lost=share_lost(row))}  {int(done * 100)}%")
     for name, text in lines:
         render.show(f"  {name:<9}{text}")
 

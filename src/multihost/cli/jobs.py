@@ -25,6 +25,7 @@ COLUMNS = (
     Column("QUEUE", gives_way=True),
     Column("CREATED"),
     Column("NAME", gives_way=True),
+    Column("RUNS", gives_way=True),
 )
 
 
@@ -69,9 +70,14 @@ def newest(connection: Connection, state: str | None, limit: int) -> list[Row]:
 
 
 def share_done(row: Row) -> float:
-    """How much of a job's tasks have ended, 0 to 1."""
-    ended = row["succeeded"] + row["failed"] + row["cancelled"]
-    share: float = ended / (row["total"] or row["tasks"] or 1)
+    """How much of a job's tasks have succeeded, 0 to 1."""
+    share: float = row["succeeded"] / (row["total"] or row["tasks"] or 1)
+    return share
+
+
+def share_lost(row: Row) -> float:
+    """How much of a job's tasks have failed or were cancelled, 0 to 1."""
+    share: float = (row["failed"] + row["cancelled"]) / (row["total"] or row["tasks"] or 1)
     return share
 
 
@@ -93,7 +99,8 @@ def _cells(row: Row, now: float) -> list[str]:
         render.count(row["failed"]) if row["failed"] else "-",
         row["queue"],
         render.age(now - row["created_at"]),
-        title(row),
+        row["name"] or "-",
+        row["label"] or "-",
     ]
 
 

@@ -5,6 +5,7 @@ Everything is text and fits the terminal; colour only where click finds one.
 
 import contextlib
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Sequence
@@ -135,10 +136,11 @@ def many(number: int, noun: str) -> str:
     return f"{count(number)} {noun}{'' if number == 1 else 's'}"
 
 
-def bar(done: float, width: int = 24) -> str:
-    """A bar of which the share ``done`` (0 to 1) is filled."""
+def bar(done: float, width: int = 24, *, lost: float = 0.0) -> str:
+    """A bar of which the share ``done`` (0 to 1) is filled, and the share ``lost`` hatched."""
     filled = int(min(1.0, max(0.0, done)) * width)
-    return "█" * filled + "░" * (width - filled)
+    hatched = min(width - filled, math.ceil(max(0.0, lost) * width))
+    return "█" * filled + "▒" * hatched + "░" * (width - filled - hatched)
 
 
 def say(message: str) -> None:

@@ -17,8 +17,8 @@ from multihost.client.asyncio_queues import AsyncQueue
 from multihost.client.commands import command_stream
 from multihost.client.future import remote_traceback
 from multihost.client.listings import Listings, Row
-from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
-from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, with_options
+from multihost.client.mapping import WINDOW, MapRun, noted, style_for, tuples
+from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, first_spec, with_options
 from multihost.client.outcomes import Raw, decode
 from multihost.client.packing import Bulk, archives_of, as_payload, pack_call
 from multihost.client.session import Session
@@ -108,8 +108,7 @@ class AsyncClient:
         self._target = target
         self._listings = Listings(target)
         self._shipped = shipped
-        digests = tuple(bulk.blob.digest for bulk in shipped)
-        self._spec = spec if spec is not None else JobSpec(is_transient=True, ship=digests)
+        self._spec = spec if spec is not None else first_spec(shipped, output=True)
         self._submitter = Submitter(session, self._spec, shipped, is_watched=True)
 
     @classmethod
@@ -120,17 +119,20 @@ class AsyncClient:
         *,
         patience_s: float | None = PATIENCE_S,
         ship: "Ship | None" = None,
+        output: bool = True,
     ) -> Self:
         """Connect to ``url``, else to the server the environment names, else to an embedded one.
 
-        ``ship``: local code that workers get from here; see ``Client``.
+        ``ship``: local code that workers get from here; see ``Client``. ``output``: whether
+        what tasks print appears here.
         """
         shipped = await asyncio.to_thread(archives_of, ship) if ship is not None else ()
         target = find_target(url, authkey)
         if target is None:
             patience_s = EMBEDDED_PATIENCE_S
             target = await asyncio.to_thread(lambda: embedded.start().target())
-        return cls(await Session(target, patience_s).connect(), target, shipped=shipped)
+        session = await Session(target, patience_s).connect()
+        return cls(session, target, first_spec(shipped, output=output), shipped)
 
     def options(self, **options: Any) -> "AsyncClient":
         """This client with other options for what it submits; see ``Client.options``."""
@@ -264,7 +266,7 @@ class AsyncMapIterator:
                 raise StopAsyncIteration
             is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
             if not is_ok:
-                raise value
+                raise noted(value, self._run.stream.spec)
             if not self._is_chunked:
                 return value
             self._chunk.extend(value)

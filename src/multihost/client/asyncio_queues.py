@@ -41,7 +41,11 @@ class AsyncQueue:
         await self._items.put(self._taker(), pack_item(obj), wait_of(block, timeout))
 
     async def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: ASYNC109, FBT001, FBT002 - as above
-        """The next item; raises queue.Empty if none comes in ``timeout`` seconds."""
+        """The next item; raises queue.Empty if none comes in ``timeout`` seconds.
+
+        Not to be given to ``asyncio.wait_for`` on Python 3.11: its task would be the taker,
+        and be done with the item at once. ``timeout`` and ``asyncio.timeout`` are alright.
+        """
         _, (data,) = await self._items.take(self._taker(), 1, wait_of(block, timeout))
         return pickle.loads(data)
 
@@ -69,7 +73,8 @@ class AsyncQueue:
     async def take(self, block: bool = True, timeout: float | None = None) -> AsyncIterator[Any]:  # noqa: ASYNC109, FBT001, FBT002 - as above
         """``async with queue.take() as item:`` an item that is done with when the block ends.
 
-        If the block raises, the item goes to others and what was put in it is void.
+        If the block raises, the item goes to others and what was put in it is void, but for
+        puts into bounded queues: these are done when they return.
         """
         taker = self._taker()
         wait_s = wait_of(block, timeout)

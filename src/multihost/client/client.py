@@ -22,12 +22,12 @@ from multihost.client.forking import forget_in_child
 from multihost.client.future import Future, remote_traceback
 from multihost.client.handles import before_exit
 from multihost.client.listings import Listings, Row
-from multihost.client.mapping import WINDOW, MapRun, style_for, tuples
-from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, with_options
+from multihost.client.mapping import WINDOW, MapRun, noted, style_for, tuples
+from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, first_spec, with_options
 from multihost.client.outcomes import Raw, decode
 from multihost.client.packing import archives_of, as_payload, pack_call
 from multihost.client.submitter import Submitter
-from multihost.core.job import JobSpec, Style
+from multihost.core.job import Style
 from multihost.errors import MultihostError
 from multihost.runtime.config import Target, find_target
 from multihost.runtime.endings import settle_with
@@ -51,14 +51,16 @@ class Client:
         *,
         patience_s: float | None = PATIENCE_S,
         ship: "Ship | None" = None,
+        output: bool = True,
     ) -> None:
         """Connect to ``url``, else to the server the environment names, else to an embedded one.
 
         ``url`` may be a join string, which has the key in it. ``patience_s``: how long to
         try to come back to a server that is gone. ``ship``: packages and modules that what is
-        submitted imports, by name, as module or as path; workers get them from here. Raises
-        ServerNotFound, AuthenticationError (UntrustedServer if it is the server that can't
-        prove itself), ConfigError, or ShipError.
+        submitted imports, by name, as module or as path; workers get them from here.
+        ``output``: whether what tasks print appears here. Raises ServerNotFound,
+        AuthenticationError (UntrustedServer if it is the server that can't prove itself),
+        ConfigError, or ShipError.
         """
         self._shipped = archives_of(ship)
         found = find_target(url, authkey)
@@ -74,8 +76,7 @@ class Client:
         self.listings = Listings(self.target)
         """What the server knows of all jobs, queues and workers."""
         self.dispatcher = Dispatcher("multihost-callbacks")
-        digests = tuple(bulk.blob.digest for bulk in self._shipped)
-        self._spec = JobSpec(is_transient=True, ship=digests)
+        self._spec = first_spec(self._shipped, output=output)
         self._submitter = Submitter(self.session, self._spec, self._shipped, is_watched=True)
         self._owner: Client | None = None
         _open_clients.add(self)
@@ -102,7 +103,7 @@ class Client:
         """This client with other options for what it submits.
 
         ``queue, priority, timeout_s, delay_s, ttl_s, max_attempts, tags, host,
-        label, unique_key, retention_s``.
+        label, unique_key, retention_s, output``.
         """
         view = object.__new__(type(self))
         view.__dict__.update(self.__dict__)
@@ -238,7 +239,7 @@ class MapIterator:
                 raise
             is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
             if not is_ok:
-                raise value
+                raise noted(value, self._run.stream.spec)
             if not self._is_chunked:
                 return value
             self._chunk.extend(value)

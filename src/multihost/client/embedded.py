@@ -8,6 +8,7 @@ when this program ends, in whatever way.
 import atexit
 import contextlib
 import json
+import logging
 import os
 import select
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from multihost.client.forking import forget_in_child
 from multihost.errors import ServerNotFound
-from multihost.runtime.config import Target
+from multihost.runtime.config import Target, dead_server
 
 READY_S = 30.0
 """How long an embedded server may take to start, on however slow a machine."""
@@ -26,6 +27,7 @@ STOP_S = 5.0
 OPTIONS_VARIABLE = "MULTIHOST_EMBEDDED"
 _READ_BYTES = 4096
 
+_log = logging.getLogger("multihost")
 _lock = threading.Lock()
 _running: "Embedded | None" = None
 
@@ -107,8 +109,20 @@ def start(slots: int | None = None) -> Embedded:
         if _running is None or not _running.is_running():
             if _running is not None:
                 _running.forget()
+            _tell_of_dead_server()
             _running = Embedded(slots)
         return _running
+
+
+def _tell_of_dead_server() -> None:
+    """Say that this program's work will not last, to who may think that it does."""
+    dead = dead_server()
+    if dead is not None:
+        _log.warning(
+            "your server on this machine (%s, pid %d) has died, so this program uses one of its "
+            "own that ends with it; 'multihost server' starts yours again, with all that it kept",
+            *dead,
+        )
 
 
 def stop() -> None:

@@ -6,6 +6,7 @@ consumer nor endless input fills any memory. What differs between blocking and
 asyncio is only how one waits.
 """
 
+import shlex
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -13,8 +14,8 @@ from typing import Any
 from multihost.client.arrivals import Arrivals
 from multihost.client.packing import Bulk, as_payload, pack_call, pack_items
 from multihost.client.stream import Stream
-from multihost.core.job import Style
-from multihost.errors import InputChanged
+from multihost.core.job import JobSpec, Style
+from multihost.errors import InputChanged, Refused
 
 WINDOW = 10_000
 """Tasks of a map that are under way or not yet taken."""
@@ -146,6 +147,19 @@ class MapRun:
             stream.session.post(seal)
         else:
             stream.session.post(lambda: stream.when_opened(seal))
+
+
+def noted(error: BaseException, spec: JobSpec) -> BaseException:
+    """The error of a map's task; of a lasting map, with how to have it run again."""
+    name = spec.name
+    if name is not None and isinstance(error, Exception) and not isinstance(error, Refused):
+        note = (
+            f"multihost: job {name!r} keeps this outcome for whoever runs the map again; to have "
+            f"what failed or was cancelled run anew: multihost retry {shlex.quote(name)}"
+        )
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+    return error
 
 
 def tuples(iterables: Iterable[Iterable[Any]]) -> Iterator[tuple[Any, ...]]:

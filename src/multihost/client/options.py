@@ -1,9 +1,12 @@
 """What can be said about a submit besides the function and its arguments."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from multihost.client.packing import Bulk
+from multihost.client.printer import is_shown
 from multihost.core.job import JobSpec
 from multihost.core.retry import Limits
 
@@ -19,7 +22,7 @@ _PLAIN = frozenset(
     }
 )
 _REQUIRES = frozenset({"host", "tags"})
-NAMES = tuple(sorted(_PLAIN | _REQUIRES | {"max_attempts"}))
+NAMES = tuple(sorted(_PLAIN | _REQUIRES | {"max_attempts", "output"}))
 """Options that ``Client.options`` takes."""
 
 
@@ -37,4 +40,12 @@ def with_options(spec: JobSpec, options: dict[str, Any]) -> JobSpec:
         plain["requires"] = msgspec.structs.replace(spec.requires, **requires)
     if "max_attempts" in options:
         plain["limits"] = Limits(options["max_attempts"], *spec.limits[1:])
+    if "output" in options:
+        plain["wants_output"] = bool(options["output"]) and is_shown()
     return msgspec.structs.replace(spec, **plain)
+
+
+def first_spec(shipped: Sequence[Bulk], *, output: bool) -> JobSpec:
+    """What a client submits that was given no options."""
+    digests = tuple(bulk.blob.digest for bulk in shipped)
+    return JobSpec(is_transient=True, ship=digests, wants_output=output and is_shown())

@@ -37,7 +37,7 @@ _BY_ENDING: dict[Ending, type[TaskError]] = {
 _SAID_NOTHING = {
     Ending.TIMED_OUT: "the task ran longer than its timeout and was ended",
     Ending.LOST: "the workers that ran the task vanished, as often as is allowed",
-    Ending.CANCELLED: "the task was cancelled",
+    Ending.CANCELLED: "the task was cancelled; 'multihost retry' with its job runs it again",
     Ending.EXPIRED: "the task waited longer than its time to live and was never started",
     Ending.BLOCKED: "a job that the task depends on did not succeed",
     Ending.RAISED: "the task failed",

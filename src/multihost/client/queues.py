@@ -152,7 +152,8 @@ class Queue(Handle):
     def take(self, block: bool = True, timeout: float | None = None) -> "Take":  # noqa: FBT001, FBT002 - as ``get``
         """``with queue.take() as item:`` an item that is done with when the block ends.
 
-        If the block raises, the item goes to others and what was put in it is void.
+        If the block raises, the item goes to others and what was put in it is void, but for
+        puts into bounded queues: these are done when they return.
         """
         return Take(self, wait_of(block, timeout))
 

@@ -186,7 +186,7 @@ class Submitter:
             options,
             style=style,
             function=packed.digest,
-            label=packed.label,
+            label=options.label or packed.label,
             requires=requires,
             name=name,
             is_transient=is_transient,

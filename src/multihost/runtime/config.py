@@ -160,7 +160,7 @@ def _from_config_file(
     try:
         config = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
-        message = f"can't read the config file {path}: {error}"
+        message = f"can't read the config file {path}: {error}; correct it, or delete it"
         raise ConfigError(message) from None
     url = config.get("url")
     if "join_file" in config:
@@ -196,6 +196,16 @@ def _running_server(directory: Path, key: bytes | None) -> Target | None:
     return Target((note.url,), key if key is not None else read_key(directory / KEY_FILE), trust)
 
 
+def dead_server() -> tuple[str, int] | None:
+    """Address and pid of a server of this user on this machine that died, if one did."""
+    try:
+        note = json.loads((state_dir() / SERVER_FILE).read_text())
+        url, pid = str(note["url"]), int(note["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return None if _is_alive(pid) else (url, pid)
+
+
 def _is_alive(pid: int) -> bool:
     if sys.platform == "win32":
         import psutil
@@ -216,7 +226,10 @@ def read_key(path: Path) -> bytes:
         mode = path.stat().st_mode
         text = path.read_bytes().strip()
     except OSError as error:
-        message = f"can't read the key file {path}: {error.strerror}"
+        message = (
+            f"can't read the key file {path}: {error.strerror}; copy the server's, which "
+            f"'multihost key show' names there, or set {KEY_VARIABLE} to what is in it"
+        )
         raise ConfigError(message) from None
     if os.name == "posix" and mode & 0o077:
         message = (

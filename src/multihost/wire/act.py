@@ -145,7 +145,10 @@ class DropSynchronizer(Act, frozen=True, tag=21):
 
 
 class Acquire(Act, frozen=True, tag=22):
-    """A lock or semaphore. Answered by Done; its token rises with every acquire."""
+    """A lock or semaphore. Answered by Done; its token rises with every acquire.
+
+    An RLOCK acquired again by its holder keeps the token of the outer acquire.
+    """
 
     synchronizer: int
 

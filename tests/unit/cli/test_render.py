@@ -82,3 +82,11 @@ def test_sizes_are_in_human_units(size_bytes, text):
 )
 def test_a_bar_is_full_only_at_the_end(done, text):
     assert render.bar(done, 4) == text
+
+
+@pytest.mark.parametrize(
+    ("done", "lost", "text"),
+    [(0, 1, "▒▒▒▒"), (0.5, 0.01, "██▒░"), (0.99, 0.01, "███▒"), (1, 0, "████")],
+)
+def test_what_is_lost_shows_in_a_bar_however_little_it_is(done, lost, text):
+    assert render.bar(done, 4, lost=lost) == text
