@@ -112,6 +112,7 @@ class Session:
                 async with asyncio.timeout(1.0):
                     await asyncio.shield(self._keeper)
             self._keeper.cancel()
+        self.peer.drop("the client is done")  # a server that reads no more would keep it open
 
     async def _keep(self) -> None:
         try:
