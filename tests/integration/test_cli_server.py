@@ -98,6 +98,21 @@ def test_the_introduction_can_be_copied_and_keeps_the_key_to_itself(shell, state
     assert (join.key, join.fingerprint) == (key, None)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--tls"], "TLS         on, its own certificate, SHA-256 "),
+        (["--host", "0.0.0.0"], "TLS         on, its own certificate, SHA-256 "),
+        (
+            ["--host", "0.0.0.0", "--insecure"],
+            "off (--insecure): whoever is on the network can read",
+        ),
+    ],
+)
+def test_the_introduction_says_what_protects_the_server_and_what_does_not(shell, options, says):
+    assert says in introduction(shell, *options)
+
+
 def test_a_server_elsewhere_names_its_state_to_the_worker_here(tmp_path):
     other = tmp_path / "an other"
     text = introduction(Shell(MULTIHOST_STATE=str(tmp_path)), "--state", str(other))

@@ -1,7 +1,9 @@
 """Four machines that have nothing in common but a network and one join string."""
 
+import contextlib
 import json
 import sys
+from pathlib import Path
 from subprocess import PIPE
 
 import pytest
@@ -132,6 +134,13 @@ def records(stream):
     return kinds
 
 
+def command_lines():
+    """What ``ps`` shows to every user of the machine."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            yield path.read_text(errors="replace")
+
+
 def test_a_join_string_is_all_that_other_machines_need(network):
     """And nothing but TLS crosses the network: the workers' coming, the work, the listings."""
     with network.recording() as recording:
@@ -139,6 +148,7 @@ def test_a_join_string_is_all_that_other_machines_need(network):
         assert site.join.urls[0] == f"https://{network.address('server')}:{PORT}"
         site.start_workers()
         site.run_program()
+        assert not [line for line in command_lines() if site.key in line or site.text in line]
         code, output = site.ask("workers")
         assert (code, output.count("connected")) == (Exit.OK, 2)
         code, output = site.ask("jobs")
@@ -151,7 +161,7 @@ def test_a_join_string_is_all_that_other_machines_need(network):
     for stream in streams.values():
         kinds = records(stream)
         assert (kinds[0], kinds.count(23) > 1) == (22, True)
-    for secret in (site.key, site.text, ARGUMENT, RESULT, OBJECT, "Authorization", "/ws"):
+    for secret in (site.key, site.text, ARGUMENT, RESULT, OBJECT, "Authorization", "GET /ws"):
         assert secret.encode() not in crossed
 
 

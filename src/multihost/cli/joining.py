@@ -120,6 +120,11 @@ def is_for_here_only(join: Join) -> bool:
     return all(is_loopback(parse_url(url).host) for url in join.urls)
 
 
+def is_plain(join: Join) -> bool:
+    """Whether what is said to one of its addresses crosses a network in clear."""
+    return any(parse_url(url).is_plain_and_far for url in join.urls)
+
+
 def command_here() -> str:
     """How this program is called on this machine, by whoever logs in over ssh."""
     program = Path(sys.argv[0])

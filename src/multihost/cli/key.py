@@ -74,10 +74,15 @@ def join(
     is_json: bool,
 ) -> None:
     """Print the join string: all that another machine needs to reach this server."""
-    from multihost.cli.joining import is_for_here_only, make_join
+    from multihost.cli.joining import is_for_here_only, is_plain, make_join
 
     made = make_join(state or config.state_dir(), addresses, is_pinned=is_pinned)
-    if is_for_here_only(made):
+    if is_plain(made):
+        render.tell(
+            "warning: the server speaks no TLS (--insecure); who uses this join string trusts the "
+            "network with it"
+        )
+    elif is_for_here_only(made):
         render.tell(
             "warning: the server listens on loopback, so this is of use on this machine (or behind "
             "a tunnel) only; start it with --host 0.0.0.0 for other machines"

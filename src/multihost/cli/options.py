@@ -70,7 +70,8 @@ def find_server(url: str | None, key_file: Path | None) -> Target:
     if target is None:
         raise CommandError(
             "no server is known: none of yours runs on this machine (state directory "
-            f"{config.state_dir()}), and neither {config.URL_VARIABLE} nor "
+            f"{config.state_dir()}), and neither {config.JOIN_VARIABLE}, "
+            f"{config.URL_VARIABLE} nor "
             f"{config.config_file()} names one; start one with 'multihost server', or "
             "join one with what 'multihost key join' prints on its machine",
             Exit.UNREACHABLE,

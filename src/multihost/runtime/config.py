@@ -176,7 +176,7 @@ def _from_config_file(
     return (
         url,
         authkey,
-        trust._replace(is_insecure=trust.is_insecure or config.get("insecure", False)),
+        trust._replace(is_insecure=trust.is_insecure or config.get("insecure") is True),
     )
 
 

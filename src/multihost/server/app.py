@@ -75,7 +75,7 @@ class ServerOptions:
     """Its private key; None: in the same file."""
     addresses: tuple[str, ...] = ()
     """Under which other machines reach it, for join strings; empty: all of this machine's."""
-    key: bytes | None = None
+    key: bytes | None = field(default=None, repr=False)
     """None: the one in the state directory, made if there is none."""
     announces: bool = True
     """Whether this user's clients on this machine find the server by itself."""

@@ -75,7 +75,7 @@ class ChildSetup:
     """How children are started."""
 
     cwd: str | None = None
-    environment: dict[str, str] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
     setup: bytes = b""
     """What a child reads first: JSON of sys_path and argv, or nothing."""
     is_for_processes: bool = False
