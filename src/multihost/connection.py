@@ -3,7 +3,7 @@
 An end may be held by several processes: each time it is pickled there is one
 holder more. When the last one has closed it or ended in good order, the other
 end gets EOFError once it has read what was sent before. Addresses, listeners
-and file descriptors are of one machine, and not here.
+and file descriptors are of one machine, and refused.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ import queue as standard
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from multihost.client import client as _client  # noqa: F401 - runs what is done before exit
 from multihost.client.handles import Handle, before_exit
@@ -25,9 +25,9 @@ from multihost.errors import Gone, MultihostError, QueueClosed
 from multihost.wire.act import Confirm, Exchange, Put
 
 if TYPE_CHECKING:
-    from multihost.client import Client
+    from multihost.client import Client as ServerClient
 
-__all__ = ["Connection", "Pipe", "wait"]
+__all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
 
 _A_HOLDER = b"N."
 
@@ -35,7 +35,7 @@ _A_HOLDER = b"N."
 def Pipe(  # noqa: N802 - the standard library's name
     duplex: bool = True,  # noqa: FBT001, FBT002 - its signature
     *,
-    client: "Client | None" = None,
+    client: "ServerClient | None" = None,
 ) -> "tuple[Connection, Connection]":
     """Two ends that are connected; if not ``duplex`` the first only receives, the second sends.
 
@@ -55,13 +55,44 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
     return local.wait(object_list, timeout)
 
 
+class Listener:
+    """Refused: whoever connects finds the server, not a program on some machine."""
+
+    def __init__(
+        self,
+        address: Any = None,
+        family: str | None = None,
+        backlog: int = 1,
+        authkey: bytes | None = None,
+    ) -> None:
+        """Name the alternatives."""
+        _refuse("connection.Listener")
+
+
+def Client(  # noqa: N802 - the standard library's name
+    address: Any,  # noqa: ARG001 - as above
+    family: str | None = None,  # noqa: ARG001 - as above
+    authkey: bytes | None = None,  # noqa: ARG001 - as above
+) -> NoReturn:
+    """Refuse, as ``Listener`` does."""
+    _refuse("connection.Client")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise NotImplementedError(
+        f"{what} is for an address on some machine; use multihost.Pipe() between a program and its "
+        "processes, multihost.Queue(name=...) between strangers, or a multihost.managers."
+        "BaseManager at an address of its own"
+    )
+
+
 class _End(Handle):
     """What an end consists of, and how it is let go of; knows no Connection."""
 
     takes: Items | None = None
     gives: Items | None = None
 
-    def __init__(self, client: "Client | None") -> None:
+    def __init__(self, client: "ServerClient | None") -> None:
         self._attach(client, None)
         self._is_own = False
         self.holders = self.make_queue()

@@ -23,6 +23,7 @@ from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.errors import TimeoutError as TimeoutError  # noqa: A004, PLC0414 - also here in multiprocessing
 
 if TYPE_CHECKING:
+    from multihost.client.pool_processes import PoolProcess
     from multihost.client.shipping import Ship
 
 INIT = "INIT"
@@ -275,6 +276,16 @@ class Pool:
         self._callbacks.join()
         self._callbacks.stop()
         self._crew.close("its pool was closed", is_sealing=self._state == CLOSE)
+
+    # for who looks inside --------------------------------------------------------------
+
+    @property
+    def _pool(self) -> "list[PoolProcess]":
+        """The child processes that serve it now, or would: ``pid``, ``host``, ``is_alive()``."""
+        return self._crew.processes(self._processes)
+
+    def _repopulate_pool(self) -> None:
+        """Do nothing: workers replace their children by themselves, and at once."""
 
     def __enter__(self) -> Self:
         self._check_running()

@@ -103,6 +103,27 @@ def test_every_child_runs_the_initializer_once(new_pool):
     assert {tuple(values) for values in pool.map(started, range(40), 1)} == {("hello",)}
 
 
+def test_a_pool_shows_the_children_that_serve_it(new_pool, cluster):
+    pool = new_pool(2, note_start, ("hello",))
+    pids = set(pool.map(where, range(40), 1))
+    shown = pool._pool
+    assert len(shown) == 2
+    assert pids <= {process.pid for process in shown}
+    assert all(process.is_alive() and process.exitcode is None for process in shown)
+    victim = next(process for process in shown if process.pid in pids)
+    os.kill(victim.pid, signal.SIGKILL)
+    wait_until(lambda: victim.exitcode == 255, "the worker has told that the child is gone")
+    assert victim.pid not in {process.pid for process in pool._pool}
+    listed = [child["pid"] for row in cluster.get("/api/workers") for child in row["children"]]
+    assert len(listed) == 4
+
+
+def test_a_pool_that_is_wider_than_the_workers_shows_what_is_missing(new_pool):
+    shown = new_pool(6)._pool
+    assert len(shown) == 6
+    assert [(p.pid, p.is_alive(), p.exitcode) for p in shown[4:]] == [(None, False, None)] * 2
+
+
 def test_a_raising_initializer_is_raised_by_every_result_and_hangs_nothing(new_pool):
     pool = new_pool(2, refuse_to_start)
     results = [pool.apply_async(triple, (i,)) for i in range(5)]

@@ -10,7 +10,7 @@ from pathlib import Path
 import programs
 import pytest
 
-from multihost import AsyncClient, Client
+from multihost import AsyncClient, Client, connection, shared_memory
 from multihost.connection import Pipe, wait
 from multihost.sharedctypes import Array, RawArray, RawValue, Value
 from multihost.synchronize import (
@@ -362,6 +362,16 @@ def test_memory_that_only_one_machine_has_is_refused_with_the_alternative():
         RawValue("i", 1)
     with pytest.raises(NotImplementedError, match="Array"):
         RawArray("i", 10)
+    with pytest.raises(NotImplementedError, match=r"multihost\.Array"):
+        shared_memory.SharedMemory(create=True, size=10)
+    with pytest.raises(NotImplementedError, match=r"Manager\(\)\.list"):
+        shared_memory.ShareableList([1, 2])
+
+
+@pytest.mark.parametrize("make", [connection.Listener, connection.Client])
+def test_addresses_of_programs_are_refused_with_the_alternatives(make):
+    with pytest.raises(NotImplementedError, match=r"Pipe.*Queue\(name=.*BaseManager"):
+        make(("localhost", 5000), authkey=b"secret")
 
 
 def answer(end):

@@ -15,6 +15,7 @@ from multihost.core.resources import Requirement
 from multihost.wire.message import Blob
 
 if TYPE_CHECKING:
+    from multihost.client.pool_processes import PoolProcess
     from multihost.client.shipping import Ship
 
 
@@ -64,6 +65,8 @@ class Crew:
             ship=tuple(bulk.blob.digest for bulk in shipped),
         )
         session = client.session
+        self._client = client
+        self._uid = uid if context is not None else ""
         self._session = session
         self._is_lasting = name is not None
         self._submitter = Submitter(session, options, blobs, is_watched=is_watched)
@@ -82,6 +85,12 @@ class Crew:
     def streams(self) -> list[Stream]:
         """Every open job."""
         return self._submitter.streams()
+
+    def processes(self, count: int) -> "list[PoolProcess]":
+        """The ``count`` child processes that serve the jobs, or would: see ``pool_processes``."""
+        from multihost.client.pool_processes import serving
+
+        return serving(self._client.listings, self._uid, count)
 
     def wait_idle(self, timeout_s: float | None = None) -> bool:
         """Wait until every task has ended; whether it has."""

@@ -26,7 +26,7 @@ from multihost.store.base import (
     Store,
     TaskRow,
 )
-from multihost.wire.message import Role
+from multihost.wire.message import Child, Role
 
 Row = dict[str, Any]
 
@@ -159,7 +159,8 @@ class Views:
         """Every worker whose session is open."""
         rows: list[SessionRow] = await self._ask(lambda store, _: store.sessions(Role.WORKER))
         peers, now = self._services.worker_peers, clock.wall()
-        return [_worker(row, now, is_connected=row.number in peers) for row in rows]
+        children = {number: peer.children for number, peer in peers.items()}
+        return [_worker(row, now, children.get(row.number)) for row in rows]
 
     def _ask(self, run: Any, *, is_durable: bool = False) -> Any:
         return self._services.committer.ask(run, is_durable=is_durable)
@@ -244,7 +245,7 @@ def _item_queue(row: ItemQueueRow, takers: int) -> Row:
     }
 
 
-def _worker(row: SessionRow, now: float, *, is_connected: bool) -> Row:
+def _worker(row: SessionRow, now: float, children: list[Child] | None) -> Row:
     info = row.info
     offer = msgspec.msgpack.decode(info.offer, type=Offer) if info.offer else Offer()
     return {
@@ -257,7 +258,8 @@ def _worker(row: SessionRow, now: float, *, is_connected: bool) -> Row:
         "queues": list(info.queues),
         "python": offer.python,
         "tags": list(offer.tags),
-        "connected": is_connected,
+        "connected": children is not None,
+        "children": [msgspec.structs.asdict(child) for child in children or ()],
         "since_s": max(0.0, now - row.opened_at),
     }
 

@@ -43,6 +43,7 @@ class WorkerPeer:
         self.queues = enlist.queues
         self.offer = enlist.offer
         self.is_elastic = enlist.is_elastic
+        self.children: list[m.Child] = []
         self._blobs = BlobTraffic(services.blobs, connection.link)
         self._is_leaving = False
         self._is_draining = False
@@ -213,6 +214,9 @@ class WorkerPeer:
             self.connection.link.send(m.SignalTask(message.task, message.token, number))
         self.services.watchers.process_began(job_of(message.task), index_of(message.task), process)
 
+    def _on_children(self, message: m.Children) -> None:
+        self.children = message.children
+
     _handlers: dict[type, Callable[["WorkerPeer", Any], None]] = {
         m.Goodbye: _on_goodbye,
         m.Beat: _on_beat,
@@ -222,6 +226,7 @@ class WorkerPeer:
         m.Want: _on_want,
         m.Drain: _on_drain,
         m.Began: _on_began,
+        m.Children: _on_children,
         m.Finished: _on_finished,
         m.GiveBack: _on_give_back,
         m.Output: _on_output,

@@ -562,6 +562,20 @@ class Began(Message, frozen=True, tag=105):
     pid: int
 
 
+class Child(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A worker's child process that holds a slot."""
+
+    pid: int
+    pool: str = ""
+    """The context that it serves; empty when it serves whoever comes, or nobody yet."""
+
+
+class Children(Message, frozen=True, tag=106):
+    """A worker's child processes, whenever they have changed; for who looks at pools."""
+
+    children: list[Child]
+
+
 class Stream(IntEnum):
     """Which of a task's output streams."""
 
@@ -596,6 +610,7 @@ FromPeer = (
     | Output
     | Drain
     | Began
+    | Children
 )
 """What a server may receive."""
 

@@ -44,7 +44,8 @@ LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]
     | _kinds(m.Beat, m.Goodbye, m.Open, m.Add, m.Seal, m.Cancel, m.Taken, m.Close, m.Resize)
     | _kinds(m.Call, m.Withdraw, m.EndTaker, m.Signal),
     (Role.WORKER, Phase.OPEN): _BLOBS
-    | _kinds(m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain, m.Began),
+    | _kinds(m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain)
+    | _kinds(m.Began, m.Children),
 }
 """What the server accepts from a peer of a role in a phase."""
 

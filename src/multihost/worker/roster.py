@@ -52,6 +52,8 @@ class Roster:
         self.pace = feed.Pace()
         self.backlog: deque[Work] = deque()
         self.children: list[Slot] = []
+        self.changes = 0
+        """Rises whenever ``children``, or whom they serve, have changed."""
         self._setup = setup
         self._find = find
         self._find_shipped = find_shipped
@@ -169,6 +171,7 @@ class Roster:
         if paths is None:
             return False
         slot.serve(work, paths, initializer)
+        self.changes += 1
         return True
 
     def look(self) -> list[Work]:
@@ -234,6 +237,7 @@ class Roster:
         self._retired.add(slot)
         fresh = Slot(self.owner, self._setup)
         self.children.append(fresh)
+        self.changes += 1
         return fresh
 
     def give_away(self) -> Slot:
@@ -242,6 +246,7 @@ class Roster:
         for slot in self.children:
             if not slot.served:
                 self.children.remove(slot)
+                self.changes += 1
                 self._given.add(slot)
                 self._loop.call_later(REFILL_S, self.fill)
                 return slot
@@ -255,6 +260,7 @@ class Roster:
         self._given.discard(slot)
         if slot in self.children:
             self.children.remove(slot)
+            self.changes += 1
             self._replace_dead(slot)
         if self._is_closed and self._is_empty() and not self._emptied.done():
             self._emptied.set_result(None)
@@ -281,12 +287,14 @@ class Roster:
             if not slot.fed:
                 slot.retire()
                 self.children.remove(slot)
+                self.changes += 1
                 self._retired.add(slot)
 
     def fill(self) -> None:
         """Start the children that are missing."""
         while not self._is_closed and len(self.children) < self.slots:
             self.children.append(Slot(self.owner, self._setup))
+            self.changes += 1
 
     def close(self) -> None:
         """Kill every child."""

@@ -64,6 +64,8 @@ class Worker:
         self._paused: set[Slot] = set()
         """Whose output waits for the connection to take it."""
         self._works: dict[int, Work] = {}
+        self._told_children = -1
+        """``roster.changes`` when the server was told of the children."""
         self._told = 0
         """Room that the server believes we have."""
         self._store = b""
@@ -157,7 +159,7 @@ class Worker:
 
     def connected(self, welcome: m.Welcome) -> None:
         """Send again what was not settled, and ask for work."""
-        self._told = 0
+        self._told, self._told_children = 0, -1
         if self._store not in {b"", welcome.server}:
             # Another store knows nothing of them, and its numbers may be the same.
             self._lose_leases()
@@ -373,8 +375,19 @@ class Worker:
         if self.roster.backlog:
             self.roster.feed()
         self._want()
+        if self._told_children != self.roster.changes:
+            self._tell_children()
         if self._watch is None and self._is_to_watch():
             self._watch = self._loop.call_later(feed.STUCK_S, self._look)
+
+    def _tell_children(self) -> None:
+        if self.peer.is_connected:
+            self._told_children = self.roster.changes
+            children = [
+                m.Child(slot.pid, (slot.context or "").partition("+")[0])
+                for slot in self.roster.children
+            ]
+            self.peer.send(m.Children(children))
 
     def _is_to_watch(self) -> bool:
         """Whether a long task would keep others waiting, here or soon to be sent here."""
