@@ -36,6 +36,7 @@ from multihost.server.managers.options import ManagersOptions
 from multihost.server.reaper import Promoter, Pruner, Reaper
 from multihost.server.services import (
     CLIENT_GRACE_S,
+    CLIENT_SILENCE_S,
     RESTART_GRACE_S,
     TAKER_GRACE_S,
     Services,
@@ -82,6 +83,7 @@ class ServerOptions:
     heartbeat_s: float = HEARTBEAT_S
     lease_s: float = LEASE_S
     grace_s: float = GRACE_S
+    client_silence_s: float = CLIENT_SILENCE_S
     client_grace_s: float = CLIENT_GRACE_S
     taker_grace_s: float = TAKER_GRACE_S
     restart_grace_s: float = RESTART_GRACE_S
@@ -218,7 +220,7 @@ class Server:
             watchers,
             reaper.wake,
             leases=LeaseTable(options.lease_s, options.grace_s),
-            clients=LeaseTable(options.lease_s, options.client_grace_s),
+            clients=LeaseTable(options.client_silence_s, options.client_grace_s),
             takers=LeaseTable(options.lease_s, options.taker_grace_s),
             heartbeat_s=options.heartbeat_s,
             lease_s=options.lease_s,
@@ -259,7 +261,7 @@ class Server:
             else:
                 services.leases.renew(row.number, now)
         for row in self._store.sessions(Role.CLIENT):
-            services.clients.renew(row.number, now)
+            services.clients.expect(row.number, now, self.options.client_grace_s)
             services.takers.expect(row.number, now, self.options.restart_grace_s)
         self.promoter.look()
         loop = asyncio.get_running_loop()

@@ -131,6 +131,7 @@ class ClientPeer:
         self._blobs = BlobTraffic(services.blobs, connection.link)
         self._waiting: asyncio.TimerHandle | None = None
         self._is_leaving = False
+        self._is_silent = False
         info = SessionInfo(
             attach.session,
             m.Role.CLIENT,
@@ -159,6 +160,11 @@ class ClientPeer:
             self.send_output(subscription)
             self._catch_up(subscription)
 
+    def fell_silent(self) -> None:
+        """Cut a connection that nothing comes from; whoever is behind it may come back."""
+        self._is_silent = True
+        self.connection.link.abort(f"nothing from the client for {self.services.lease_s:g} s")
+
     def closed(self, reason: str) -> None:
         """The connection is gone: wait for it to come back, unless it said goodbye."""
         self._blobs.close()
@@ -174,7 +180,8 @@ class ClientPeer:
             self.services.end_client(self.session, is_clean=True)
             return
         now = self.services.now()
-        self.services.clients.disconnect(self.session, now)
+        if not self._is_silent:
+            self.services.clients.disconnect(self.session, now)
         self.services.takers.disconnect(self.session, now)
         self.services.calls.disconnected(self.session)
         self.services.reaper_wake()

@@ -57,12 +57,12 @@ class Reaper:
                     )
                 services.lose_worker(session)
             for session in services.takers.expired(now):
+                for client in list(services.client_peers.values()):
+                    if client.session == session:
+                        client.fell_silent()
                 services.calls.release_session(session)
                 services.miss_starter(session)
             for session in services.clients.expired(now):
-                for client in list(services.client_peers.values()):
-                    if client.session == session:
-                        client.connection.link.abort("nothing from the client")
                 services.end_client(session)
 
     async def _sleep(self, services: Services) -> None:

@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from multihost.server.clients import ClientPeer, Watchers
     from multihost.server.workers import WorkerPeer
 
+CLIENT_SILENCE_S = 330.0
+"""A client silent for so long is not coming back: its transient jobs are cancelled. It goes on
+trying for five minutes itself: a cut link costs it nothing."""
 CLIENT_GRACE_S = 30.0
-"""A client that is gone for so long is not coming back: its transient jobs are cancelled."""
+"""The same when its connection was closed: it has most likely been killed."""
 TAKER_GRACE_S = 3.0
 """After so long without a connection, what a client's takers hold goes to others."""
 RESTART_GRACE_S = 5.0
@@ -42,7 +45,9 @@ class Services:
     watchers: "Watchers"
     reaper_wake: Callable[[], None]
     leases: LeaseTable = field(default_factory=LeaseTable)
-    clients: LeaseTable = field(default_factory=lambda: LeaseTable(grace_s=CLIENT_GRACE_S))
+    clients: LeaseTable = field(
+        default_factory=lambda: LeaseTable(CLIENT_SILENCE_S, CLIENT_GRACE_S)
+    )
     takers: LeaseTable = field(default_factory=lambda: LeaseTable(grace_s=TAKER_GRACE_S))
     """When the takers of a client's session lose what they hold."""
     client_peers: dict[bytes, "ClientPeer"] = field(default_factory=dict)
