@@ -10,10 +10,10 @@ from multihost.server.certificate import keep_certificate, server_context
 class Imposter:
     """Answers at ``url`` with a certificate of its own; ``heard`` is what came over TLS."""
 
-    def __init__(self, directory):
+    def __init__(self, directory, port=0):
         certificate = keep_certificate(directory)
         self._context = server_context(certificate)
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(("127.0.0.1", port))
         self.url = f"https://127.0.0.1:{self._listener.getsockname()[1]}"
         self.heard = b""
         self.calls = 0

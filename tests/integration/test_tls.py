@@ -19,7 +19,7 @@ import multihost
 from multihost.cli.exits import Exit
 from multihost.errors import AuthenticationError, ServerNotFound, UntrustedServer
 from multihost.runtime.join import Join, parse_join
-from multihost.testing import Cluster
+from multihost.testing import Cluster, wait_until
 
 HERE = str(Path(__file__).parent)
 SECRET = "a-key-that-nobody-else-may-hear"
@@ -170,6 +170,24 @@ def test_a_server_that_moved_to_another_address_of_the_list_is_found_again(tmp_p
         assert f"is connected to {urls[1]}" in told
         assert moving.key.decode() not in told + moving.log
     spare.stop()
+
+
+def test_who_takes_the_place_of_a_server_that_is_away_is_outlasted_and_hears_nothing(
+    tmp_path, caplog
+):
+    with (
+        Cluster(workers=0, is_tls=True) as cluster,
+        multihost.connect(cluster.join.text()) as client,
+    ):
+        client.queue("lasting").put("kept")
+        cluster.kill_server()
+        with Imposter(tmp_path / "imposter", cluster.port) as imposter:
+            wait_until(lambda: imposter.calls >= 2, "the client has tried it more than once")
+        cluster.start_server()
+        assert client.queue("lasting").get(timeout=30) == "kept"
+    assert imposter.heard == b""
+    warnings = [each.getMessage() for each in caplog.records if each.name == "multihost"]
+    assert sum("has another certificate than expected" in each for each in warnings) == 1
 
 
 # what is not meant for each other ----------------------------------------------------------------

@@ -8,6 +8,8 @@ from multihost.errors import ConfigError
 DEFAULT_PORT = 7077
 JOIN_PREFIX = "mhj1."
 """What join strings begin with; they may stand wherever a URL may. See ``join``."""
+SHOWN = 64
+"""Characters of what stands in the place of an address that errors repeat."""
 SCHEMES = {"http": False, "https": True}
 """Whether TLS is spoken there."""
 
@@ -39,10 +41,15 @@ def parse_url(url: str) -> Address:
         host = port = None
     if not host or parts.scheme not in SCHEMES:
         raise ConfigError(
-            f"{url!r} is not a server's address, such as http://127.0.0.1:7077 or "
+            f"{cut(url)!r} is not a server's address, such as http://127.0.0.1:7077 or "
             "https://server:7077, nor a join string"
         )
     return Address(SCHEMES[parts.scheme], host, port or DEFAULT_PORT)
+
+
+def cut(url: str) -> str:
+    """What may be told of an address, should it be half a join string."""
+    return url if len(url) <= SHOWN else f"{url[: SHOWN // 2]}..."
 
 
 def url_of(host: str, port: int, *, is_tls: bool) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multihost.errors import ConfigError
-from multihost.runtime.address import is_join, parse_url
+from multihost.runtime.address import cut, is_join, parse_url
 from multihost.runtime.trust import CA_VARIABLE, INSECURE_VARIABLE, Trust, refuse_plain
 
 JOIN_VARIABLE = "MULTIHOST_JOIN"
@@ -105,7 +105,7 @@ def _find(url: str | None, authkey: bytes | str | None) -> Target | None:
         return running
     if key is None:
         message = (
-            f"no key for {url}: set {KEY_VARIABLE} or pass authkey=; it is in the file "
+            f"no key for {cut(url)}: set {KEY_VARIABLE} or pass authkey=; it is in the file "
             f"{KEY_FILE!r} of the server's state directory"
         )
         raise ConfigError(message)

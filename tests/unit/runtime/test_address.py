@@ -4,6 +4,8 @@ import pytest
 
 from multihost.errors import ConfigError
 from multihost.runtime.address import is_loopback, parse_url, url_of
+from multihost.runtime.config import find_target
+from multihost.runtime.join import Join
 
 
 @pytest.mark.parametrize(
@@ -23,6 +25,15 @@ def test_addresses_are_read(url, address):
 def test_a_wrong_address_is_named(url):
     with pytest.raises(ConfigError, match="is not a server's address"):
         parse_url(url)
+
+
+def test_half_a_join_string_in_the_place_of_an_address_is_not_repeated(monkeypatch):
+    text = Join(("https://10.0.0.5:7077",), "ab" * 32, "the-key").text().removeprefix("mhj1.")
+    for wrong in (text, "x" + text):
+        for read in (parse_url, find_target, lambda text: find_target(text, "key")):
+            with pytest.raises(ConfigError) as caught:
+                read(wrong)
+            assert text[40:60] not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["10.0.0.5", "fd00::5", "server.example.org"])
