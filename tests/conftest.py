@@ -23,6 +23,8 @@ def _no_server_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator
         for name in ("KEY", "JOIN", "CA_FILE", "INSECURE"):
             patch.delenv(f"MULTIHOST_{name}", raising=False)
         patch.setenv("MULTIHOST_STATE", str(nothing / "state"))
+        # A test that wants a seal says so: one made for a join string would reach all others.
+        patch.setenv("MULTIHOST_SEAL", "off")
         patch.setenv("MULTIHOST_CACHE", str(nothing / "cache"))
         patch.setenv("MULTIHOST_CONFIG", str(nothing / "config.toml"))
         yield

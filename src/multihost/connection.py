@@ -108,7 +108,7 @@ class _End(Handle):
     async def let_go(self, taker: Taker) -> None:
         """One holder less; the last one closes the end."""
         try:
-            await self.holders.take(taker, 1, 0.0)
+            await self.holders.take(taker, 1, 0.0, is_checked=False)
         except standard.Empty:
             for items in (self.gives, self.takes):
                 if items is not None:

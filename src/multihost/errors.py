@@ -248,5 +248,9 @@ class UnreadableResult(TaskError):
     """The task succeeded, but its result can't be unpickled here; the cause says why."""
 
 
+class SealError(TaskError):
+    """It is not signed with this side's seal, or was altered; nothing of it was unpickled."""
+
+
 class LeaseLost(TaskError):
     """The lease under which this code runs is gone; another worker may run the task."""

@@ -25,7 +25,7 @@ from multihost.client.outcomes import Decoded, decode, failure_of
 from multihost.client.packing import as_payload, pack_call, pack_items
 from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.core.outcome import Ending
-from multihost.errors import MissingModule, PayloadError, TaskCrashed, UnreadableResult
+from multihost.errors import MissingModule, PayloadError, SealError, TaskCrashed, UnreadableResult
 
 if TYPE_CHECKING:
     from multihost.client.shipping import Ship
@@ -247,7 +247,7 @@ def _as_standard(error: BaseException, *, is_broken: bool = False) -> BaseExcept
     standard: BaseException
     if isinstance(error, (TaskCrashed, UnreadableResult)):
         standard = BrokenProcessPool(str(error))
-    elif is_broken and not isinstance(error, MissingModule):
+    elif is_broken and not isinstance(error, MissingModule | SealError):
         standard = BrokenProcessPool(f"the worker could not even begin the call: {error!r}")
     elif type(error).__name__ == "MaybeEncodingError":
         standard = PayloadError(str(error), "result")

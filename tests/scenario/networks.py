@@ -136,7 +136,11 @@ class Network:
     def _environment(self, host, more):
         """Of a machine that knows no server."""
         state = self.directory / f"state-{host}"
-        mine = {"MULTIHOST_STATE": str(state), "MULTIHOST_CONFIG": str(state / "config.toml")}
+        mine = {
+            "MULTIHOST_STATE": str(state),
+            "MULTIHOST_CONFIG": str(state / "config.toml"),
+            "MULTIHOST_SEAL": "",  # what a join string brings
+        }
         return {**os.environ, **mine, **(more or {})}
 
     def _name(self, host):

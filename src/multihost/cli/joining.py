@@ -52,7 +52,8 @@ def make_join(
     if not places:
         places = [(host, port) for host in _hosts(note, is_named=is_tls and pin is None)]
     urls = dict.fromkeys(url_of(*place, is_tls=is_tls) for place in places)
-    return Join(tuple(urls), pin, key or config.read_key(state / config.KEY_FILE).decode())
+    text = key or config.read_key(state / config.KEY_FILE).decode()
+    return Join(tuple(urls), pin, text, config.seal_to_give())
 
 
 def machine_addresses(*, has_ipv6: bool) -> list[str]:

@@ -24,6 +24,7 @@ from multihost.wire.taking import LINGER_S
 
 if TYPE_CHECKING:
     from multihost.client.session import Session
+    from multihost.wire.seal import Seal
 
 ENDED_TAKERS = 1000
 """How many ended takers are named again after a reconnect."""
@@ -64,6 +65,11 @@ class Calls:
     def blobs(self) -> BlobExchange:
         """How large payloads travel."""
         return self.session.blobs
+
+    @property
+    def seal(self) -> "Seal | None":
+        """What items are signed with."""
+        return self.session.seal
 
     # any thread ----------------------------------------------------------------------
 

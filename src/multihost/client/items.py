@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from multihost.client.packing import Bulk
+from multihost.client.packing import Bulk, as_payload
 from multihost.client.taker import Taker
-from multihost.errors import LeaseLost, QueueClosed
+from multihost.errors import LeaseLost, QueueClosed, SealError
 from multihost.wire.act import (
     CloseQueue,
     Confirm,
@@ -27,6 +27,7 @@ from multihost.wire.act import (
     QueueOpened,
 )
 from multihost.wire.blob import Payload
+from multihost.wire.seal import PREFIX_BYTES, Seal
 from multihost.wire.taking import STAGED_ITEMS
 
 CHUNK_BYTES = 1 << 20
@@ -49,10 +50,11 @@ class Size(NamedTuple):
 class Items:
     """A queue of items on the server, by its number there."""
 
-    __slots__ = ("confirm", "limit", "number")
+    __slots__ = ("confirm", "limit", "name", "number")
 
-    def __init__(self, number: int, limit: int, confirm: Confirm) -> None:
+    def __init__(self, number: int, limit: int, confirm: Confirm, name: str) -> None:
         """The queue ``number`` for ``limit`` items (0: no bound), with its policy."""
+        self.name = name
         self.number = number
         self.limit = limit
         self.confirm = confirm
@@ -64,10 +66,12 @@ class Items:
         """Find the queue of this name, with the settings that it has, or make it."""
         result = await taker.call(OpenQueue(name, limit, confirm, is_transient))
         assert isinstance(result, QueueOpened)
-        return cls(result.queue, result.limit, result.confirm)
+        return cls(result.queue, result.limit, result.confirm, name)
 
     async def put(self, taker: Taker, packed: bytes | Bulk, wait_s: float | None) -> None:
         """Add an item; raises queue.Full when there is no room in time."""
+        if taker.line.seal is not None:
+            packed = self._signed(taker.line.seal, packed)
         payload = packed if type(packed) is bytes else await taker.upload(packed)
         if taker.stage(self.number, self.limit, [payload]):
             return
@@ -78,7 +82,9 @@ class Items:
         self, taker: Taker, packed: Iterable[bytes | Bulk], wait_s: float | None
     ) -> None:
         """Add items, up to a thousand in one exchange; when it raises, those before are in."""
-        taking = taker.taking
+        taking, seal = taker.taking, taker.line.seal
+        if seal is not None:
+            packed = (self._signed(seal, each) for each in packed)
         for chunk in _chunks(packed, min(STAGED_ITEMS, self.limit or STAGED_ITEMS)):
             payloads: list[Payload] = [
                 each if type(each) is bytes else await taker.upload(each) for each in chunk
@@ -88,12 +94,19 @@ class Items:
                 _check_room(await taker.exchange(decide, wait_s))
 
     async def take(
-        self, taker: Taker, count: int, wait_s: float | None, *, keeps: bool = False
+        self,
+        taker: Taker,
+        count: int,
+        wait_s: float | None,
+        *,
+        keeps: bool = False,
+        is_checked: bool = True,
     ) -> tuple[Sequence[Item], list[bytes]]:
         """Take up to ``count`` items and fetch their bytes; raises queue.Empty if none comes.
 
         What was taken before is done with, unless it ``keeps``: then it is so when
-        ``confirm`` says it. Raises QueueClosed when none will come.
+        ``confirm`` says it. Raises QueueClosed when none will come, and, if there is a seal
+        and it ``is_checked``, SealError when an item is not signed with it.
         """
         taking = taker.taking
         taking.policies[self.number] = self.confirm
@@ -109,13 +122,43 @@ class Items:
         if keeps:
             taker.keep(item.number for item in items)
         try:
-            return items, [
+            datas = [
                 item.payload if type(item.payload) is bytes else await taker.fetch(item.payload)
                 for item in items
             ]
         except BaseException:
             taker.give_back_soon([item.number for item in items])
             raise
+        if taker.line.seal is not None and is_checked:
+            datas = await self._opened(taker, taker.line.seal, items, datas)
+        return items, datas
+
+    async def _opened(
+        self, taker: Taker, seal: Seal, items: Sequence[Item], datas: list[bytes]
+    ) -> list[bytes]:
+        """Items without their marks; all are given back if one of them is not signed."""
+        try:
+            return [self._checked(seal, data) for data in datas]
+        except SealError:
+            await self.give_back(taker, items)
+            raise
+
+    def _signed(self, seal: Seal, packed: bytes | Bulk) -> bytes | Bulk:
+        data = packed if isinstance(packed, bytes) else packed.data
+        return as_payload(seal.item(self.name, data))
+
+    def _checked(self, seal: Seal, data: bytes) -> bytes:
+        """An item without its mark; nobody unpickles one that is not signed for this queue."""
+        if seal.is_item(self.name, data):
+            return data[PREFIX_BYTES:]
+        name = "a queue without a name" if self.name.startswith("~") else f"queue {self.name!r}"
+        raise SealError(
+            f"an item of {name} is not signed with this program's seal ({seal.id.hex()}), and was "
+            "not unpickled; with confirm='get' it is lost, else it is in the queue again. Whoever "
+            "put it has no seal or another one (give it this one: a join string, MULTIHOST_SEAL, "
+            "the file 'seal'), or it was altered at the server. Drop the queue, or take the item "
+            "with MULTIHOST_SEAL=off"
+        )
 
     async def confirm_kept(self, taker: Taker, items: Sequence[Item]) -> None:
         """Kept items are done with; raises LeaseLost when others may have got them."""

@@ -16,6 +16,7 @@ from multihost.core.outcome import Certificate, Ending, Failure, decode_failure
 from multihost.errors import (
     MissingModule,
     MultihostError,
+    SealError,
     TaskCancelled,
     TaskCrashed,
     TaskError,
@@ -86,6 +87,8 @@ def exception_of(
     error: BaseException
     if _is_missing_module(ending, failure):
         error = _missing_module(failure)
+    elif ending is Ending.UNRUNNABLE and failure.type_name == SealError.__name__:
+        error = SealError(text)
     elif failure.exception is not None:
         error = _own_exception(failure)
     elif ending is Ending.CRASHED:

@@ -25,6 +25,7 @@ from multihost.errors import ConnectionLost, MultihostError
 from multihost.runtime.config import Target
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
+from multihost.wire.seal import Seal
 
 _log = logging.getLogger("multihost")
 
@@ -41,6 +42,8 @@ class Session:
         self.uid = os.urandom(16)
         self.failure: MultihostError | None = None
         self.loop = asyncio.get_running_loop()
+        self.seal = None if target.seal is None else Seal(target.seal)
+        """What is signed with; None: nothing is."""
         self.peer = Peer(
             self, m.Role.CLIENT, target.urls, target.key, patience_s, trust=target.trust
         )

@@ -34,6 +34,7 @@ from multihost.wire import message as m
 
 if TYPE_CHECKING:
     from multihost.client.session import Session
+    from multihost.client.signing import Signer
 
 ADD_TASKS = 2_000
 """Tasks in one Add message at most."""
@@ -74,6 +75,9 @@ class Stream:
             spec = msgspec.structs.replace(spec, label=spec.label[:MAX_LABEL_CHARS])
         self.spec = spec
         self.uid = make_uid(time.time_ns() // 1_000_000, os.urandom(10))
+        self._signer: Signer | None = None
+        """Where there is a seal: signs what goes out, checks what comes back."""
+        self._sign()
         self.number: int | None = None
         """The server's number of the job, once it is open."""
         self.earlier = None if spec.is_transient else EarlierRun(spec)
@@ -130,7 +134,10 @@ class Stream:
             if self._inbox or self._pending or self._is_due or not self._is_steady():
                 return False
             index = self._count
-            add = m.Add(self.alias, index, [payload])
+            payloads: list[m.Payload] = [payload]
+            if self._signer is not None:
+                payloads = self._signer.tasks(index, payloads)
+            add = m.Add(self.alias, index, payloads)
             self._count = index + 1
             self._pending[index] = (receiver, position)
             self._unstored[index] = add
@@ -210,9 +217,17 @@ class Stream:
     def _begin_again(self) -> None:
         """A task came while the idle job was being closed: it goes into a new one."""
         self.uid = make_uid(time.time_ns() // 1_000_000, os.urandom(10))
+        self._sign()
         self.alias = self._count = 0
         self._is_closed = self._is_sent = self._is_opened = False
         self.number = self.total = None
+
+    def _sign(self) -> None:
+        if self.session.seal is not None:
+            from multihost.client.signing import Signer
+
+            self._signer = Signer(self.session.seal, self.spec, self.uid)
+            self.spec = self._signer.spec
 
     def _may_send(self) -> bool:
         if not self._is_sent and self.session.is_connected:
@@ -251,6 +266,8 @@ class Stream:
 
     def _add(self, first: int, payloads: list[Any]) -> None:
         if payloads:
+            if self._signer is not None:
+                payloads = self._signer.tasks(first, payloads)
             add = m.Add(self.alias, first, payloads)
             self._unstored[first] = add
             self.session.send(add)
@@ -262,6 +279,8 @@ class Stream:
 
     def _add_bulk(self, index: int, bulk: Bulk) -> None:
         """Send the task when the server has its payload."""
+        if self._signer is not None:
+            bulk = self._signer.bulk(index, bulk)
 
         def stored(error: MultihostError | None) -> None:
             if error is None:
@@ -355,7 +374,7 @@ class Stream:
 
     def on_outcomes(self, message: m.Outcomes) -> None:
         """Give outcomes to their receivers; repeated ones are dropped."""
-        pending = self._pending
+        pending, signer = self._pending, self._signer
         outcomes = message.outcomes
         if self.earlier is not None:
             outcomes = self.earlier.sift(outcomes)
@@ -366,7 +385,10 @@ class Stream:
                 continue
             entry = pending.pop(outcome.index, None)
             if entry is not None:
-                entry[0].settle(entry[1], outcome.ending, payload)
+                if signer is None:
+                    entry[0].settle(entry[1], outcome.ending, payload)
+                else:
+                    self._settle_signed(entry, outcome.index, outcome.ending, payload)
         self._untaken += len(outcomes)
         self._after_outcomes()
 
@@ -378,6 +400,18 @@ class Stream:
             waiting, self._when_idle = self._when_idle, []
             for then in waiting:
                 then()
+
+    def _settle_signed(
+        self, entry: tuple[Any, int], index: int, ending: Ending, payload: bytes
+    ) -> None:
+        """Give an outcome to its receiver, or the reason why it must not be unpickled."""
+        error = None
+        if self._signer is not None:
+            error = self._signer.error_of(index, ending, payload)
+        if error is None:
+            entry[0].settle(entry[1], ending, payload)
+        else:
+            entry[0].refuse(entry[1], error)
 
     def _fetch(self, outcome: m.Outcome) -> None:
         """Bring a large result here before its receiver is told, while the server keeps it."""
@@ -392,7 +426,7 @@ class Stream:
             if entry is None:
                 return
             if isinstance(result, bytes):
-                entry[0].settle(entry[1], outcome.ending, result)
+                self._settle_signed(entry, index, outcome.ending, result)
             else:
                 entry[0].refuse(entry[1], result)
             self._after_outcomes()

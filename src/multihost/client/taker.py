@@ -32,6 +32,7 @@ from multihost.wire.act import (
     Release,
 )
 from multihost.wire.blob import Blob, Payload
+from multihost.wire.seal import Seal
 from multihost.wire.taking import Taking
 
 T = TypeVar("T")
@@ -84,6 +85,11 @@ class Line(Protocol):
     @property
     def blobs(self) -> BlobExchange:
         """How large payloads travel."""
+        ...
+
+    @property
+    def seal(self) -> Seal | None:
+        """What items are signed with, if there is one."""
         ...
 
     def post(self, call: Callable[[], None]) -> None:

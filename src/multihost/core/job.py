@@ -106,6 +106,8 @@ class JobSpec(msgspec.Struct, frozen=True, omit_defaults=True):
     """How long an ended job and its results stay."""
     ship: tuple[bytes, ...] = ()
     """Digests of the archives of code that its tasks import, the first of them first."""
+    mark: bytes | None = None
+    """By which workers know that a submitter with their seal has made it; see ``wire.seal``."""
 
 
 def blobs_of(spec: JobSpec) -> list[bytes]:

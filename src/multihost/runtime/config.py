@@ -6,6 +6,7 @@ that this user has running on this machine, else none (the caller starts an
 embedded one). Wherever an address may stand, a join string may.
 """
 
+import base64
 import json
 import os
 import secrets
@@ -24,8 +25,13 @@ KEY_VARIABLE = "MULTIHOST_KEY"
 STATE_VARIABLE = "MULTIHOST_STATE"
 CONFIG_VARIABLE = "MULTIHOST_CONFIG"
 CACHE_VARIABLE = "MULTIHOST_CACHE"
+SEAL_VARIABLE = "MULTIHOST_SEAL"
 SERVER_FILE = "server.json"
 KEY_FILE = "key"
+SEAL_FILE = "seal"
+SEAL_OFF = "off"
+"""In the place of a seal: neither sign nor check, whatever else is configured."""
+SEAL_BYTES = 32
 
 
 class Target(NamedTuple):
@@ -36,7 +42,7 @@ class Target(NamedTuple):
     key: bytes
     trust: Trust = Trust()
     seal: bytes | None = None
-    """What submitters and workers sign with; from a join string."""
+    """What submitters and workers sign with."""
 
     def __repr__(self) -> str:
         return f"Target({', '.join(self.urls)})"
@@ -82,6 +88,7 @@ def find_target(
     target = _find(url or os.environ.get(JOIN_VARIABLE) or None, authkey)
     if target is not None:
         refuse_plain(target.urls, target.trust)
+        target = target._replace(seal=find_seal(target.seal))
     return target
 
 
@@ -132,7 +139,8 @@ def environment_of(target: Target) -> dict[str, str]:
         from multihost.runtime.join import Join
 
         url = Join(target.urls, trust.fingerprint, key, target.seal).text()
-    found = {URL_VARIABLE: url, KEY_VARIABLE: key}
+    seal = SEAL_OFF if target.seal is None else seal_text(target.seal)
+    found = {URL_VARIABLE: url, KEY_VARIABLE: key, SEAL_VARIABLE: seal}
     if JOIN_VARIABLE in os.environ:
         found[JOIN_VARIABLE] = ""
     if trust.ca_file is not None:
@@ -222,22 +230,28 @@ def _is_alive(pid: int) -> bool:
 
 def read_key(path: Path) -> bytes:
     """Key from a file that only its owner may read; raises ConfigError."""
+    remedy = (
+        "copy the server's, which 'multihost key show' names there, or set "
+        f"{KEY_VARIABLE} to what is in it"
+    )
+    return _read_secret(path, "key", remedy)
+
+
+def _read_secret(path: Path, what: str, remedy: str) -> bytes:
     try:
         mode = path.stat().st_mode
         text = path.read_bytes().strip()
     except OSError as error:
-        message = (
-            f"can't read the key file {path}: {error.strerror}; copy the server's, which "
-            f"'multihost key show' names there, or set {KEY_VARIABLE} to what is in it"
-        )
+        message = f"can't read the {what} file {path}: {error.strerror}; {remedy}"
         raise ConfigError(message) from None
     if os.name == "posix" and mode & 0o077:
         message = (
-            f"others may read the key file {path}: run 'chmod 600 {path}', then make a new key"
+            f"others may read the {what} file {path}: run 'chmod 600 {path}', then make another "
+            f"{what}"
         )
         raise ConfigError(message)
     if not text:
-        message = f"the key file {path} is empty: delete it, and the server makes a new one"
+        message = f"the {what} file {path} is empty: delete it, and a new one will be made"
         raise ConfigError(message)
     return text
 
@@ -247,6 +261,64 @@ def make_key(path: Path) -> bytes:
     if not path.exists():
         write_file(path, secrets.token_urlsafe(32).encode() + b"\n", mode=0o600)
     return read_key(path)
+
+
+def seal_file() -> Path:
+    """File with the user's seal, beside the config file."""
+    return config_file().with_name(SEAL_FILE)
+
+
+def find_seal(joined: bytes | None = None) -> bytes | None:
+    """The seal to use: of MULTIHOST_SEAL, else of the join string, else of the user's file.
+
+    Raises ConfigError for one that is damaged, or that others may read.
+    """
+    text = os.environ.get(SEAL_VARIABLE)
+    if text:
+        return None if text.strip() == SEAL_OFF else _parse_seal(text, SEAL_VARIABLE)
+    if joined is not None:
+        return joined
+    path = seal_file()
+    return read_seal(path) if path.exists() else None
+
+
+def read_seal(path: Path) -> bytes:
+    """Seal from a file that only its owner may read; raises ConfigError."""
+    remedy = f"copy it from where it was made, or set {SEAL_VARIABLE} to what is in it"
+    return _parse_seal(_read_secret(path, "seal", remedy).decode(errors="replace"), str(path))
+
+
+def seal_to_give() -> bytes | None:
+    """The seal that join strings carry: the one in use, else a new one in the user's file.
+
+    None when this user wants none.
+    """
+    if os.environ.get(SEAL_VARIABLE):
+        return find_seal()
+    path = seal_file()
+    if not path.exists():
+        write_file(path, seal_text(secrets.token_bytes(SEAL_BYTES)).encode() + b"\n", mode=0o600)
+    return read_seal(path)
+
+
+def seal_text(seal: bytes) -> str:
+    """A seal as it is written into files and variables."""
+    return base64.urlsafe_b64encode(seal).decode().rstrip("=")
+
+
+def _parse_seal(text: str, where: str) -> bytes:
+    data = text.strip().encode(errors="replace")
+    try:
+        seal = base64.b64decode(data + b"=" * (-len(data) % 4), b"-_", validate=True)
+    except ValueError:
+        seal = b""
+    if len(seal) != SEAL_BYTES:
+        message = (
+            f"the seal in {where} is damaged or cut short: copy it again from where it was made, "
+            f"or say {SEAL_VARIABLE}={SEAL_OFF} to neither sign nor check"
+        )
+        raise ConfigError(message)
+    return seal
 
 
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:

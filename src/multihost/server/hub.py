@@ -339,6 +339,7 @@ class Hub:
             slots,
             facts.context,
             info.ship,
+            info.mark,
         )
 
 
@@ -360,6 +361,7 @@ def _facts(number: int, spec: JobSpec) -> _JobFacts:
         spec.context,
         spec.wants_output,
         ship=spec.ship,
+        mark=spec.mark,
     )
     context = spec.requires.context if spec.width is not None else None
     return _JobFacts(info, context, spec.width, spec.queue, spec.requires)

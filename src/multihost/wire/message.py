@@ -458,6 +458,8 @@ class JobInfo(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """The pool of limited width that the job belongs to, perhaps with others."""
     ship: tuple[bytes, ...] = ()
     """Archives of code that the tasks import; see JobSpec."""
+    mark: bytes | None = None
+    """What the submitter has signed it with; see ``wire.seal``."""
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):

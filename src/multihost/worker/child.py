@@ -33,6 +33,7 @@ from multihost.worker.frames import (
     PATHS,
     READY,
     RETURNED,
+    SEALED,
     STYLES,
     TASK,
     TASK_HEAD,
@@ -55,8 +56,8 @@ class TaskInterrupted(BaseException):
     """The task was cancelled, or ran into its timeout. Not for ``except Exception``."""
 
 
-Entry = tuple[int, int, str, bytes]
-"""Task, token, style, and the payload of its frame."""
+Entry = tuple[int, int, str, bytes, bytes | None]
+"""Task, token, style, the payload of its frame, and what is signed of its job."""
 
 
 class Inbox:
@@ -73,7 +74,9 @@ class Inbox:
         self._tasks: deque[Entry] = deque()
         self._lock = threading.Lock()
         self._is_reading = False
+        self._job: bytes | None = None
         self.context: bytes | None = None
+        self.paths: bytes | None = None
 
     def next(self) -> "Entry | None":
         """The next task, waiting for it; None when no more will come."""
@@ -104,24 +107,34 @@ class Inbox:
                     if not data:
                         break
                     self._take(data)
-            returned = [(task, token) for task, token, _, _ in self._tasks]
+            returned = [(task, token) for task, token, *_ in self._tasks]
             self._tasks.clear()
             tell(returned)
 
     def _take(self, data: bytes) -> None:
         for kind, detail, first, second, _, payload in self._frames.feed(data):
             if kind == TASK:
-                self._tasks.append((first, second, STYLES[detail], payload))
+                self._tasks.append((first, second, STYLES[detail], payload, self._job))
             elif kind == CONTEXT:
                 self.context = payload
             elif kind == PATHS:
-                _import_from(payload)
+                self.paths = payload
+            elif kind == SEALED:
+                self._job = payload
 
 
 class Child:
     """What runs in a slot."""
 
-    def __init__(self, tasks_fd: int, outcomes_fd: int, control_fd: int) -> None:
+    def __init__(
+        self, tasks_fd: int, outcomes_fd: int, control_fd: int, seal: bytes | None = None
+    ) -> None:
+        self.checker = None
+        """Checks, before anything is unpickled, that tasks are signed with the worker's seal."""
+        if seal is not None:
+            from multihost.worker.checker import Checker
+
+            self.checker = Checker(seal)
         self.inbox = Inbox(tasks_fd)
         self._outcomes = outcomes_fd
         self._control = control_fd
@@ -159,14 +172,20 @@ class Child:
         inbox, send = self.inbox, self.send
         send(READY, 0, 0, b"")
         while (entry := inbox.next()) is not None:
-            task, token, style, payload = entry
-            if inbox.context is not None:
-                context, inbox.context = inbox.context, None
-                self._initialize(context)
+            task, token, style, payload, _ = entry
+            began = time.perf_counter()
+            if self.checker is not None:
+                refusal = self.checker.refusal(entry, inbox.paths, inbox.context)
+                if refusal is not None:
+                    self._refuse(entry, refusal)
+                    continue
+            if inbox.paths is not None or inbox.context is not None:
+                self._begin()
             if style == "process":
                 return self._live(task, token, payload)
-            began = time.perf_counter()
             ending, data = self._settle(*self._run(task, token, style, payload))
+            if self.checker is not None:
+                data = self.checker.sign(ending, data)
             output.flush()
             if self.is_forked:
                 os._exit(0)  # a task forgot to; its result is the other process's
@@ -196,6 +215,33 @@ class Child:
             output.wait_until_read(self._prints)
 
     # running -------------------------------------------------------------------------
+
+    def _begin(self) -> None:
+        """Become a child of the pool or the job that is served from now on."""
+        inbox = self.inbox
+        paths, inbox.paths = inbox.paths, None
+        context, inbox.context = inbox.context, None
+        if paths is not None:
+            _import_from(paths)
+        if context is not None:
+            self._initialize(context)
+
+    def _refuse(self, entry: Entry, refusal: str) -> None:
+        """Report a task that is not signed as it should be; nothing of it was looked into."""
+        task, token, style, payload, _ = entry
+        if style == "process":
+            # Its outcome is its exit code, and what it says goes to whoever started it.
+            output.install_descriptors()
+            self._current, self._token = task, token
+            sys.stderr.write(f"multihost: {refusal}\n")
+            output.flush()
+            self.wait_until_read()
+            os._exit(1)
+        # The agent sends a function only once.
+        digest, size = TASK_HEAD.unpack_from(payload)
+        self._known(digest, payload[TASK_HEAD.size : TASK_HEAD.size + size])
+        assert self.checker is not None
+        self.send(DONE, task, token, self.checker.failure(refusal), detail=UNRUNNABLE)
 
     def _live(self, task: int, token: int, payload: bytes) -> int:
         """Be the process that a user started; its exit code. Nothing else runs here after it."""
@@ -240,7 +286,7 @@ class Child:
         if style == "command":
             from multihost.worker.command import run_command
 
-            return run_command(bytes(data))
+            return run_command(bytes(data if self.checker is None else self.checker.bare(data)))
         try:
             function = self._function(digest, payload[TASK_HEAD.size : at])
             arguments = pickle.loads(data)
@@ -263,8 +309,8 @@ class Child:
         except (Exception, SystemExit) as error:
             return RAISED, _failure(_encoding_error(error, result), RAISED)
 
-    def _function(self, digest: bytes, data: bytes) -> Any:
-        """The function, unpickled once; least recently used ones are forgotten as by the agent."""
+    def _known(self, digest: bytes, data: bytes) -> Any:
+        """What is kept under a digest; least recently used ones are forgotten as by the agent."""
         functions = self._functions
         function = functions.get(digest)
         if function is None:
@@ -273,9 +319,14 @@ class Child:
                 functions.popitem(last=False)
         else:
             functions.move_to_end(digest)
+        return function
+
+    def _function(self, digest: bytes, data: bytes) -> Any:
+        """The function, unpickled once."""
+        function = self._known(digest, data)
         if type(function) is bytes:
             # Kept as it came until it can be read: the agent sends it only once.
-            function = functions[digest] = pickle.loads(function)
+            function = self._functions[digest] = pickle.loads(function)
         return function
 
     def _initialize(self, context: bytes) -> None:
@@ -440,14 +491,13 @@ def main() -> None:
         os.set_inheritable(descriptor, False)
     _die_with(life_fd)
     setup = sys.stdin.buffer.read()
-    if setup:
-        _setup(setup)
+    seal = _setup(setup) if setup else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if is_for_processes:
         import cloudpickle  # noqa: F401 - what a process needs first
 
         import multihost.worker.process  # noqa: F401 - as above
-    child = Child(tasks_fd, outcomes_fd, control_fd)
+    child = Child(tasks_fd, outcomes_fd, control_fd, seal)
     code = child.run()
     _leave()
     child.wait_until_read()
@@ -465,8 +515,8 @@ def _die_with(life: int) -> None:
         fcntl.fcntl(life, fcntl.F_SETFL, fcntl.fcntl(life, fcntl.F_GETFL) | os.O_ASYNC)
 
 
-def _setup(data: bytes) -> None:
-    """Be where the program is that the work comes from (an embedded server's children)."""
+def _setup(data: bytes) -> bytes | None:
+    """Be where the program is that the work comes from; the worker's seal, if it has one."""
     import json
 
     options = json.loads(data)
@@ -476,6 +526,8 @@ def _setup(data: bytes) -> None:
             sys.path.append(path)
     if options.get("argv"):
         sys.argv[:] = options["argv"]
+    seal = options.get("seal")
+    return None if seal is None else bytes.fromhex(seal)
 
 
 def _leave() -> None:

@@ -19,6 +19,8 @@ TASK = 3
 """Detail: the style. Digest and perhaps pickle of the function, and the payload."""
 PATHS = 4
 """Directories that come first in ``sys.path``, NUL between them: code that jobs have shipped."""
+SEALED = 5
+"""Of the job whose tasks follow: its mark, and what that covers; see ``wire.seal``."""
 
 # agent to child, on the control pipe
 GIVE_BACK = 10

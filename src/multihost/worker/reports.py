@@ -9,6 +9,8 @@ import msgspec
 
 from multihost.core.ids import task_name
 from multihost.core.outcome import Certificate, Ending, Failure, decode_failure, encode_failure
+from multihost.errors import SealError
+from multihost.wire.seal import ID_BYTES, Seal
 from multihost.worker.slot import Death, Slot
 from multihost.worker.work import Work
 
@@ -58,6 +60,33 @@ def lost_blob(what: str, worker: str) -> Failure:
     """A blob that the task needs is gone from the server."""
     text = f"{what} is not on the server any more; submit it again"
     return Failure(Ending.UNRUNNABLE, "PayloadError", text, worker=worker)
+
+
+def seal_mismatch(work: Work, seal: Seal | None, worker: str) -> Failure | None:
+    """Why the task is not begun when its submitter and this worker have not the same seal."""
+    mark, task = work.job.mark, task_name(work.grant.task)
+    give = (
+        "a join string that has it in it ('multihost key join'), the variable MULTIHOST_SEAL, or "
+        "the file 'seal' beside the config file"
+    )
+    if seal is None:
+        text = (
+            f"task {task} is signed with a seal, and worker {worker} has none: it could check "
+            f"nothing. Give the worker the seal ({give}) and start it again"
+        )
+    elif mark is None:
+        text = (
+            f"task {task} is not signed, and worker {worker} runs only what is signed with its "
+            f"seal: give the submitter the seal ({give}) and submit it again"
+        )
+    elif mark[:ID_BYTES] != seal.id:
+        text = (
+            f"task {task} is signed with the seal {mark[:ID_BYTES].hex()}, and worker {worker} has "
+            f"{seal.id.hex()}: give both the same ({give}), start the worker again or submit again"
+        )
+    else:
+        return None
+    return Failure(Ending.UNRUNNABLE, SealError.__name__, text, worker=worker)
 
 
 def unpacked_nothing(reason: str, worker: str) -> Failure:

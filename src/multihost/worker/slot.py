@@ -96,6 +96,8 @@ class Slot:
         self.context: str | None = None
         self.shipped: tuple[bytes, ...] = ()
         """Archives that it imports from."""
+        self._job = 0
+        """The signed job of which it was told last."""
         self.served = 0
         """Tasks fed so far."""
         self.began_at = 0.0
@@ -142,6 +144,9 @@ class Slot:
         if len(self._known) > frames.FUNCTIONS:
             self._known.popitem(last=False)
         assert work.payload is not None
+        if work.job.mark is not None and work.job.number != self._job:
+            self._job = work.job.number
+            self._fresh.append(frames.pack(frames.SEALED, payload=work.signed_text))
         self._fresh += frames.task_parts(
             work.lease, work.job.style, digest, function or b"", work.payload
         )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from multihost.core.digest import digest_of
 from multihost.wire import message as m
+from multihost.wire.seal import job_text
 
 if TYPE_CHECKING:
     from multihost.worker.slot import Slot
@@ -36,6 +37,13 @@ class Work:
     def lease(self) -> tuple[int, int]:
         """Task and token."""
         return self.grant.task, self.grant.token
+
+    @property
+    def signed_text(self) -> bytes:
+        """The job's mark, and what that covers."""
+        job = self.job
+        initializer = job.context.initializer if job.context is not None else None
+        return (job.mark or b"") + job_text(job.style, job.function, initializer, job.ship)
 
     @property
     def is_choosy(self) -> bool:

@@ -27,6 +27,7 @@ from multihost.runtime.config import cache_dir, environment_of
 from multihost.runtime.descriptors import allow_descriptors
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
+from multihost.wire.seal import Seal
 from multihost.worker import feed, reports
 from multihost.worker.blobs import WorkerBlobs
 from multihost.worker.oom import OutOfMemoryWatch
@@ -76,6 +77,7 @@ class Worker:
         self._fence: asyncio.TimerHandle | None = None
         self._stopped: asyncio.Future[None]
         self._oom = OutOfMemoryWatch()
+        self._seal = None if options.seal is None else Seal(options.seal)
 
     # life ----------------------------------------------------------------------------
 
@@ -247,12 +249,21 @@ class Worker:
                 self._told = max(0, self._told - 1)
             if self.is_draining:
                 self._give_back([work])
+            elif (self._seal is not None or work.job.mark is not None) and self._mismatches(work):
+                self._schedule()
             elif isinstance(payload, m.Blob):
                 self.blobs.get(payload.digest, partial(self._payload_came, work))
             else:
                 self._queue(work)
         if self._fence is None:
             self._check_lease()
+
+    def _mismatches(self, work: Work) -> bool:
+        """Fail a work whose submitter has another seal than this worker, or only one has any."""
+        failure = reports.seal_mismatch(work, self._seal, self.name)
+        if failure is not None:
+            self._fail(work, failure)
+        return failure is not None
 
     def _queue(self, work: Work) -> None:
         """All that a work needs is here: a slot takes it, a process begins at once."""
@@ -541,12 +552,13 @@ class Worker:
         options = self.options
         environment = environment_of(options.target)
         setup = b""
-        if options.sys_path or options.argv or options.first_path:
+        if options.sys_path or options.argv or options.first_path or options.seal:
             setup = msgspec.json.encode(
                 {
                     "first_path": options.first_path,
                     "sys_path": options.sys_path,
                     "argv": options.argv,
+                    "seal": None if options.seal is None else options.seal.hex(),
                 }
             )
         return ChildSetup(options.cwd, environment, setup)

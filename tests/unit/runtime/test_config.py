@@ -19,6 +19,7 @@ TARGET = Target(JOIN.urls, b"joined", Trust(PIN), JOIN.seal)
 def _own_files(tmp_path, monkeypatch):
     monkeypatch.setenv("MULTIHOST_STATE", str(tmp_path / "state"))
     monkeypatch.setenv("MULTIHOST_CONFIG", str(tmp_path / "config.toml"))
+    monkeypatch.delenv("MULTIHOST_SEAL", raising=False)
 
 
 def private(path, text):
