@@ -114,6 +114,7 @@ def measure(tasks: int, *, has_rates: bool = True) -> dict[str, float]:
         figures = {"tasks": tasks, "fill_rate": tasks / fill_s}
         figures["server_mib"] = peak_mib(home.server_pid)
         figures["jobs_ms"] = listing_ms(home)
+        figures["backup_s"] = backup_s(home)
         figures["log_mib"] = size_of(home, "store.sqlite-wal") / (1 << 20)
         figures |= after_restart(home, tasks, has_rates=has_rates)
         figures["restarted_mib"] = peak_mib(home.server_pid)
@@ -203,6 +204,18 @@ def listing_ms(home: cluster.Cluster) -> float:
     return statistics.median(times)
 
 
+def backup_s(home: cluster.Cluster) -> float:
+    """Of ``multihost backup``."""
+    began = time.perf_counter()
+    subprocess.run(
+        [Path(sys.executable).with_name("multihost"), "backup", str(home.home / "backup.mhb")],
+        env=home.environment(),
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return time.perf_counter() - began
+
+
 def peak_mib(pid: int) -> float:
     """The most memory that a process has had, as far as the system tells."""
     status = Path(f"/proc/{pid}/status")
@@ -225,6 +238,7 @@ def show(figures: dict[str, float]) -> None:
         ("the same after a restart", "restarted_mib", "MiB"),
         ("disk a task beyond its payload", "bytes_a_task", "bytes"),
         ("multihost jobs", "jobs_ms", "ms"),
+        ("multihost backup", "backup_s", "s"),
         ("killed and started again, to the first outcome", "first_lease_s", "s"),
         ("tasks done, with next to no backlog", "few_rate", "tasks/s"),
         ("tasks done, with the backlog", "rate", "tasks/s"),

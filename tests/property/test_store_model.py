@@ -500,6 +500,11 @@ class StoreMachine(RuleBasedStateMachine):
             while store.prune(self.now, limit):
                 pass
 
+    @rule(choice=SIZES)
+    def delete(self, choice: int) -> None:
+        self.both("delete_job", self.job_number(choice))
+        self.prune(0.0, 3)  # its tasks and what they refer to
+
     # beside ----------------------------------------------------------------------------
 
     @rule(number=st.integers(0, 3), role=st.sampled_from(list(Role)), closes=BIT)

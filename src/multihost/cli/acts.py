@@ -1,4 +1,4 @@
-"""``multihost cancel`` and ``retry``: what people do to jobs and tasks."""
+"""``multihost cancel``, ``retry`` and ``delete``: what people do to jobs and tasks."""
 
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,29 @@ def retry(places: tuple[str, ...], url: str | None, key_file: Path | None, is_js
     with connected(url, key_file) as connection:
         rows = _act(connection, "retry", places)
     _report(rows, "retried", "no task had failed or been cancelled", is_json=is_json)
+
+
+@click.command(
+    epilog="\b\nmultihost delete 42 run-7\n\n"
+    "Ended jobs go by themselves when their retention is over, 7 days unless they said otherwise."
+)
+@click.argument("jobs", metavar="JOB...", nargs=-1, required=True)
+@server_options
+@as_json
+def delete(jobs: tuple[str, ...], url: str | None, key_file: Path | None, is_json: bool) -> None:
+    """Delete ended jobs, with their tasks, results and output."""
+    rows = []
+    with connected(url, key_file) as connection:
+        for job in jobs:
+            try:
+                rows.append(connection.post(path_of(job, "delete"), {}))
+            except NotThereError:
+                raise no_job(connection, job) from None
+    if is_json:
+        render.show_json(rows)
+        return
+    for row in rows:
+        render.show(f"job {row['job']}: deleted")
 
 
 def _act(connection: Connection, verb: str, places: tuple[str, ...]) -> list[Row]:

@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, Place]] = {
     "Act": {
         "wait": Place("wait", "Wait for a job to end; the exit code says how it ended."),
         "cancel": Place("acts", "Cancel jobs or tasks."),
+        "delete": Place("acts", "Delete ended jobs and their results now."),
         "retry": Place("acts", "Queue failed or cancelled tasks again."),
     },
     "Care": {

@@ -15,6 +15,7 @@ import click
 
 from multihost.cli import render
 from multihost.cli.exits import CommandError, Exit
+from multihost.cli.sizes import SIZE
 from multihost.runtime import config
 from multihost.runtime.address import DEFAULT_PORT, bracket, is_loopback, parse_url
 
@@ -96,6 +97,13 @@ GIVEN_UP = "whoever is on the network can read all, the key included, and run co
     "tenants: each authkey sees queues of its own.",
 )
 @click.option(
+    "--store-limit",
+    type=SIZE,
+    metavar="SIZE",
+    help="What the store may hold, such as 50G, before submits are refused. Default: what the "
+    "disk holds.",
+)
+@click.option(
     "--show-key", is_flag=True, help="Print the join string in the line that starts a worker."
 )
 @click.option("--json", "is_json", is_flag=True, help="When ready, print a line of JSON.")
@@ -112,6 +120,7 @@ def server(
     insecure: bool,
     managers: str | None,
     managers_authkey_files: tuple[str, ...],
+    store_limit: int | None,
     show_key: bool,
     is_json: bool,
 ) -> int:
@@ -133,6 +142,7 @@ def server(
         tls_cert=tls_cert,
         tls_key=tls_key,
         addresses=addresses,
+        store_limit_bytes=store_limit,
         managers=managers_options(managers, managers_authkey_files),
     )
     try:

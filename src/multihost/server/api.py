@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 import multihost
 from multihost.core.job import MAX_NAME_CHARS
-from multihost.errors import BadRequest
+from multihost.errors import BadRequest, StoreFull
 from multihost.server.backups import Backups
 from multihost.server.services import Services
 from multihost.server.views import Views
@@ -53,6 +53,8 @@ def make_app(services: Services, views: Views, backups: Backups, key: bytes) -> 
                 return _json(
                     {"error": "a number in it is too large: the largest is 2**63 - 1"}, 400
                 )
+            except StoreFull as error:
+                return _json({"error": str(error)}, 507)
 
         return check
 
@@ -67,6 +69,7 @@ def make_app(services: Services, views: Views, backups: Backups, key: bytes) -> 
             route("/api/jobs/{job:path}/tasks", api.tasks),
             route("/api/jobs/{job:path}/cancel", api.cancel, "POST"),
             route("/api/jobs/{job:path}/retry", api.retry, "POST"),
+            route("/api/jobs/{job:path}/delete", api.delete, "POST"),
             route("/api/jobs/{job:path}", api.job),
             route("/api/tasks/{job:int}/{index:int}", api.task),
             route("/api/queues", api.queues),
@@ -129,6 +132,13 @@ class _Api:
     async def cancel(self, request: Request) -> Response:
         indices = await _indices(request)
         result = await self.views.cancel(request.path_params["job"], indices)
+        return _found(result, f"job {request.path_params['job']}")
+
+    async def delete(self, request: Request) -> Response:
+        try:
+            result = await self.views.delete(request.path_params["job"])
+        except ValueError as error:
+            return _json({"error": str(error)}, 400)
         return _found(result, f"job {request.path_params['job']}")
 
     async def retry(self, request: Request) -> Response:

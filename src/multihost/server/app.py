@@ -87,6 +87,8 @@ class ServerOptions:
     client_grace_s: float = CLIENT_GRACE_S
     taker_grace_s: float = TAKER_GRACE_S
     restart_grace_s: float = RESTART_GRACE_S
+    store_limit_bytes: int | None = None
+    """What the store may hold before submits are refused; None: what the disk does."""
     managers: ManagersOptions | None = None
     """Where clients of the standard library's managers connect; None: nowhere."""
 
@@ -148,6 +150,7 @@ class Server:
             self._store = open_store(
                 options.state / STORE_FILE,
                 lengthens_log=options.durability == "power" or options.announces,
+                limit_bytes=options.store_limit_bytes,
             )
         except BaseException:
             listener.close()
@@ -231,6 +234,7 @@ class Server:
         self.promoter = Promoter(committer, watchers)
         self.backups = Backups(committer, store.begin_copy, options.state / BLOB_DIRECTORY)
         self.pruner = Pruner(committer, self.services.blobs, lambda: self.backups.is_running)
+        self.views.on_deleted = self.pruner.wake
         hub.on_changes = self._changed
         self.gateway = Gateway(
             self.key,

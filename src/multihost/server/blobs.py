@@ -33,7 +33,7 @@ class BlobStore:
     async def find(self, digest: bytes) -> StoredBlob | None:
         """The blob's row, or None."""
         found: StoredBlob | None = await self.committer.ask(
-            lambda store, _: store.blob(digest), waits_for_room=True
+            lambda store, _: store.blob(digest), only_reads=True
         )
         return found
 

@@ -63,6 +63,8 @@ class Operation:
     """Whether nobody waits for the disk: who asked is told when the transaction is written."""
     weight: int = 1
     """How many usual operations it is as long as."""
+    only_reads: bool = False
+    """Whether it can be answered from what is written, when nothing more can be written."""
     result: Any = None
 
 
@@ -168,10 +170,12 @@ class Committer:
         *,
         is_durable: bool = False,
         waits_for_room: bool = False,
+        only_reads: bool = False,
     ) -> "asyncio.Future[Any]":
         """Run one operation and await its result; for everything off the hot path.
 
         ``waits_for_room``: do it when there is room again rather than raise StoreFull.
+        ``only_reads``: needs no room.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
 
@@ -186,7 +190,8 @@ class Committer:
         def refused(text: str) -> None:
             failed(StoreFull(text))
 
-        self.submit(Operation(run, done, is_durable, None if waits_for_room else refused, failed))
+        refuse = None if waits_for_room else refused
+        self.submit(Operation(run, done, is_durable, refuse, failed, only_reads=only_reads))
         return future
 
     @property
@@ -437,14 +442,27 @@ class Committer:
         """Refuse what may be refused; keep the rest until there is room."""
         self._is_busy = False
         self._roll_back()
-        kept = [operation for operation in batch if operation.refused is None]
+        kept = [op for op in batch if op.refused is None and not op.only_reads]
         for operation in reversed(kept):
             self._pending.appendleft(operation)
         for operation in batch:
-            if operation.refused is not None:
+            if operation.only_reads:
+                self._answer(operation)
+            elif operation.refused is not None:
                 operation.refused(str(error))
         self._is_due = True
         self._loop.call_later(FULL_RETRY_S, self._turn)
+
+    def _answer(self, operation: Operation) -> None:
+        """Answer what only reads, outside of any transaction."""
+        try:
+            result = operation.run(self.store, clock.wall())
+        except Exception as error:  # a bug, told to whoever asked
+            assert operation.failed is not None
+            operation.failed(error)
+        else:
+            assert operation.done is not None
+            operation.done(result)
 
     def _break(self, error: Exception) -> None:
         """The store can't be trusted any more: acknowledge nothing and stop the server."""

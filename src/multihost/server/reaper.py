@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Callable
 
 from multihost.core.lease import PAUSE_S
+from multihost.errors import StoreFull
 from multihost.runtime import clock
 from multihost.server.blobs import BlobStore
 from multihost.server.clients import Watchers
@@ -128,13 +129,22 @@ class Pruner:
         self._committer = committer
         self._blobs = blobs
         self._keeps_blobs = keeps_blobs
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Somebody has deleted something and wants the room."""
+        self._woken.set()
 
     async def run(self) -> None:
         """Prune now and then until cancelled; first what a server that was killed left behind."""
         await sweep(self._committer, self._blobs.files)
         while True:
-            await asyncio.sleep(PRUNE_EVERY_S)
-            await self.prune()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), PRUNE_EVERY_S)
+            self._woken.clear()
+            # Deleting takes room in the log first; there may be some the next time.
+            with contextlib.suppress(StoreFull):
+                await self.prune()
 
     async def prune(self) -> None:
         """Delete all that may go, a few rows at a time."""

@@ -31,7 +31,7 @@ async def sweep(committer: Committer, files: BlobFiles) -> int:
         def unknown(store: Store, _: float, digests: list[bytes] = digests) -> list[bytes]:
             return [digest for digest in digests if store.blob(digest) is None]
 
-        gone = await committer.ask(unknown, waits_for_room=True)
+        gone = await committer.ask(unknown, only_reads=True)
         removed += len(gone)
         if gone:
             await files.delete(gone)

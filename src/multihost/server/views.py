@@ -7,6 +7,7 @@ transactions, for a page at a time.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -38,6 +39,7 @@ class Views:
         """Read through the committer of ``services``."""
         self._services = services
         self._ends: dict[int, set[asyncio.Future[None]]] = {}
+        self.on_deleted: Callable[[], None] = lambda: None
 
     # jobs ----------------------------------------------------------------------------
 
@@ -120,6 +122,22 @@ class Views:
         self._services.cancelled(cancelled)
         return {"job": number, "cancelled": len(cancelled.finals)}
 
+    async def delete(self, name: str) -> Row | None:
+        """Delete an ended job; ValueError when it has not ended."""
+
+        def run(store: Store, _: float) -> Any:
+            row = _find(store, name)
+            return None if row is None else (row.number, store.delete_job(row.number))
+
+        found = await self._ask(run, is_durable=True)
+        if found is None:
+            return None
+        number, refusal = found
+        if refusal is not None:
+            raise ValueError(refusal.message)
+        self.on_deleted()
+        return {"job": number, "deleted": True}
+
     async def retry(self, name: str, indices: list[int] | None) -> Row | None:
         """Queue failed or cancelled tasks of a job again."""
 
@@ -163,7 +181,7 @@ class Views:
         return [_worker(row, now, children.get(row.number)) for row in rows]
 
     def _ask(self, run: Any, *, is_durable: bool = False) -> Any:
-        return self._services.committer.ask(run, is_durable=is_durable)
+        return self._services.committer.ask(run, is_durable=is_durable, only_reads=not is_durable)
 
 
 def _find(store: Store, name: str) -> JobRow | None:

@@ -413,6 +413,13 @@ class Store(ItemStore, Protocol):
         """A client is gone for good: cancel the transient jobs that lived with it."""
         ...
 
+    def delete_job(self, job: int) -> Refusal | None:
+        """Delete an ended job before its retention is over; its tasks follow with ``prune``.
+
+        BAD_REQUEST when it has not ended or does not exist.
+        """
+        ...
+
     def prune(self, now: float, limit: int) -> int:
         """Delete ended jobs past their retention, unused lanes, queues, keys and old sessions.
 

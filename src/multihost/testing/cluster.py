@@ -49,9 +49,18 @@ class Cluster:
         durability: str = "process",
         python_path: Sequence[str] = (),
         is_tls: bool = False,
+        state: Path | None = None,
+        server_options: Sequence[str] = (),
     ) -> None:
-        """Describe the cluster; ``start`` or ``with`` starts it."""
-        self.directory = Path(tempfile.mkdtemp(prefix="multihost-test-"))
+        """Describe the cluster; ``start`` or ``with`` starts it.
+
+        ``state``: the directory to use, which is removed at the end, too.
+        """
+        if state is None:
+            state = Path(tempfile.mkdtemp(prefix="multihost-test-"))
+        state.mkdir(parents=True, exist_ok=True)
+        self.directory = state
+        self.server_options = [*server_options]
         self.durability = durability
         self.slots = slots
         self.port = _free_port()
@@ -113,6 +122,7 @@ class Cluster:
             *("--state", str(self.directory), "--host", HOST, "--port", str(self.port)),
             *("--durability", self.durability),
             *(["--tls"] if self.is_tls else []),
+            *self.server_options,
         )
         wait_until(self._is_up, f"the server answers at {self.url}")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from quiet_listener import QuietListener
 
 from multihost.errors import StoreError, StoreFull
@@ -264,6 +265,20 @@ def test_a_full_store_keeps_outcomes_until_there_is_room():
         assert done == []
         committer._turn()  # the timer's work, without waiting for it
         assert done == [7]
+
+    run(scenario)
+
+
+def test_a_full_store_is_still_read():
+    async def scenario(store, committer, fatal):
+        store.publish_error = StoreFull("no room on the disk")
+        committer.submit(Operation(lambda s, now: None))
+        listing = committer.ask(lambda s, now: ["job"], only_reads=True)
+        order = committer.ask(lambda s, now: None)
+        committer._turn()
+        assert await listing == ["job"]
+        with pytest.raises(StoreFull, match="no room"):
+            await order
 
     run(scenario)
 

@@ -13,14 +13,16 @@ from pathlib import Path
 import apsw
 import pytest
 
+from multihost.core.ids import taker_id
 from multihost.core.state import JobState
 from multihost.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreTooNew
-from multihost.store.base import SessionInfo
+from multihost.store.base import Refusal, SessionInfo
 from multihost.store.sqlite import SQLiteStore, open_store, prune
 from multihost.store.sqlite import file as store_file
 from multihost.testing.disk import MemoryDisk
 from multihost.testing.owner import Owner, make_spec
-from multihost.wire.message import Role
+from multihost.wire.act import Confirm, Exchange, ExchangeEnd, Put
+from multihost.wire.message import Blob, Role
 
 HOLD = """
 import sys
@@ -275,6 +277,53 @@ def test_a_disk_that_is_full_at_a_checkpoint_loses_nothing(
     owner.reopen()
     assert owner.store.paused_queues() == {"q"}
     assert len(owner.store.jobs()) == 1
+
+
+def test_a_store_at_its_limit_refuses_and_works_off_what_it_has(path: Path) -> None:
+    limit_bytes = 2 << 20
+    owner = Owner(lambda: open_store(path, limit_bytes=limit_bytes))
+    worker, taker = owner.worker(), taker_id(owner.client(), 1)
+    queue = owner.do("open_item_queue", "q", 0, Confirm.NEXT, None)[0].number
+    put = Exchange(puts=[Put(queue, [b"x" * 1000])])
+    owner.do("exchange", taker, 1, put, owner.now)
+    jobs = []
+    while owner.store.why_full() is None:
+        jobs.append(owner.submit([b"x" * 1000] * 100))
+        owner.do("set_queue", "q", is_paused=False, limit=None)  # another begin, which measures
+    assert 10 < len(jobs) < 25
+    for refusal in (
+        owner.do("open_job", owner.uid(), make_spec(), None, owner.now),
+        owner.do("add_tasks", jobs[0], 100, [b"x"], None, owner.now),
+        owner.do("exchange", taker, 2, put, owner.now),
+    ):
+        assert refusal.code.value == "store_full"
+        assert "of the 2 MiB that --store-limit allows" in refusal.message
+    # A repeated submit, outcomes, and items put for others are no new work.
+    repeated = owner.do("add_tasks", jobs[0], 0, [b"x" * 1000] * 100, None, owner.now)
+    assert repeated.inserted == 0
+    leases = owner.lease(worker, 100)
+    assert len(owner.finish(worker, leases).finals) == 100
+    (item,) = owner.do("exchange", taker, 3, Exchange(take=queue), owner.now).items
+    done = Exchange([item.number], puts=[Put(queue, [b"y"])])
+    assert owner.do("exchange", taker, 4, done, owner.now).end is ExchangeEnd.OK
+    # Room within the file is room.
+    owner.do("delete_job", jobs[0])
+    while owner.do("prune", owner.now, 100):
+        pass
+    assert owner.submit(1)
+    owner.close()
+
+
+def test_files_of_blobs_count_for_the_limit(path: Path) -> None:
+    owner = Owner(lambda: open_store(path, limit_bytes=2 << 20))
+    blob = Blob(b"b" * 32, 3 << 20)
+    owner.do("put_blob", blob, None, owner.now)
+    for _ in range(2):
+        assert isinstance(owner.do("open_job", owner.uid(), make_spec(), None, owner.now), Refusal)
+        owner.reopen()
+    assert owner.do("unused_blobs", owner.now + 1, 5) == [blob]
+    assert owner.submit(1)
+    owner.close()
 
 
 def test_a_failed_flush_is_an_error_not_an_acknowledgement(disk: MemoryDisk, owner: Owner) -> None:

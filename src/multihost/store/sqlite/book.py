@@ -67,7 +67,11 @@ _WRITE_LANE = (
 )
 _RUNNING = "SELECT id, token, -place, key, size FROM tasks INDEXED BY tasks_place WHERE place < 0"
 _SETTLING = "SELECT job, what, cursor FROM settling ORDER BY job"
+_FILED_BYTES = "SELECT coalesce(sum(size), 0) FROM blobs WHERE is_inline = 0"
 _WRITE_REFS = "UPDATE blobs SET refs = refs + ?, touched_at = ? WHERE digest = ?"
+
+
+PAGE_BYTES: Final = 4096
 
 
 class Rows(Protocol):
@@ -108,6 +112,11 @@ class Book:
         # Arrival numbers grow with the epoch like tokens, so none has to be stored.
         self._next_seq = first_token(epoch)
         self._next_lane = 1
+        self.limit_bytes: int | None = None
+        self.used_bytes = 0
+        """As last measured; kept only where there is a limit."""
+        self.filed_bytes = 0
+        """Of blobs that are files."""
         self.items = ItemBook(self.run, self.many)
         self._read()
 
@@ -136,6 +145,30 @@ class Book:
         self._next_job = max(last, pruned) + 1
         self.running = {task: tuple(run) for task, *run in self.run(_RUNNING)}
         self.settling = {job: Settling(*rest) for job, *rest in self.run(_SETTLING)}
+        if self.limit_bytes is not None:
+            self.filed_bytes = self.run(_FILED_BYTES).get
+
+    # room ------------------------------------------------------------------------------
+
+    def limit_size(self, limit_bytes: int) -> None:
+        """Refuse what makes the store hold more than about so much."""
+        self.limit_bytes = limit_bytes
+        self.filed_bytes = self.run(_FILED_BYTES).get
+
+    def measure(self) -> None:
+        """See how much the store holds: pages in use and files of blobs, without the log."""
+        pages = self.db.pragma("page_count") - self.db.pragma("freelist_count")
+        self.used_bytes = pages * PAGE_BYTES + self.filed_bytes
+
+    def no_room(self) -> str | None:
+        """Why nothing more is taken; None while there is room."""
+        if self.limit_bytes is None or self.used_bytes < self.limit_bytes:
+            return None
+        return (
+            f"the store holds {self.used_bytes >> 20} MiB of the {self.limit_bytes >> 20} MiB that "
+            "--store-limit allows: submit again when more of its work is done, delete ended jobs "
+            "with 'multihost delete', or start the server with a larger limit"
+        )
 
     def forget_old_jobs(self) -> None:
         """Keep the memory of jobs within its bound; between transactions only."""

@@ -167,6 +167,10 @@ def _finish_refusal(book: Book, act: Exchange) -> Rejected | None:
 
 def _put_refusal(book: Book, act: Exchange) -> Exchanged | Rejected | None:
     queues = book.items.queues
+    # Who confirms an item by putting another works the store off.
+    no_room = book.no_room() if act.puts and not act.confirms else None
+    if no_room is not None:
+        return Rejected(RejectCode.STORE_FULL, no_room)
     if any(queues[part.queue].is_closed for part in act.puts):
         return Exchanged(ExchangeEnd.CLOSED)
     counts: dict[int, int] = {}

@@ -23,6 +23,9 @@ def open_job(
             found.owner = owner
             book.touch(found)
         return _opened(found, is_new=False)
+    no_room = book.no_room()
+    if no_room is not None:
+        return Refusal(RefusalCode.STORE_FULL, no_room)
     refusal = _check_references(book, spec)
     if refusal is not None:
         return refusal

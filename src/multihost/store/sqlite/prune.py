@@ -4,9 +4,13 @@ from typing import Final
 
 from multihost.core.ids import first_task, index_of, last_task, task_id
 from multihost.core.job import DAY_S, blobs_of
+from multihost.core.state import TaskState
+from multihost.store.base import Refusal
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import Job, Traits
 from multihost.store.sqlite.items import clear_graves
+from multihost.store.sqlite.jobs import no_job
+from multihost.wire.message import RefusalCode
 
 SESSION_RETENTION_S: Final = DAY_S
 """How long a closed session stays in listings."""
@@ -96,6 +100,23 @@ def _bury(book: Book, now: float, limit: int) -> int:
     if numbers:
         book.run(_LAST_JOB, (book.last_job,))
     return len(numbers)
+
+
+def delete_job(book: Book, number: int) -> Refusal | None:
+    """Delete an ended job now; its tasks follow with ``prune``."""
+    job = book.job(number)
+    if job is None:
+        return no_job(number)
+    # The state is set when the transaction ends; a retry in it has changed the counters only.
+    if not job.state.is_final or any(
+        job.counts[state] for state in TaskState if not state.is_final
+    ):
+        text = f"job {number} has not ended; cancel it first, or wait for it"
+        return Refusal(RefusalCode.BAD_REQUEST, text)
+    book.write_counters()
+    _bury_job(book, job)
+    book.run(_LAST_JOB, (book.last_job,))
+    return None
 
 
 def _bury_job(book: Book, job: Job) -> None:

@@ -20,7 +20,7 @@ _BLOB = (
     "SELECT size, data FROM blobs LEFT JOIN blob_data ON blob_data.digest = blobs.digest"
     " WHERE blobs.digest = ?"
 )
-_UNUSED = "SELECT digest, size FROM blobs WHERE refs = 0 AND touched_at < ? LIMIT ?"
+_UNUSED = "SELECT digest, size, is_inline FROM blobs WHERE refs = 0 AND touched_at < ? LIMIT ?"
 _FIRST_OUTPUT = "SELECT position FROM output WHERE task = ? ORDER BY position LIMIT 1"
 _LAST_OUTPUT = (
     "SELECT position + length(data) FROM output WHERE task = ? ORDER BY position DESC LIMIT 1"
@@ -63,6 +63,8 @@ def put_blob(book: Book, blob: Blob, data: bytes | None, now: float) -> None:
     book.run(_PUT_BLOB, (blob.digest, blob.size_bytes, now, data is not None))
     if is_new and data is not None:
         book.run(_PUT_DATA, (blob.digest, data))
+    elif is_new:
+        book.filed_bytes += blob.size_bytes
 
 
 def read_blob(book: Book, digest: bytes) -> StoredBlob | None:
@@ -73,11 +75,11 @@ def read_blob(book: Book, digest: bytes) -> StoredBlob | None:
 
 def unused_blobs(book: Book, before: float, limit: int) -> list[Blob]:
     """Delete and return blobs that nothing refers to and that are older than ``before``."""
-    unused = [
-        Blob(digest, size_bytes)
-        for digest, size_bytes in book.run(_UNUSED, (before, limit))
-        if not book.has_new_references(digest)
-    ]
+    unused = []
+    for digest, size_bytes, is_inline in book.run(_UNUSED, (before, limit)).fetchall():
+        if not book.has_new_references(digest):
+            unused.append(Blob(digest, size_bytes))
+            book.filed_bytes -= 0 if is_inline else size_bytes
     digests = [(blob.digest,) for blob in unused]
     book.many("DELETE FROM blobs WHERE digest = ?", digests)
     book.many("DELETE FROM blob_data WHERE digest = ?", digests)

@@ -88,13 +88,15 @@ def open_store(
     vfs: str | None = None,
     sync_log: Callable[[], None] | None = None,
     lengthens_log: bool = False,
+    limit_bytes: int | None = None,
 ) -> "SQLiteStore":
     """Open the store at ``path``, or make one there; its directory has to exist.
 
     ``cache_bytes`` bounds the pages, ``cached_jobs`` the jobs kept in memory.
     ``vfs`` and ``sync_log`` put another file system and its ``fsync`` of the
     log in place of the system's; tests crash them. ``lengthens_log`` takes 16 MiB
-    of disk at once for durable commits that are a third quicker. Raises
+    of disk at once for durable commits that are a third quicker. A store that holds
+    ``limit_bytes`` refuses jobs, tasks and items, and goes on with what it has. Raises
     StoreLocked, StoreTooNew, StoreCorrupt, StoreFull or StoreError.
     """
     file = DatabaseFile(Path(path), cache_bytes=cache_bytes, vfs=vfs, sync_log=sync_log)
@@ -108,6 +110,8 @@ def open_store(
         raise
     if lengthens_log:
         file.lengthen_log()
+    if limit_bytes is not None:
+        store.limit_size(limit_bytes)
     return store
 
 
@@ -165,6 +169,8 @@ class SQLiteStore:
         if self._copy is not None and self._copy.is_due and self._copy.step():
             self._copy = None
         self._book.forget_old_jobs()
+        if self._book.limit_bytes is not None:
+            self._book.measure()
         self._db.execute("BEGIN IMMEDIATE")
 
     @_verb
@@ -292,6 +298,11 @@ class SQLiteStore:
     def disown(self, owner: int, now: float) -> Cancelled:
         """A client is gone for good: cancel the transient jobs that lived with it."""
         return cancel.disown(self._book, owner, now)
+
+    @_verb
+    def delete_job(self, job: int) -> Refusal | None:
+        """Delete an ended job before its retention is over; BAD_REQUEST when it has not ended."""
+        return prune.delete_job(self._book, job)
 
     @_verb
     def prune(self, now: float, limit: int) -> int:
@@ -505,6 +516,16 @@ class SQLiteStore:
     def sessions(self, role: Role, *, is_open: bool = True) -> list[SessionRow]:
         """Sessions of a role, newest first."""
         return read.sessions(self._book, role, is_open=is_open)
+
+    @_verb
+    def limit_size(self, limit_bytes: int) -> None:
+        """Refuse what makes the store hold more than about so much."""
+        self._book.limit_size(limit_bytes)
+        self._book.measure()
+
+    def why_full(self) -> str | None:
+        """Why no jobs, tasks and items are taken; None while there is room."""
+        return self._book.no_room()
 
     def count_jobs(self) -> int:
         """How many jobs there are; reads them all."""

@@ -130,6 +130,9 @@ def _is_same(payload: Payload, size: int | None, kept: bytes) -> bool:
 
 def _check_new(book: Book, batch: Batch) -> Refusal | None:
     job, count = batch.job, len(batch.new)
+    no_room = book.no_room()
+    if no_room is not None:
+        return Refusal(RefusalCode.STORE_FULL, no_room)
     if job.total is not None and (batch.new[-1] >= job.total or job.count + count > job.total):
         return Refusal(
             RefusalCode.INPUT_CHANGED if job.is_compared else RefusalCode.BAD_REQUEST,

@@ -7,7 +7,7 @@ from multihost.core.outcome import Ending
 from multihost.core.state import JobState, TaskState
 from multihost.store.base import Added, SessionInfo, StoredBlob
 from multihost.testing.owner import Owner, make_spec
-from multihost.wire.message import Blob, Role
+from multihost.wire.message import Blob, RefusalCode, Role
 
 ANY = 1000
 
@@ -91,6 +91,23 @@ class KeepingTests:
         assert owner.store.output(leases[0].task) == []
         assert [row.number for row in owner.store.jobs()] == [kept]
         assert owner.store.queues()[0].succeeded == 0
+
+    def test_an_ended_job_can_be_deleted_before_its_time(self, owner: Owner) -> None:
+        job, kept = owner.submit(3, name="n"), owner.submit(1)
+        worker = owner.worker()
+        assert owner.do("delete_job", job).code is RefusalCode.BAD_REQUEST
+        assert owner.do("delete_job", 99).code is RefusalCode.BAD_REQUEST
+        leases = owner.lease(worker)
+        owner.finish(worker, leases[:3])
+        assert owner.do("delete_job", job) is None
+        assert owner.store.job(job) is None
+        assert owner.store.find_job("n") is None
+        assert owner.store.queues()[0].succeeded == 0
+        prune(owner, 0.0)
+        assert owner.store.outcomes(job, -1, 9) == []
+        assert [row.number for row in owner.store.jobs()] == [kept]
+        owner.reopen()
+        assert owner.open(name="n").number > kept
 
     def test_a_big_job_is_pruned_a_little_at_a_time(self, owner: Owner) -> None:
         job = owner.submit(50, name="n", retention_s=0.0)

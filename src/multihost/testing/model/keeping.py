@@ -4,12 +4,10 @@ from multihost.core.ids import (
     index_of,
 )
 from multihost.core.job import DAY_S
-from multihost.store.base import (
-    SessionInfo,
-)
+from multihost.store.base import Refusal, SessionInfo
 from multihost.testing.model.data import BlobData, Session
 from multihost.testing.model.listings import Listings
-from multihost.wire.message import Blob
+from multihost.wire.message import Blob, RefusalCode
 
 
 class Keeping(Listings):
@@ -30,14 +28,27 @@ class Keeping(Listings):
             del self._data.tasks[task.id]
         return len(gone)
 
+    def delete_job(self, job: int) -> Refusal | None:
+        """Delete an ended job before its retention is over."""
+        it = self._data.jobs.get(job)
+        is_over = all(task.state.is_final for task in self._of(job, -1))
+        if it is None or it.ended_at is None or not is_over:
+            text = f"job {job} does not exist, or has not ended"
+            return Refusal(RefusalCode.BAD_REQUEST, text)
+        self._drop(job)
+        return None
+
+    def _drop(self, job: int) -> None:
+        for task in self._of(job, -1):
+            del self._data.tasks[task.id]
+        del self._data.jobs[job]
+
     def prune(self, now: float, limit: int) -> int:
         """Delete ended jobs past their retention, and what is not used any more."""
         data, gone = self._data, 0
         for number, job in list(data.jobs.items()):
             if job.ended_at is not None and job.ended_at + job.spec.retention_s <= now:
-                for task in self._of(number, -1):
-                    del data.tasks[task.id]
-                del data.jobs[number]
+                self._drop(number)
                 gone += 1
         used = {job.lane for job in data.jobs.values()}
         gone += data.keep_lanes(used)
