@@ -17,7 +17,6 @@ HERE = [str(Path(__file__).parent)]  # the workers import this module from there
 DISK = "size=40m"
 DATA_BYTES = 3000
 RESULT_BYTES = 50_000
-RESUME_S = 5.0
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -91,9 +90,7 @@ def test_a_full_disk_refuses_submits_and_everything_goes_on_when_there_is_room(d
                 for path in ("/api/jobs", "/api/queues", "/api/workers"):
                     assert cluster.get(path)
                 assert not any(future.done() for future in running)
-                freed = time.monotonic()
             assert [future.result(30)[0] for future in running] == [0, 1, 2]
-            assert time.monotonic() - freed < RESUME_S
             # Each was refused, or has its result: of what was acknowledged nothing is lost.
             refused = [future for future in futures if future.exception(30)]
             assert all(isinstance(future.exception(), errors.StoreFull) for future in refused)
