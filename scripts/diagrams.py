@@ -1,4 +1,4 @@
-"""Draws the generated documents from the tables in the code: states and protocol.
+"""Draws the generated documents from the tables in the code: states, protocol and roles.
 
 ``python scripts/diagrams.py`` writes them, ``--check`` fails when one is stale.
 """
@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 from multihost.core.state import TRANSITIONS, TaskState
+from multihost.server.routes import WAYS
+from multihost.wire.keys import KeyRole
 from multihost.wire.message import Message, Role
-from multihost.wire.session import LEGAL_FROM_PEER, LEGAL_FROM_SERVER, Phase
+from multihost.wire.session import LEGAL_FROM_PEER, LEGAL_FROM_SERVER, MAY_SEND, Phase
 
 DOCS = Path(__file__).parent.parent / "docs" / "reference"
 NOTE = "<!-- Made by `make docs` from the code; don't edit. -->"
@@ -66,6 +68,56 @@ def protocol() -> str:
     return "\n".join(lines)
 
 
+def roles() -> str:
+    """Who may send which message and use which route."""
+    lines = [NOTE, "", "# What each role of a key may do", ""]
+    lines += [f"- **{role}**: {_ROLES[role]}" for role in KeyRole]
+    lines += [
+        "",
+        "A key has one role. What it may not do is refused with an error that says which role the",
+        "key has and which it takes; nothing is done, and the connection goes on.",
+        "`multihost key new` makes keys: see [the guide](../guide/keys.md).",
+        "",
+        "## Messages",
+        "",
+        "Hello and Proof come before the role is known. The table is `MAY_SEND` in",
+        "`src/multihost/wire/session.py`.",
+        "",
+        _role_titles("message"),
+    ]
+    lines += [f"| {kind.__name__} | {_ticks(allowed)} |" for kind, allowed in MAY_SEND.items()]
+    lines += [
+        "",
+        "## HTTP",
+        "",
+        "`/healthz` is open to everybody. `src/multihost/server/routes.py` has the table.",
+        "",
+        _role_titles("request"),
+    ]
+    for way in WAYS:
+        if way.roles is not None:
+            lines.append(f"| {way.method} {way.path} | {_ticks(way.roles)} |")
+    lines.append("")
+    return "\n".join(lines)
+
+
+_ROLES = {
+    KeyRole.ADMIN: "everything: keys, backups, pausing queues, and all that the others may.",
+    KeyRole.SUBMIT: "a client's: jobs, results, cancelling, queues of items, locks, listings.",
+    KeyRole.WORK: "a worker's: take tasks, say how they ended; neither submit nor list.",
+    KeyRole.VIEW: "listings, over HTTP or from a client.",
+}
+
+
+def _role_titles(first: str) -> str:
+    names = " | ".join(KeyRole)
+    return f"| {first} | {names} |\n|---|{'---|' * len(KeyRole)}"
+
+
+def _ticks(allowed: frozenset[KeyRole]) -> str:
+    return " | ".join("yes" if role in allowed else "-" for role in KeyRole)
+
+
 def _kinds() -> list[type[Message]]:
     return list(Message.__subclasses__())
 
@@ -80,7 +132,7 @@ def _word(member: object) -> str:
 
 def main() -> int:
     """Write the documents, or compare them."""
-    documents = {"states.md": states(), "protocol.md": protocol()}
+    documents = {"states.md": states(), "protocol.md": protocol(), "roles.md": roles()}
     stale = []
     for name, text in documents.items():
         path = DOCS / name

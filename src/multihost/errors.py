@@ -61,6 +61,10 @@ class StoreFull(Refused):
     """The server's disk, or the store's own limit, is full."""
 
 
+class NotAllowed(Refused):
+    """The key does not have the role that this takes; nothing was done."""
+
+
 class KeyConflict(Refused):
     """The unique key is in use for something else."""
 
@@ -117,6 +121,14 @@ class BarrierBroken(MultihostError, BrokenBarrierError):
 
 class AuthenticationError(MultihostError, _AuthenticationError):
     """The key is not the server's."""
+
+
+class KeyExpired(AuthenticationError):
+    """The key is past its expiry."""
+
+
+class KeyRevoked(AuthenticationError):
+    """The key was revoked on the server."""
 
 
 class UntrustedServer(AuthenticationError):

@@ -10,12 +10,11 @@ from urllib.parse import quote, urlencode
 
 from multihost.cli.exits import CommandError, Exit
 from multihost.errors import (
-    AuthenticationError,
     ProtocolError,
     UntrustedServer,
 )
 from multihost.runtime.config import Target
-from multihost.runtime.http import http_connection, tls_of
+from multihost.runtime.http import http_connection, refusal, tls_of
 from multihost.runtime.reach import in_turn
 from multihost.runtime.trust import MAYBE_TLS, nobody_there
 
@@ -116,8 +115,9 @@ def _answer(url: str, status: int, data: bytes) -> Any:
     if status == http.HTTPStatus.OK:
         return content
     message = content.get("error", "") if isinstance(content, dict) else ""
-    if status == http.HTTPStatus.UNAUTHORIZED:
-        raise wrong_key(url)
+    refused = refusal(url, status, content)
+    if refused is not None:
+        raise refused
     if status == http.HTTPStatus.NOT_FOUND:
         raise NotThereError(message or "there is nothing of that name", Exit.USAGE)
     if status == http.HTTPStatus.BAD_REQUEST:
@@ -126,14 +126,6 @@ def _answer(url: str, status: int, data: bytes) -> Any:
     raise CommandError(
         f"the server at {url} failed to answer ({reason}); what it prints says why",
         Exit.FAILED,
-    )
-
-
-def wrong_key(url: str) -> AuthenticationError:
-    """The error for a key that is not the server's."""
-    return AuthenticationError(
-        f"the server at {url} has another key; set MULTIHOST_KEY, or --key-file, to the one in "
-        "the file 'key' of the server's state directory ('multihost key show' there names it)"
     )
 
 

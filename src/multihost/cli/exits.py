@@ -10,6 +10,7 @@ from multihost.errors import (
     ConfigError,
     ConnectionLost,
     MultihostError,
+    NotAllowed,
     ServerNotFound,
     StoreError,
 )
@@ -35,7 +36,7 @@ MEANINGS = {
     Exit.USAGE: "wrong usage or configuration, or no such job, task or queue",
     Exit.CANCELLED: "of 'wait': the job was cancelled",
     Exit.UNREACHABLE: "no server answers, or none is known",
-    Exit.KEY: "the server has another key, or another certificate",
+    Exit.KEY: "the key is not the server's, or may not do that; or the certificate is another",
     Exit.SERVER: "the server can't start, or its store failed",
     Exit.TIMEOUT: "of 'wait': --timeout is over, the job goes on",
     Exit.INTERRUPTED: "interrupted with Ctrl-C",
@@ -55,6 +56,7 @@ def exit_for(error: BaseException) -> Exit:
         return error.exit_code or Exit.FAILED
     for kind, code in (
         (AuthenticationError, Exit.KEY),
+        (NotAllowed, Exit.KEY),
         (ServerNotFound, Exit.UNREACHABLE),
         (ConnectionLost, Exit.UNREACHABLE),
         (ConfigError, Exit.USAGE),

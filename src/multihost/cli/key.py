@@ -1,10 +1,19 @@
-"""``multihost key``: where the server's key is, and join strings for other machines."""
+"""``multihost key``: keys and what they may do, and join strings for other machines."""
 
 from pathlib import Path
 
 import click
 
 from multihost.cli import render
+from multihost.cli.access import (
+    expires_option,
+    list_keys,
+    make_key,
+    name_option,
+    new,
+    revoke,
+    role_option,
+)
 from multihost.cli.exits import CommandError, Exit
 from multihost.cli.options import as_json
 from multihost.runtime import config
@@ -12,7 +21,11 @@ from multihost.runtime import config
 
 @click.group()
 def key() -> None:
-    """Show where the server's key is; print join strings for other machines."""
+    """Make, list and revoke keys; print join strings for other machines."""
+
+
+for command in (new, list_keys, revoke):
+    key.add_command(command)
 
 
 @key.command(
@@ -38,7 +51,8 @@ def show(state: Path | None, reveal: bool, is_json: bool) -> None:
 
 
 @key.command(
-    epilog="\b\nmultihost key join\nssh server multihost key join | multihost worker --join -\n"
+    epilog="\b\nmultihost key join --role work --name gpu-3\n"
+    "ssh server multihost key join | multihost worker --join -\n"
     "multihost key join --address vpn.example.org --file join.txt\n\n"
     "On the other machine: multihost worker --join-file join.txt. Whoever has a join string may do "
     "what its key may do: treat it like a password."
@@ -58,6 +72,9 @@ def show(state: Path | None, reveal: bool, is_json: bool) -> None:
     help="Expect this very certificate, though it is one of --tls-cert; else an authority that the "
     "other machine knows must vouch for it.",
 )
+@role_option
+@name_option
+@expires_option
 @click.option(
     "--file",
     "path",
@@ -67,16 +84,29 @@ def show(state: Path | None, reveal: bool, is_json: bool) -> None:
 @click.option("--state", type=click.Path(path_type=Path), help="State directory of the server.")
 @as_json
 def join(
+    *,
     addresses: tuple[str, ...],
     is_pinned: bool,
+    role: str | None,
+    name: str,
+    expires_s: float | None,
     path: Path | None,
     state: Path | None,
     is_json: bool,
 ) -> None:
-    """Print the join string: all that another machine needs to reach this server."""
+    """Print the join string: all that another machine needs to reach this server.
+
+    With --role it has a new key of that role in it, else the server's own.
+    """
     from multihost.cli.joining import is_for_here_only, is_plain, make_join
 
-    made = make_join(state or config.state_dir(), addresses, is_pinned=is_pinned)
+    state = state or config.state_dir()
+    secret = None
+    if role is not None:
+        secret = _new_key(state, role, name, expires_s)
+    elif name or expires_s is not None:
+        raise CommandError("--name and --expires are a new key's: say its --role, too", Exit.USAGE)
+    made = make_join(state, addresses, key=secret, is_pinned=is_pinned)
     if is_plain(made):
         render.tell(
             "warning: the server speaks no TLS (--insecure); who uses this join string trusts the "
@@ -93,3 +123,22 @@ def join(
         render.show_json({"join": made.text(), "urls": made.urls, "fingerprint": made.fingerprint})
     else:
         render.show(made.text())
+
+
+def _new_key(state: Path, role: str, name: str, expires_s: float | None) -> str:
+    """Text of a new key of the server that keeps its state in ``state``."""
+    from multihost.cli.connection import Connection
+
+    target = config.running_server(state)
+    if target is None:
+        raise CommandError(
+            f"no server runs with the state directory {state}, and only a running one makes keys; "
+            "start it with 'multihost server'",
+            Exit.USAGE,
+        )
+    connection = Connection(target)
+    try:
+        text: str = make_key(connection, role, name, expires_s)["key"]
+    finally:
+        connection.close()
+    return text

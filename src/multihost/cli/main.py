@@ -49,7 +49,7 @@ SECTIONS: dict[str, dict[str, Place]] = {
         "backup": Place("backup", "Write all that the running server keeps into a file."),
         "check": Place("backup", "Check the store of a stopped server, or a backup."),
         "restore": Place("backup", "Make a store of a backup."),
-        "key": Place("key", "Show where the server's key is."),
+        "key": Place("key", "Make, list and revoke keys; print join strings."),
     },
 }
 COMMANDS = {name: place for section in SECTIONS.values() for name, place in section.items()}

@@ -153,11 +153,12 @@ def server(
 
 async def _serve(options: "ServerOptions", *, shows_key: bool, is_json: bool) -> int:
     from multihost.cli.stopping import when_told_to_stop
-    from multihost.server import guard
+    from multihost.server import audit, guard
     from multihost.server.app import Server
 
     server = Server(options)
     guard.install_if_asked()
+    audit.write_to_stderr()
     with when_told_to_stop(server.request_stop):
         await server.start()
         if is_json:

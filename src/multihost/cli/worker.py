@@ -9,6 +9,7 @@ import click
 from multihost.cli import render
 from multihost.cli.exits import Exit
 from multihost.cli.options import find_server, server_options
+from multihost.runtime import config
 
 if TYPE_CHECKING:
     from multihost.worker.options import WorkerOptions
@@ -50,6 +51,13 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, file_okay=False, resolve_path=True),
     help="Working directory of the tasks; they import from there, too. Default: this one.",
 )
+@click.option(
+    "--tasks-key-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="File (mode 0600) with the key of tasks that use multihost themselves; a worker's own key "
+    "of role work is not enough for them, one of role submit is. Default: the worker's key.",
+)
 @server_options
 def worker(
     *,
@@ -60,6 +68,7 @@ def worker(
     processes: int | None,
     paths: tuple[str, ...],
     chdir: str | None,
+    tasks_key_file: Path | None,
     url: str | None,
     key_file: Path | None,
 ) -> int:
@@ -76,6 +85,7 @@ def worker(
         key=target.key,
         trust=target.trust,
         seal=target.seal,
+        tasks_key=None if tasks_key_file is None else config.read_key(tasks_key_file),
         slots=slots or _cores(),
         name=name,
         queues=queues,

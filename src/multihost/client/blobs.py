@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from multihost.client.outcomes import refusal
 from multihost.core.digest import digest_of
-from multihost.errors import MultihostError, StoreFull, TaskLost
+from multihost.errors import MultihostError, TaskLost
 from multihost.runtime import clock
 from multihost.wire import message as m
 
@@ -138,7 +139,11 @@ class BlobExchange:
         self._uploaded(message.digest, None)
 
     def _refused(self, message: m.BlobRefused) -> None:
-        self._uploaded(message.digest, StoreFull(message.message))
+        error = refusal(message.code, message.message)
+        self._uploaded(message.digest, error)
+        download = self._downloads.get(message.digest)
+        if download is not None:
+            self._downloaded(download, error)
 
     def _uploaded(self, digest: bytes, error: MultihostError | None) -> None:
         upload = self._uploads.pop(digest, None)

@@ -77,8 +77,7 @@ class Listings:
     def _ask_at(self, url: str, method: str, path: str) -> Any:
         import http
 
-        from multihost.runtime.http import http_connection
-        from multihost.runtime.peer import wrong_key
+        from multihost.runtime.http import http_connection, refusal
 
         connection = http_connection(url, self._target.trust, TIMEOUT_S)
         try:
@@ -90,8 +89,9 @@ class Listings:
             raise ProtocolError(f"{url}: no JSON came back from {path}") from None
         finally:
             connection.close()
-        if answer.status == http.HTTPStatus.UNAUTHORIZED:
-            raise wrong_key(url)
+        refused = refusal(url, answer.status, content)
+        if refused is not None:
+            raise refused
         if answer.status != http.HTTPStatus.OK:
             raise BadRequest(str(content.get("error", answer.reason)))
         return content

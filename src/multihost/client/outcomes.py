@@ -115,6 +115,7 @@ def refusal(code: RefusalCode, message: str, indices: tuple[int, ...] = ()) -> M
         RefusalCode.QUEUE_FULL: errors.QueueFull,
         RefusalCode.STORE_FULL: errors.StoreFull,
         RefusalCode.STOPPING: errors.Refused,
+        RefusalCode.ROLE: errors.NotAllowed,
     }
     if code is RefusalCode.INPUT_CHANGED:
         return errors.InputChanged(message, indices)

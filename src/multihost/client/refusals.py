@@ -15,6 +15,7 @@ _KINDS: dict[RejectCode, type[errors.MultihostError]] = {
     RejectCode.CONFLICT: errors.KeyConflict,
     RejectCode.BAD_REQUEST: errors.BadRequest,
     RejectCode.STORE_FULL: errors.StoreFull,
+    RejectCode.ROLE: errors.NotAllowed,
 }
 
 

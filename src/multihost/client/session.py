@@ -214,6 +214,8 @@ class Session:
                 self.printer.put(message, streams.get(message.job))
             elif kind is m.Waiting:
                 self._waits(message)
+            elif kind is m.Forbidden:
+                _log.warning("%s", message.message)
 
     def writable(self) -> None:
         """Back-pressure is over."""

@@ -26,7 +26,6 @@ from multihost.core.outcome import Ending
 from multihost.errors import (
     ConnectionLost,
     MultihostError,
-    StoreFull,
     SubmitUnknown,
     TaskCancelled,
 )
@@ -262,7 +261,8 @@ class Stream:
     def on_blob_refused(self, message: m.BlobRefused) -> None:
         """If it is the function's or the initializer's, no task of the job can run."""
         if any(blob.digest == message.digest for blob, _ in self._blobs):
-            self.fail(StoreFull(f"the job's function was not stored: {message.message}"))
+            text = f"the job's function was not stored: {message.message}"
+            self.fail(refusal(message.code, text))
 
     def _add(self, first: int, payloads: list[Any]) -> None:
         if payloads:

@@ -105,9 +105,9 @@ def _find(url: str | None, authkey: bytes | str | None) -> Target | None:
             return _joined(url, authkey, trust)
     key = as_key(authkey)
     if url is None:
-        return _running_server(state_dir(), key)
+        return running_server(state_dir(), key)
     urls = tuple(url.split(","))
-    running = None if trust.ca_file else _running_server(state_dir(), key)
+    running = None if trust.ca_file else running_server(state_dir(), key)
     if running is not None and set(urls) <= set(running.urls):
         return running
     if key is None:
@@ -194,7 +194,7 @@ def _refuse_readable(path: Path) -> None:
         raise ConfigError(message)
 
 
-def _running_server(directory: Path, key: bytes | None) -> Target | None:
+def running_server(directory: Path, key: bytes | None = None) -> Target | None:
     """The server that keeps its state in ``directory``, if it is running."""
     note = read_server_note(directory)
     if note is None:
@@ -384,3 +384,12 @@ def remove_server_note(directory: Path) -> None:
             path.unlink()
     except (OSError, ValueError, KeyError):
         return
+
+
+def wrong_key(url: str) -> str:
+    """What is told to who has a key that is not the server's."""
+    return (
+        f"the server at {url} has another key; set MULTIHOST_KEY, or --key-file (authkey= in a "
+        "program), to one of its own: 'multihost key new' makes one there, and the file 'key' in "
+        "its state directory has one that may do everything"
+    )

@@ -7,7 +7,9 @@ it imports is of no use to workers and their children.
 import http.client
 from typing import Any
 
+from multihost.errors import AuthenticationError, KeyExpired, KeyRevoked, MultihostError, NotAllowed
 from multihost.runtime.address import parse_url
+from multihost.runtime.config import wrong_key
 from multihost.runtime.trust import (
     Trust,
     check_certificate,
@@ -34,6 +36,19 @@ def http_connection(url: str, trust: Trust, timeout_s: float) -> http.client.HTT
 def tls_of(connection: http.client.HTTPConnection) -> tuple[str, str] | None:
     """Version of TLS and the certificate's fingerprint, once it was open; None without TLS."""
     return connection.seen if isinstance(connection, _Checked) else None
+
+
+def refusal(url: str, status: int, content: Any) -> MultihostError | None:
+    """The error for an answer by which the server refuses a key; None for any other answer."""
+    fields = content if isinstance(content, dict) else {}
+    text, code = f"{url}: {fields.get('error', '')}", fields.get("code")
+    if status == http.HTTPStatus.FORBIDDEN:
+        return NotAllowed(text)
+    if status != http.HTTPStatus.UNAUTHORIZED:
+        return None
+    if code in ("expired", "revoked"):
+        return (KeyExpired if code == "expired" else KeyRevoked)(text)
+    return AuthenticationError(wrong_key(url))
 
 
 class _Checked(http.client.HTTPSConnection):

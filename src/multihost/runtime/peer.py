@@ -18,17 +18,22 @@ from typing import Any, Protocol
 from multihost.errors import (
     AuthenticationError,
     ConnectionLost,
+    KeyExpired,
+    KeyRevoked,
+    NotAllowed,
     ProtocolError,
     ServerNotFound,
     UntrustedServer,
 )
 from multihost.runtime import clock
 from multihost.runtime.address import bracket, parse_url
+from multihost.runtime.config import wrong_key
 from multihost.runtime.link import Link, client_link
 from multihost.runtime.reach import in_turn
 from multihost.runtime.trust import MAYBE_TLS, Trust, nobody_there
 from multihost.wire import message as m
-from multihost.wire.session import Session, is_proof, peer_proof, server_proof
+from multihost.wire.keys import is_proof, parse_key, peer_proof, server_proof
+from multihost.wire.session import Session
 
 CONNECT_S = 10.0
 """Time for one connection to open, handshake included."""
@@ -70,8 +75,8 @@ class Peer:
     """A session with the server.
 
     ``run`` ends only by ``close``, by cancellation, or with an exception that
-    coming back can't mend (wrong key, another protocol) or that ``patience_s``
-    has run out.
+    coming back can't mend (a key that is wrong or not taken any more, another
+    protocol) or that ``patience_s`` has run out.
     """
 
     def __init__(
@@ -91,7 +96,7 @@ class Peer:
         self.owner = owner
         self.role = role
         self.urls = list(urls)
-        self.key = key
+        self.key = parse_key(key)
         self.patience_s = patience_s
         self.trust = trust
         self.url = self.urls[0]
@@ -270,7 +275,7 @@ class _Connection:
 
     def link_opened(self, link: Link) -> None:
         self.has_link = True
-        link.send(m.Hello(self.peer.role, self.nonce))
+        link.send(m.Hello(self.peer.role, self.nonce, key=self.peer.key.id))
 
     def link_received(self, link: Link, messages: Sequence[Any]) -> None:
         self.received_at = clock.mono()
@@ -315,9 +320,9 @@ class _Connection:
 
     def _answer(self, link: Link, challenge: m.Challenge) -> None:
         peer = self.peer
-        expected = server_proof(peer.key, self.nonce, challenge.nonce)
+        expected = server_proof(peer.key.hash, self.nonce, challenge.nonce)
         if not is_proof(expected, challenge.proof):
-            self._give_up(link, wrong_key(self.url))
+            self._give_up(link, AuthenticationError(wrong_key(self.url)))
             return
         link.send(m.Proof(peer_proof(peer.key, peer.role, self.nonce, challenge.nonce)))
         link.flush()  # in a frame of its own: before it, the server takes only small ones
@@ -330,17 +335,15 @@ class _Connection:
         link.close("the handshake failed")
 
 
-def wrong_key(url: str) -> AuthenticationError:
-    """The error for a key that is not the server's."""
-    return AuthenticationError(
-        f"the server at {url} has another key; set MULTIHOST_KEY or authkey= to the one "
-        "in the file 'key' of the server's state directory"
-    )
-
-
 def _denial(url: str, denied: m.Denied) -> Exception:
     if denied.code is m.DenialCode.KEY:
-        return wrong_key(url)
+        return AuthenticationError(wrong_key(url))
+    if denied.code is m.DenialCode.EXPIRED:
+        return KeyExpired(f"{url}: {denied.message}")
+    if denied.code is m.DenialCode.REVOKED:
+        return KeyRevoked(f"{url}: {denied.message}")
+    if denied.code is m.DenialCode.ROLE:
+        return NotAllowed(f"{url}: {denied.message}")
     if denied.code is m.DenialCode.STOPPING:
         return ConnectionLost(url, denied.message)
     return ProtocolError(f"{url}: {denied.message}")

@@ -10,6 +10,7 @@ milliseconds. Knows nothing of what is said on a connection.
 import asyncio
 import ipaddress
 from collections import OrderedDict
+from collections.abc import Collection
 from itertools import islice
 from typing import Protocol
 
@@ -41,7 +42,7 @@ class Arrival:
     Invariant: it is counted exactly once, as unproved or as proved, until ``left``.
     """
 
-    __slots__ = ("_deadline", "address", "admission", "is_gone", "is_proved", "line")
+    __slots__ = ("_deadline", "address", "admission", "is_gone", "is_proved", "key", "line")
 
     def __init__(self, admission: "Admission", address: str) -> None:
         """Begin as a stranger from ``address``."""
@@ -50,6 +51,8 @@ class Arrival:
         self.line: Line | None = None
         self.is_proved = False
         self.is_gone = False
+        self.key = ""
+        """Id of the key that was shown last."""
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(HANDSHAKE_S, self.hang_up)
 
@@ -118,6 +121,12 @@ class Admission:
         """The system has no descriptor left: the older strangers give theirs back."""
         for arrival in list(islice(self._unproved, 1 + len(self._unproved) // 4)):
             arrival.hang_up()
+
+    def cut(self, keys: Collection[str], spared: Arrival | None = None) -> None:
+        """These keys are not taken any more: hang up on who came in with one."""
+        for arrival in list(self.proved):
+            if arrival.key in keys and arrival is not spared:
+                arrival.hang_up()
 
     # within ------------------------------------------------------------------------
 

@@ -1,11 +1,9 @@
 """HTTP on the server's port: health, and what listings show.
 
 Every page is read from counters and indexed rows; nothing here scans tasks.
-A request proves itself with ``Authorization: Bearer KEY``.
+Who may ask for what is said in ``routes``.
 """
 
-import hmac
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +15,12 @@ from starlette.routing import Route
 
 import multihost
 from multihost.core.job import MAX_NAME_CHARS
-from multihost.errors import BadRequest, StoreFull
+from multihost.errors import BadRequest
 from multihost.server.backups import Backups
-from multihost.server.services import Services
+from multihost.server.key_requests import KeyRequests
+from multihost.server.keyring import Keyring
+from multihost.server.routes import WAYS, Gate, answer
 from multihost.server.views import Views
-from multihost.server.web import arrival_of
 
 MAX_WAIT_S = 30.0
 """Longest time one request waits for a job to end; the client asks again."""
@@ -29,69 +28,28 @@ MAX_PAGE = 1000
 MAX_BODY_BYTES = 1 << 20
 """Of a request's body."""
 
-Handler = Callable[[Request], Awaitable[Response]]
 
-
-def make_app(services: Services, views: Views, backups: Backups, key: bytes) -> Starlette:
+def make_app(api: "Api", gate: Gate) -> Starlette:
     """The ASGI application of a server."""
-    api = _Api(services, views, backups)
-
-    def guarded(handler: Handler) -> Handler:
-        async def check(request: Request) -> Response:
-            scheme, _, given = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(given.encode(), key):
-                return _json(
-                    {"error": "send 'Authorization: Bearer KEY' with the server's key"}, 401
-                )
-            if not arrival_of(request.scope).prove():
-                return _json({"error": arrival_of(request.scope).admission.why_full}, 503)
-            try:
-                return await handler(request)
-            except BadRequest as error:
-                return _json({"error": str(error)}, 400)
-            except OverflowError:
-                return _json(
-                    {"error": "a number in it is too large: the largest is 2**63 - 1"}, 400
-                )
-            except StoreFull as error:
-                return _json({"error": str(error)}, 507)
-
-        return check
-
-    def route(path: str, handler: Handler, *methods: str) -> Route:
-        return Route(path, guarded(handler), methods=list(methods) or ["GET"])
-
     return Starlette(
         routes=[
-            Route("/healthz", api.health),
-            route("/api/jobs", api.jobs),
-            # A job's name may have slashes, so what ends in a verb comes first.
-            route("/api/jobs/{job:path}/tasks", api.tasks),
-            route("/api/jobs/{job:path}/cancel", api.cancel, "POST"),
-            route("/api/jobs/{job:path}/retry", api.retry, "POST"),
-            route("/api/jobs/{job:path}/delete", api.delete, "POST"),
-            route("/api/jobs/{job:path}", api.job),
-            route("/api/tasks/{job:int}/{index:int}", api.task),
-            route("/api/queues", api.queues),
-            route("/api/queues/{name:path}", api.set_queue, "POST"),
-            route("/api/item-queues", api.item_queues),
-            route("/api/workers", api.workers),
-            route("/api/backup", api.backup),
-            route("/api/backup", api.start_backup, "POST"),
+            Route(way.path, gate.guarded(way, getattr(api, way.handler)), methods=[way.method])
+            for way in WAYS
         ]
     )
 
 
-class _Api:
+class Api:
     """The handlers; each reads its parameters, asks the views, answers JSON."""
 
-    def __init__(self, services: Services, views: Views, backups: Backups) -> None:
-        self.services = services
+    def __init__(self, views: Views, backups: Backups, keyring: Keyring) -> None:
+        """Serve requests from these."""
         self.views = views
         self.backups = backups
+        self.key_requests = KeyRequests(keyring)
 
     async def health(self, _: Request) -> Response:
-        return _json({"status": "ok", "version": multihost.__version__})
+        return answer({"status": "ok", "version": multihost.__version__})
 
     async def jobs(self, request: Request) -> Response:
         query = request.query_params
@@ -100,8 +58,8 @@ class _Api:
             before = int(query["before"]) if "before" in query else None
             rows = await self.views.jobs(query.get("state"), before, limit)
         except ValueError as error:
-            return _json({"error": str(error)}, 400)
-        return _json(rows)
+            return answer({"error": str(error)}, 400)
+        return answer(rows)
 
     async def job(self, request: Request) -> Response:
         name = request.path_params["job"]
@@ -122,7 +80,7 @@ class _Api:
                 max(1, min(int(query.get("limit", 100)), MAX_PAGE)),
             )
         except ValueError as error:
-            return _json({"error": str(error)}, 400)
+            return answer({"error": str(error)}, 400)
         return _found(rows, f"job {request.path_params['job']}")
 
     async def task(self, request: Request) -> Response:
@@ -138,7 +96,7 @@ class _Api:
         try:
             result = await self.views.delete(request.path_params["job"])
         except ValueError as error:
-            return _json({"error": str(error)}, 400)
+            return answer({"error": str(error)}, 400)
         return _found(result, f"job {request.path_params['job']}")
 
     async def retry(self, request: Request) -> Response:
@@ -147,10 +105,10 @@ class _Api:
         return _found(result, f"job {request.path_params['job']}")
 
     async def queues(self, _: Request) -> Response:
-        return _json(await self.views.queues())
+        return answer(await self.views.queues())
 
     async def item_queues(self, _: Request) -> Response:
-        return _json(await self.views.item_queues())
+        return answer(await self.views.item_queues())
 
     async def set_queue(self, request: Request) -> Response:
         body = await _body(request)
@@ -160,20 +118,29 @@ class _Api:
         if not 0 < len(name) <= MAX_NAME_CHARS:
             raise BadRequest(f"a queue's name has 1 to {MAX_NAME_CHARS} characters")
         await self.views.set_queue(name, is_paused=paused, limit=limit)
-        return _json({"queue": name})
+        return answer({"queue": name})
 
     async def workers(self, _: Request) -> Response:
-        return _json(await self.views.workers())
+        return answer(await self.views.workers())
 
     async def backup(self, request: Request) -> Response:
-        return _json(await self.backups.look(_wait_s(request)))
+        return answer(await self.backups.look(_wait_s(request)))
 
     async def start_backup(self, request: Request) -> Response:
         path = (await _body(request)).get("path")
         if not isinstance(path, str):
-            return _json({"error": 'send {"path": "/a/new/file"}'}, 400)
+            raise BadRequest('send {"path": "/a/new/file"}')
         self.backups.start(Path(path))
-        return _json(await self.backups.look(0))
+        return answer(await self.backups.look(0))
+
+    async def keys(self, _: Request) -> Response:
+        return self.key_requests.list()
+
+    async def make_key(self, request: Request) -> Response:
+        return await self.key_requests.make(request, await _body(request))
+
+    async def revoke_key(self, request: Request) -> Response:
+        return await self.key_requests.revoke(request)
 
 
 async def _body(request: Request) -> dict[str, Any]:
@@ -207,9 +174,5 @@ def _wait_s(request: Request) -> float:
 
 def _found(value: Any, what: str) -> Response:
     if value is None:
-        return _json({"error": f"there is no {what}"}, 404)
-    return _json(value)
-
-
-def _json(value: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type="application/json")
+        return answer({"error": f"there is no {what}"}, 404)
+    return answer(value)

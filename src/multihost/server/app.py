@@ -20,8 +20,15 @@ from multihost.runtime import config
 from multihost.runtime.address import DEFAULT_PORT, is_loopback, is_wildcard, url_of
 from multihost.runtime.descriptors import allow_descriptors
 from multihost.server.acceptor import Acceptor
-from multihost.server.admission import MAX_CONNECTIONS, RESERVED_DESCRIPTORS, UNPROVED, Admission
-from multihost.server.api import make_app
+from multihost.server.admission import (
+    MAX_CONNECTIONS,
+    RESERVED_DESCRIPTORS,
+    UNPROVED,
+    Admission,
+    Arrival,
+)
+from multihost.server.api import Api, make_app
+from multihost.server.audit import Audit
 from multihost.server.backups import Backups
 from multihost.server.blobs import BlobStore
 from multihost.server.calls import Calls
@@ -29,11 +36,13 @@ from multihost.server.clients import ClientPeer, Watchers
 from multihost.server.committer import Committer
 from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
+from multihost.server.keyring import Keyring
 from multihost.server.listening import listen
 from multihost.server.managers.backing import ServicesBacking
 from multihost.server.managers.door import Door, make_door
 from multihost.server.managers.options import ManagersOptions
 from multihost.server.reaper import Promoter, Pruner, Reaper
+from multihost.server.routes import Gate
 from multihost.server.services import (
     CLIENT_GRACE_S,
     CLIENT_SILENCE_S,
@@ -167,7 +176,11 @@ class Server:
         self._start_services()
         if managers is not None:
             self.door = make_door(
-                ServicesBacking(self.services), managers, self.key, self.admission
+                ServicesBacking(self.services),
+                managers,
+                self.key,
+                self.admission,
+                gate=self._why_no_manager,
             )
             await self.door.start(door_listener)
 
@@ -187,6 +200,7 @@ class Server:
         for task in self._tasks:
             task.cancel()
         self.promoter.stop()
+        self.keyring.close()
         await self.backups.stop()
         if self.door is not None:
             await self.door.stop()
@@ -236,15 +250,24 @@ class Server:
         self.pruner = Pruner(committer, self.services.blobs, lambda: self.backups.is_running)
         self.views.on_deleted = self.pruner.wake
         hub.on_changes = self._changed
+        self.audit = Audit()
+        self.keyring = Keyring(self.key, committer, self.admission)
         self.gateway = Gateway(
-            self.key,
+            self.keyring,
             Desk(
                 attach=lambda connection, message: ClientPeer(self.services, connection, message),
                 enlist=lambda connection, message: WorkerPeer(self.services, connection, message),
             ),
             self.admission,
             committer,
+            self.audit,
         )
+
+    def _why_no_manager(self, authkey: bytes, arrival: Arrival) -> str:
+        text = self.keyring.why_no_manager(authkey, arrival)
+        if text:
+            self.audit.refused(arrival.address, self.keyring.who_sent(authkey), f"managers: {text}")
+        return text
 
     def _changed(self, changes: Changes) -> None:
         watchers = self.services.watchers
@@ -294,7 +317,7 @@ class Server:
 
     def _serve_http(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
         http_config = uvicorn.Config(
-            make_app(self.services, self.views, self.backups, self.key),
+            make_app(Api(self.views, self.backups, self.keyring), Gate(self.keyring, self.audit)),
             http="h11",  # bounds a request's head, which httptools does not
             h11_max_incomplete_event_size=REQUEST_HEAD_BYTES,
             ws=self.gateway.protocol,  # type: ignore[arg-type]  # called like the class it expects

@@ -15,6 +15,7 @@ from multihost.core.job import MAX_NAME_CHARS, JobSpec, JobSpecError, check
 from multihost.core.state import TaskState
 from multihost.server.blobs import BlobTraffic
 from multihost.server.committer import Operation
+from multihost.server.dispatch import by_role, refusal_of
 from multihost.server.gateway import Connection
 from multihost.server.hub import by_job
 from multihost.server.printing import HeldOutput, Piece, Unheard
@@ -124,6 +125,7 @@ class ClientPeer:
         self.services = services
         self.connection = connection
         self.session = 0
+        self._handlers = _HANDLERS[connection.key.role]
         self.uid = attach.session
         self.slots = 0
         """Slots that this client asked for."""
@@ -517,7 +519,10 @@ class ClientPeer:
                 subscription.told = reason
                 self.connection.link.send(m.Waiting(subscription.alias, reason))
 
-    _handlers: dict[type, Callable[["ClientPeer", Any], None]] = {
+    def _on_forbidden(self, message: m.Message) -> None:
+        self.connection.link.send(refusal_of(message, self.connection.refuse(message)))
+
+    _every_handler: dict[type, Callable[["ClientPeer", Any], None]] = {
         m.Goodbye: _on_goodbye,
         m.Beat: _on_beat,
         m.PutBlob: _on_blob,
@@ -535,3 +540,7 @@ class ClientPeer:
         m.EndTaker: _on_end_taker,
         m.Signal: _on_signal,
     }
+
+
+_HANDLERS = by_role(ClientPeer._every_handler, ClientPeer._on_forbidden)
+"""Of each role of a key."""

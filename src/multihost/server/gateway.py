@@ -16,10 +16,14 @@ import multihost
 from multihost.runtime import clock
 from multihost.runtime.link import Link, server_link
 from multihost.server.admission import HANDSHAKE_S, Admission, Arrival
+from multihost.server.audit import Audit
 from multihost.server.committer import Committer
 from multihost.server.intake import Intake, SessionPeer
+from multihost.server.keyring import Keyring, why_ended, why_not
+from multihost.store.access import AccessKey
 from multihost.wire import message as m
-from multihost.wire.session import is_proof, peer_proof, server_proof
+from multihost.wire.keys import KeyRole, is_peer_proof, server_proof
+from multihost.wire.session import MAY_SEND
 
 FREE_FAILURES = 5
 """Wrong keys from one address before its next attempts are slowed."""
@@ -28,6 +32,9 @@ FORGIVE_S = 60.0
 MAX_SLOW_S = 1.0
 """Shorter than a worker's grace: one behind the same address still comes back in time."""
 REMEMBERED_ADDRESSES = 10_000
+FOR_TASKS = "; if this is a task, its worker needs --tasks-key-file with such a key"
+_OPENED_BY: dict[m.Role, type[m.Message]] = {m.Role.CLIENT: m.Attach, m.Role.WORKER: m.Enlist}
+_OPENINGS = {m.Attach: "opening a client's session", m.Enlist: "opening a worker's session"}
 
 
 class FailureLog:
@@ -63,12 +70,20 @@ class Desk:
 class Gateway:
     """All connections of a server."""
 
-    def __init__(self, key: bytes, desk: Desk, admission: Admission, committer: Committer) -> None:
-        """Let in who knows ``key``, while there is room, and hand them to ``desk``."""
-        self.key = key
+    def __init__(
+        self,
+        keyring: Keyring,
+        desk: Desk,
+        admission: Admission,
+        committer: Committer,
+        audit: Audit,
+    ) -> None:
+        """Let in who knows a key of ``keyring``, while there is room, and hand them to ``desk``."""
+        self.keyring = keyring
         self.desk = desk
         self.admission = admission
         self.committer = committer
+        self.audit = audit
         self.failures = FailureLog()
         self.connections: set[Connection] = set()
         self.is_stopping = False
@@ -94,6 +109,8 @@ class Connection:
     """One connection, from the handshake on."""
 
     link: Link
+    key: AccessKey
+    """What it has come in with, once that is proved."""
 
     def __init__(self, gateway: Gateway, arrival: Arrival) -> None:
         """Begin without any rights."""
@@ -106,6 +123,8 @@ class Connection:
         self._nonce = secrets.token_bytes(m.NONCE_BYTES)
         self._deadline: asyncio.TimerHandle | None = None
         self._is_proved = False
+        """Or has failed for another reason than its key."""
+        self._is_known = False
 
     # LinkOwner ---------------------------------------------------------------------
 
@@ -148,11 +167,28 @@ class Connection:
             self._deadline.cancel()
         if self.intake is not None:
             self.intake.closed(reason)
-        elif self._hello is not None and not self._is_proved:
+        elif self._hello and not self._is_proved and not self.gateway.is_stopping:
             # Whoever sees from our proof that its key is wrong just leaves.
             self._note_failure()
 
     # the handshake -------------------------------------------------------------------
+
+    def refuse(self, message: m.Message) -> str:
+        """Note that the key may not send this, and say why."""
+        name = type(message).__name__
+        self.audit_refusal(f"{name} with role {self.key.role}")
+        what = _OPENINGS.get(type(message), f"the message {name}")
+        assert self._hello is not None
+        # Of the roles that may, those that get so far on a connection of this kind.
+        needed = MAY_SEND[type(message)] & MAY_SEND[_OPENED_BY[self._hello.role]]
+        text = why_not(self.key, needed, what)
+        is_a_task = self.key.role is KeyRole.WORK
+        return f"{text}{FOR_TASKS}" if is_a_task else text
+
+    def audit_refusal(self, what: str) -> None:
+        """Note that something was refused to this connection."""
+        key = self.key if self._is_known else None
+        self.gateway.audit.refused(self.link.peer_address, key, what)
 
     def deny(self, code: m.DenialCode, text: str) -> None:
         """Refuse the connection and close it."""
@@ -165,6 +201,9 @@ class Connection:
         elif isinstance(message, m.Proof):
             self._check(message)
         elif isinstance(message, m.Attach | m.Enlist) and self._is_proved:
+            if self.key.role not in MAY_SEND[type(message)]:
+                self.deny(m.DenialCode.ROLE, self.refuse(message))
+                return
             assert self._deadline is not None
             self._deadline.cancel()
             desk = self.gateway.desk
@@ -195,23 +234,33 @@ class Connection:
             self._challenge(hello)
 
     def _challenge(self, hello: m.Hello) -> None:
-        proof = server_proof(self.gateway.key, hello.nonce, self._nonce)
+        key_hash = self.gateway.keyring.hash_of(hello.key)
+        proof = server_proof(key_hash, hello.nonce, self._nonce)
         self.link.send(m.Challenge(self._nonce, proof))
 
     def _check(self, message: m.Proof) -> None:
         assert self._hello is not None
-        hello = self._hello
-        expected = peer_proof(self.gateway.key, hello.role, hello.nonce, self._nonce)
-        if is_proof(expected, message.proof):
-            self._is_proved = True
-            if self.arrival.prove():
-                self.link.admit()
-            else:
-                self.deny(m.DenialCode.LIMIT, self.gateway.admission.why_full)
-        else:
+        hello, keyring = self._hello, self.gateway.keyring
+        key, key_hash = keyring.find(hello.key), keyring.hash_of(hello.key)
+        is_right = is_peer_proof(message.proof, key_hash, hello.role, hello.nonce, self._nonce)
+        if key is None or not is_right:
             self.deny(m.DenialCode.KEY, "wrong key")
+            return
+        self._is_proved = self._is_known = True
+        self.key = key
+        if not key.is_live(clock.wall()):
+            is_expired = key.revoked_at is None
+            self.audit_refusal(f"the key is {'expired' if is_expired else 'revoked'}")
+            code = m.DenialCode.EXPIRED if is_expired else m.DenialCode.REVOKED
+            self.deny(code, why_ended(key))
+        elif self.arrival.prove():
+            self.arrival.key = key.id
+            self.link.admit()
+        else:
+            self.deny(m.DenialCode.LIMIT, self.gateway.admission.why_full)
 
     def _note_failure(self) -> None:
+        self.audit_refusal("a handshake without a key that is known here")
         self.gateway.failures.note(self._address(), clock.mono())
 
     def _address(self) -> str:

@@ -13,6 +13,7 @@ import msgspec
 from multihost.core.ids import index_of, job_of
 from multihost.server.blobs import BlobTraffic
 from multihost.server.committer import Operation
+from multihost.server.dispatch import by_role, refusal_of
 from multihost.server.gateway import Connection
 from multihost.server.services import Services
 from multihost.store.base import Reinstated, SessionInfo, Settlement, Store
@@ -34,6 +35,7 @@ class WorkerPeer:
         self.services = services
         self.connection = connection
         self.session = 0
+        self._handlers = _HANDLERS[connection.key.role]
         self.uid = enlist.session
         self.name = enlist.name
         self.host = enlist.host
@@ -217,7 +219,10 @@ class WorkerPeer:
     def _on_children(self, message: m.Children) -> None:
         self.children = message.children
 
-    _handlers: dict[type, Callable[["WorkerPeer", Any], None]] = {
+    def _on_forbidden(self, message: m.Message) -> None:
+        self.connection.link.send(refusal_of(message, self.connection.refuse(message)))
+
+    _every_handler: dict[type, Callable[["WorkerPeer", Any], None]] = {
         m.Goodbye: _on_goodbye,
         m.Beat: _on_beat,
         m.PutBlob: _on_blob,
@@ -231,3 +236,7 @@ class WorkerPeer:
         m.GiveBack: _on_give_back,
         m.Output: _on_output,
     }
+
+
+_HANDLERS = by_role(WorkerPeer._every_handler, WorkerPeer._on_forbidden)
+"""Of each role of a key."""

@@ -26,6 +26,7 @@ from multihost.core.job import JobSpec
 from multihost.core.outcome import Ending
 from multihost.core.resources import Requirement
 from multihost.core.state import Hold, JobState, TaskState
+from multihost.store.access import AccessStore
 from multihost.store.items import ItemQueueRow as ItemQueueRow  # noqa: PLC0414 - part of the contract
 from multihost.store.items import ItemStore
 from multihost.store.items import SynchronizerRow as SynchronizerRow  # noqa: PLC0414 - as above
@@ -244,7 +245,7 @@ class StoredBlob(NamedTuple):
     data: bytes | None
 
 
-class Store(ItemStore, Protocol):
+class Store(ItemStore, AccessStore, Protocol):
     """What is kept. One owner, one transaction at a time."""
 
     uid: bytes

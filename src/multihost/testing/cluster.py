@@ -164,11 +164,24 @@ class Cluster:
         return None
 
     def get(self, path: str) -> Any:
-        """Answer of the HTTP API."""
+        """Answer of the HTTP API to a question."""
+        return self._ask("GET", path, None)
+
+    def post(self, path: str, **body: Any) -> Any:
+        """Answer of the HTTP API to an order."""
+        return self._ask("POST", path, json.dumps(body).encode())
+
+    def make_key(self, role: str, name: str = "", expires_s: float | None = None) -> str:
+        """Text of a new key."""
+        made = self.post("/api/keys", role=role, name=name, expires_s=expires_s)
+        text: str = made["key"]
+        return text
+
+    def _ask(self, method: str, path: str, body: bytes | None) -> Any:
         connection = self._connection()
         try:
             headers = {"Authorization": f"Bearer {self.key.decode()}"}
-            connection.request("GET", path, headers=headers)
+            connection.request(method, path, body, headers)
             return json.loads(connection.getresponse().read())
         finally:
             connection.close()

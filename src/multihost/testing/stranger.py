@@ -13,7 +13,7 @@ from typing import Any, Self
 from multihost.runtime.plain import PlainReader, plain_frame
 from multihost.wire import message as m
 from multihost.wire.codec import decode_from_server, encode
-from multihost.wire.session import peer_proof
+from multihost.wire.keys import parse_key, peer_proof
 
 DEADLINE_S = 30.0
 UPGRADE = (
@@ -86,10 +86,11 @@ class Stranger:
     def prove(self) -> None:
         """Show the key."""
         nonce = os.urandom(m.NONCE_BYTES)
-        self.send(m.Hello(self.role, nonce))
+        key = parse_key(self.key)
+        self.send(m.Hello(self.role, nonce, key=key.id))
         challenge = self.receive()[0]
         assert isinstance(challenge, m.Challenge), challenge
-        self.send(m.Proof(peer_proof(self.key, self.role, nonce, challenge.nonce)))
+        self.send(m.Proof(peer_proof(key, self.role, nonce, challenge.nonce)))
 
     def enter(self, uid: bytes | None = None) -> Self:
         """Do all of the handshake and open a session, as ``role``."""

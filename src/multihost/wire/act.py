@@ -337,6 +337,8 @@ class RejectCode(StrEnum):
     """Exists already with settings that differ."""
     BAD_REQUEST = "bad_request"
     STORE_FULL = "store_full"
+    ROLE = "role"
+    """The key may not do it."""
 
 
 class Rejected(Result, frozen=True, tag=7):

@@ -25,7 +25,7 @@ from multihost.wire.act import AnyAct, AnyResult
 from multihost.wire.blob import Blob as Blob  # noqa: PLC0414 - among the names of this module
 from multihost.wire.blob import Payload as Payload  # noqa: PLC0414 - as above
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Version of the protocol; a peer with another major version is refused by name."""
 MAX_FRAME_BYTES = 16 << 20
 FRAME_MESSAGES = 10_000
@@ -71,6 +71,8 @@ class Hello(Message, frozen=True, tag=1):
     nonce: bytes
     protocol: int = PROTOCOL
     software: str = ""
+    key: str = "own"
+    """Id of the key that it will prove."""
 
 
 class Challenge(Message, frozen=True, tag=2):
@@ -90,6 +92,8 @@ class DenialCode(StrEnum):
     """Why the server refuses a whole connection."""
 
     KEY = "key"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
     PROTOCOL = "protocol"
     LIMIT = "limit"
     ROLE = "role"
@@ -167,6 +171,27 @@ class Goodbye(Message, frozen=True, tag=10):
     reason: str = ""
 
 
+class Forbidden(Message, frozen=True, tag=11):
+    """The server did not do what a message asked for that has no answer of its own.
+
+    The key does not have the role that it takes.
+    """
+
+    message: str
+
+
+class RefusalCode(StrEnum):
+    """Why a job, tasks or a blob were surely not stored."""
+
+    BAD_REQUEST = "bad_request"
+    KEY_CONFLICT = "key_conflict"
+    INPUT_CHANGED = "input_changed"
+    QUEUE_FULL = "queue_full"
+    STORE_FULL = "store_full"
+    STOPPING = "stopping"
+    ROLE = "role"
+
+
 # --- blobs: both roles -----------------------------------------------------------
 
 
@@ -200,10 +225,11 @@ class BlobStored(Message, frozen=True, tag=23):
 
 
 class BlobRefused(Message, frozen=True, tag=24):
-    """The blob was not stored; the message says why and what to do."""
+    """The blob was not stored, or is not given; the message says why and what to do."""
 
     digest: bytes
     message: str
+    code: RefusalCode = RefusalCode.STORE_FULL
 
 
 class GetBlob(Message, frozen=True, tag=25):
@@ -317,17 +343,6 @@ class Signal(Message, frozen=True, tag=50):
 
 
 # --- server to client ----------------------------------------------------------------
-
-
-class RefusalCode(StrEnum):
-    """Why a job or tasks were surely not stored."""
-
-    BAD_REQUEST = "bad_request"
-    KEY_CONFLICT = "key_conflict"
-    INPUT_CHANGED = "input_changed"
-    QUEUE_FULL = "queue_full"
-    STORE_FULL = "store_full"
-    STOPPING = "stopping"
 
 
 class Opened(Message, frozen=True, tag=60):
@@ -622,6 +637,7 @@ FromServer = (
     | Welcome
     | BeatBack
     | Goodbye
+    | Forbidden
     | BlobFound
     | BlobStored
     | BlobRefused

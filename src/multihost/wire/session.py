@@ -1,16 +1,15 @@
-"""Which message is legal when, and the handshake's proofs.
+"""Which message is legal when, and which role of a key it takes.
 
-One table, ``LEGAL``, decides; both ends check what they receive against it.
-The key itself is never sent: each side proves with an HMAC over both nonces
-that it knows it, the server first, so that a peer never answers a stranger.
+Tables decide. Both ends check what they receive against the first two: an
+illegal message ends the connection. The server looks into ``MAY_SEND`` as well:
+what a key may not do is answered with an error, and the connection goes on.
 """
 
-import hashlib
-import hmac
 from enum import StrEnum
 from typing import Final
 
 from multihost.wire import message as m
+from multihost.wire.keys import ANYBODY, PEERS, READERS, SUBMITTERS, WORKERS, KeyRole
 from multihost.wire.message import Message, Role
 
 
@@ -33,6 +32,7 @@ def _kinds(*kinds: type[Message]) -> frozenset[type[Message]]:
 _BLOBS: Final = _kinds(m.FindBlob, m.PutBlob, m.GetBlob)
 _BLOB_ANSWERS: Final = _kinds(m.BlobFound, m.BlobStored, m.BlobRefused, m.BlobPart)
 _ANY_TIME: Final = _kinds(m.Denied, m.Goodbye)
+_WHEN_OPEN: Final = _ANY_TIME | _kinds(m.Forbidden)
 
 LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]] = {
     (None, Phase.NEW): _kinds(m.Hello),
@@ -49,6 +49,37 @@ LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]
 }
 """What the server accepts from a peer of a role in a phase."""
 
+MAY_SEND: Final[dict[type[Message], frozenset[KeyRole]]] = {
+    m.Hello: ANYBODY,
+    m.Proof: ANYBODY,
+    m.Attach: READERS,
+    m.Enlist: WORKERS,
+    m.Beat: ANYBODY,
+    m.Goodbye: ANYBODY,
+    m.FindBlob: PEERS,
+    m.PutBlob: PEERS,
+    m.GetBlob: PEERS,
+    m.Open: SUBMITTERS,
+    m.Add: SUBMITTERS,
+    m.Seal: SUBMITTERS,
+    m.Cancel: SUBMITTERS,
+    m.Taken: SUBMITTERS,
+    m.Close: SUBMITTERS,
+    m.Resize: SUBMITTERS,
+    m.Call: SUBMITTERS,
+    m.Withdraw: SUBMITTERS,
+    m.EndTaker: SUBMITTERS,
+    m.Signal: SUBMITTERS,
+    m.Want: WORKERS,
+    m.Finished: WORKERS,
+    m.GiveBack: WORKERS,
+    m.Output: WORKERS,
+    m.Drain: WORKERS,
+    m.Began: WORKERS,
+    m.Children: WORKERS,
+}
+"""Roles of the key with which a peer may send a message."""
+
 LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
     (Role.CLIENT, Phase.NEW): _ANY_TIME | _kinds(m.Challenge),
     (Role.WORKER, Phase.NEW): _ANY_TIME | _kinds(m.Challenge),
@@ -56,7 +87,7 @@ LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
     (Role.WORKER, Phase.CHALLENGED): _ANY_TIME,
     (Role.CLIENT, Phase.PROVED): _ANY_TIME | _kinds(m.Welcome),
     (Role.WORKER, Phase.PROVED): _ANY_TIME | _kinds(m.Welcome),
-    (Role.CLIENT, Phase.OPEN): _ANY_TIME
+    (Role.CLIENT, Phase.OPEN): _WHEN_OPEN
     | _BLOB_ANSWERS
     | _kinds(
         m.BeatBack,
@@ -72,7 +103,7 @@ LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
         m.Answer,
         m.ProcessBegan,
     ),
-    (Role.WORKER, Phase.OPEN): _ANY_TIME
+    (Role.WORKER, Phase.OPEN): _WHEN_OPEN
     | _BLOB_ANSWERS
     | _kinds(m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots, m.SignalTask, m.StarterGone),
 }
@@ -133,23 +164,3 @@ class Session:
             return LEGAL_FROM_PEER[role, self.phase]
         assert self.role is not None
         return LEGAL_FROM_SERVER[self.role, self.phase]
-
-
-def server_proof(key: bytes, peer_nonce: bytes, server_nonce: bytes) -> bytes:
-    """HMAC by which the server shows a peer that it knows the key."""
-    return _proof(key, b"multihost server 1", peer_nonce, server_nonce)
-
-
-def peer_proof(key: bytes, role: Role, peer_nonce: bytes, server_nonce: bytes) -> bytes:
-    """HMAC by which a peer shows the server that it knows the key."""
-    return _proof(key, b"multihost " + role.encode() + b" 1", peer_nonce, server_nonce)
-
-
-def is_proof(expected: bytes, given: bytes) -> bool:
-    """Compare two proofs in constant time."""
-    return hmac.compare_digest(expected, given)
-
-
-def _proof(key: bytes, purpose: bytes, peer_nonce: bytes, server_nonce: bytes) -> bytes:
-    text = b"\0".join((purpose, peer_nonce.hex().encode(), server_nonce.hex().encode()))
-    return hmac.new(key, text, hashlib.sha256).digest()

@@ -44,6 +44,8 @@ class WorkerOptions:
     """How the server is known to be the one that is meant."""
     seal: bytes | None = field(default=None, repr=False)
     """What submitters and workers sign with."""
+    tasks_key: bytes | None = field(default=None, repr=False)
+    """Key of tasks that use multihost themselves; None: the worker's."""
     slots: int = 1
     name: str = ""
     """Empty: host and process id."""
@@ -69,5 +71,5 @@ class WorkerOptions:
 
     @property
     def target(self) -> Target:
-        """The server to work for."""
-        return Target(self.urls, self.key, self.trust, self.seal)
+        """The server, as tasks see it that use multihost themselves."""
+        return Target(self.urls, self.tasks_key or self.key, self.trust, self.seal)

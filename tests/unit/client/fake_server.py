@@ -14,7 +14,7 @@ from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.runtime.link import server_link
 from multihost.wire import message as m
-from multihost.wire.session import is_proof, peer_proof, server_proof
+from multihost.wire.keys import is_peer_proof, parse_key, server_proof
 
 KEY = b"a key for tests"
 
@@ -210,10 +210,12 @@ class _Connection:
 
     def on_hello(self, message):
         self.peer_nonce, self.nonce = message.nonce, b"n" * 32
-        self.link.send(m.Challenge(self.nonce, server_proof(KEY, message.nonce, self.nonce)))
+        proof = server_proof(parse_key(KEY).hash, message.nonce, self.nonce)
+        self.link.send(m.Challenge(self.nonce, proof))
 
     def on_proof(self, message):
-        assert is_proof(peer_proof(KEY, m.Role.CLIENT, self.peer_nonce, self.nonce), message.proof)
+        key_hash, role = parse_key(KEY).hash, m.Role.CLIENT
+        assert is_peer_proof(message.proof, key_hash, role, self.peer_nonce, self.nonce)
         self.link.admit()
 
     def on_attach(self, message):

@@ -9,9 +9,6 @@ from multihost.wire.session import (
     IllegalMessageError,
     Phase,
     Session,
-    is_proof,
-    peer_proof,
-    server_proof,
 )
 
 NONCE = bytes(32)
@@ -65,15 +62,3 @@ def test_every_message_is_legal_somewhere():
 def test_tags_are_unique():
     tags = [kind.__struct_config__.tag for kind in m.Message.__subclasses__()]
     assert len(tags) == len(set(tags))
-
-
-def test_proofs_of_another_key_role_or_nonce_do_not_match():
-    good = peer_proof(b"key", m.Role.CLIENT, b"a" * 32, b"b" * 32)
-    assert is_proof(good, peer_proof(b"key", m.Role.CLIENT, b"a" * 32, b"b" * 32))
-    for other in (
-        peer_proof(b"kez", m.Role.CLIENT, b"a" * 32, b"b" * 32),
-        peer_proof(b"key", m.Role.WORKER, b"a" * 32, b"b" * 32),
-        peer_proof(b"key", m.Role.CLIENT, b"b" * 32, b"a" * 32),
-        server_proof(b"key", b"a" * 32, b"b" * 32),
-    ):
-        assert not is_proof(good, other)

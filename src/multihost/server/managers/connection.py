@@ -66,6 +66,7 @@ class Connection(asyncio.Protocol):
         self._pending: deque[bytes] = deque()
         self._is_busy = False
         self._is_closed = False
+        self._why_not = ""
         self._put_to: set[str] = set()
         self._channel: Channel | None = None
         self._is_dialling = False
@@ -147,15 +148,18 @@ class Connection(asyncio.Protocol):
         elif self._handshake.is_done:
             assert self._handshake.key is not None
             self.realm = self.door.realms[self._handshake.key]
-            if self.arrival.prove():
+            self._why_not = self.door.why_not(self._handshake.key, self)
+            if not self._why_not and not self.arrival.prove():
+                self._why_not = self.door.admission.why_full
+            if self._why_not:
+                self._receive = self._refuse
+            else:
                 self._framer.limit_bytes = framing.MAX_MESSAGE_BYTES
                 self._receive = self._first
-            else:
-                self._receive = self._refuse
 
     def _refuse(self, message: bytes) -> None:
-        """There are too many connections; here it can be told why."""
-        self._finish(failed(f"multihost: {self.door.admission.why_full}"))
+        """It knows the authkey and yet may not come in; here it can be told why."""
+        self._finish(failed(f"multihost: {self._why_not}"))
 
     def _acknowledge(self) -> None:
         """Have TCP acknowledge now: the client writes twice in a row, and waits for it between."""

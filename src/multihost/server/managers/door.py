@@ -6,7 +6,7 @@ Each connection is a taker; what keeps the queues is the door's backing.
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from multihost.server.acceptor import Acceptor
@@ -21,6 +21,9 @@ from multihost.server.managers.realm import Realm
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """A peer's host that vanished is noticed within 30 s."""
 
+KeyGate = Callable[[bytes, Arrival], str]
+"""Why who has shown this authkey may not come in; empty: may. Notes whose connection it is."""
+
 
 class Door:
     """Accepts connections and owns them."""
@@ -31,15 +34,19 @@ class Door:
         realms: Mapping[bytes, Realm],
         admission: Admission,
         context: ssl.SSLContext | None = None,
+        *,
+        gate: KeyGate | None = None,
     ) -> None:
         """Let in who knows a key of ``realms``, into that realm, while there is room.
 
         With a ``context`` TLS is spoken, which the standard library's clients can't.
+        ``gate``: asked about authkeys that are keys of the server.
         """
         self.backing = backing
         self.realms = realms
         self.admission = admission
         self._context = context
+        self._gate = gate
         self.failures = FailureLog()
         self.departures = Departures()
         self.connections: set[Connection] = set()
@@ -57,6 +64,10 @@ class Door:
         """Where it listens."""
         assert self._acceptor is not None
         return self._acceptor.address
+
+    def why_not(self, authkey: bytes, connection: Connection) -> str:
+        """Why who knows ``authkey`` may not come in all the same; empty: may."""
+        return "" if self._gate is None else self._gate(authkey, connection.arrival)
 
     async def stop(self) -> None:
         """Accept nothing more and close every connection."""
@@ -95,10 +106,12 @@ def make_door(
     key: bytes,
     admission: Admission | None = None,
     context: ssl.SSLContext | None = None,
+    *,
+    gate: KeyGate | None = None,
 ) -> Door:
     """The door that ``options`` describe; without authkeys of its own it opens to ``key``."""
     realms = {
         authkey: Realm(f"{tenant}/" if tenant else "", options.objects, options.on_shutdown)
         for tenant, authkey in options.keys or (("", key),)
     }
-    return Door(backing, realms, admission or Admission(), context)
+    return Door(backing, realms, admission or Admission(), context, gate=gate)

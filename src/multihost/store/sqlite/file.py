@@ -27,7 +27,7 @@ import apsw
 from multihost.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreTooNew
 from multihost.store.lockfile import LockFile
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Version of the newest migration."""
 APPLICATION_ID: Final = 0x6D68_7374
 """``mhst`` in the file's header: tells a store from other databases."""

@@ -16,6 +16,7 @@ import apsw
 from multihost.core.ids import UID_BYTES
 from multihost.core.job import JobSpec
 from multihost.core.state import JobState, TaskState
+from multihost.store.access import AccessKey
 from multihost.store.base import (
     FIRST_PAGE,
     Added,
@@ -39,6 +40,7 @@ from multihost.store.base import (
 from multihost.store.base import Final as FinalTask
 from multihost.store.items import ItemQueueRow, SynchronizerRow, TakerRow
 from multihost.store.sqlite import (
+    access,
     cancel,
     finish,
     items,
@@ -458,6 +460,28 @@ class SQLiteStore:
     def set_queue(self, name: str, *, is_paused: bool | None, limit: int | None) -> None:
         """Pause or resume a queue (None: leave), bound its length (None: leave, 0: no bound)."""
         side.set_queue(self._book, name, is_paused=is_paused, limit=limit)
+
+    # keys ------------------------------------------------------------------------------
+
+    @_verb
+    def add_access_key(self, key: AccessKey) -> None:
+        """Keep a key; its id is new."""
+        access.add(self._book, key)
+
+    @_verb
+    def revoke_access_key(self, key: str, now: float) -> bool:
+        """The key with this id is not taken any more."""
+        return access.revoke(self._book, key, now)
+
+    @_verb
+    def drop_access_keys(self, before: float) -> int:
+        """Delete those that were revoked, or have expired, before then."""
+        return access.drop(self._book, before)
+
+    @_verb
+    def access_keys(self) -> list[AccessKey]:
+        """Every key, by when it was made, then by id."""
+        return access.every(self._book)
 
     # reading ---------------------------------------------------------------------------
 

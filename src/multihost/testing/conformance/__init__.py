@@ -12,6 +12,7 @@ transaction the suite also asks the store to ``verify`` itself.
 import pytest
 
 pytest.register_assert_rewrite(
+    "multihost.testing.conformance.access",
     "multihost.testing.conformance.attempts",
     "multihost.testing.conformance.decisions",
     "multihost.testing.conformance.exchanges",

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from multihost.store.base import Store
+from multihost.testing.conformance.access import AccessTests
 from multihost.testing.conformance.attempts import AttemptTests
 from multihost.testing.conformance.decisions import DecisionTests
 from multihost.testing.conformance.exchanges import ExchangeTests
@@ -26,6 +27,7 @@ class StoreConformance(
     KeepingTests,
     ExchangeTests,
     TakerTests,
+    AccessTests,
     TransactionTests,
 ):
     """Every promise of ``multihost.store.base.Store``."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from multihost.core.job import JobSpec
 from multihost.core.resources import Requirement
 from multihost.core.state import Event, Hold, JobState, TaskState, after
+from multihost.store.access import AccessKey
 from multihost.store.base import (
     AttemptRow,
     Final,
@@ -213,6 +214,7 @@ class Data:
         self.item_queues: dict[int, ItemQueue] = {}
         self.synchronizers: dict[int, SynchronizerRow] = {}
         self.answers: dict[int, TakerRow] = {}
+        self.access_keys: dict[str, AccessKey] = {}
         self.last_item_queue = 0
         self.last_synchronizer = 0
         self._lanes: dict[tuple[str, str], int] = {}
@@ -232,6 +234,7 @@ class Data:
         twin.item_queues = {number: queue.copy() for number, queue in self.item_queues.items()}
         twin.synchronizers = dict(self.synchronizers)
         twin.answers = dict(self.answers)
+        twin.access_keys = dict(self.access_keys)
         twin._lanes = dict(self._lanes)
         return twin
 

@@ -1,9 +1,12 @@
 """The model's verbs for what is kept: results, sessions, blobs, output, settings."""
 
+import msgspec
+
 from multihost.core.ids import (
     index_of,
 )
 from multihost.core.job import DAY_S
+from multihost.store.access import AccessKey
 from multihost.store.base import Refusal, SessionInfo
 from multihost.testing.model.data import BlobData, Session
 from multihost.testing.model.listings import Listings
@@ -120,3 +123,28 @@ class Keeping(Listings):
             (self._data.paused.add if is_paused else self._data.paused.discard)(name)
         if is_paused is False:
             self.woken |= {lane.number for lane in self.lanes() if lane.queue == name}
+
+    def add_access_key(self, key: AccessKey) -> None:
+        """Keep a key."""
+        self._data.access_keys[key.id] = key
+
+    def revoke_access_key(self, key: str, now: float) -> bool:
+        """The key is not taken any more."""
+        known = self._data.access_keys.get(key)
+        if known is None or known.revoked_at is not None:
+            return False
+        self._data.access_keys[key] = msgspec.structs.replace(known, revoked_at=now)
+        return True
+
+    def drop_access_keys(self, before: float) -> int:
+        """Delete what ended before then."""
+        ends = {key.id: key.ended_at for key in self._data.access_keys.values()}
+        gone = [key for key, ended_at in ends.items() if ended_at is not None and ended_at < before]
+        for key in gone:
+            del self._data.access_keys[key]
+        return len(gone)
+
+    def access_keys(self) -> list[AccessKey]:
+        """Every key, by when it was made, then by id."""
+        keys = self._data.access_keys.values()
+        return sorted(keys, key=lambda key: (key.created_at, key.id))
