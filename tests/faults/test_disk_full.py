@@ -54,7 +54,17 @@ def ballast(disk):
     path.unlink()
 
 
-def submit_until_full(client):
+def waiting(cluster):
+    return cluster.get("/api/queues")[0]["queued"]
+
+
+def is_refused(cluster, future, before):
+    """Whether it was, or waits beside the ``before`` that waited already."""
+    wait_until(lambda: future.done() or waiting(cluster) > before)
+    return future.done()
+
+
+def submit_until_full(cluster, client):
     """Futures of what was submitted while nothing was worked off, the refused ones among them."""
     futures = []
 
@@ -64,13 +74,12 @@ def submit_until_full(client):
 
     wait_until(is_full, "a submit is refused")
 
-    def is_quite_full():
+    # That one came in a large transaction; a small one may still find room.
+    while True:
+        before = waiting(cluster)
         futures.append(client.submit(len, os.urandom(DATA_BYTES)))
-        return all(future.done() for future in futures[-30:-10])
-
-    # What is refused first came in a large transaction; smaller ones may still have fitted.
-    wait_until(is_quite_full, "the last submits are refused")
-    return futures
+        if is_refused(cluster, futures[-1], before):
+            return futures
 
 
 def test_a_full_disk_refuses_submits_and_everything_goes_on_when_there_is_room(disk, tmp_path):
@@ -81,7 +90,7 @@ def test_a_full_disk_refuses_submits_and_everything_goes_on_when_there_is_room(d
             running = [client.submit(wait_for, str(flag), number) for number in range(3)]
             wait_until(lambda: sum(job["running"] for job in cluster.get("/api/jobs")) == 3)
             with ballast(disk):
-                futures = submit_until_full(client)
+                futures = submit_until_full(cluster, client)
                 refused = next(future for future in futures if future.done())
                 assert "make room and submit again" in str(refused.exception())
                 # What ran on ends now, and nobody can write that down.
@@ -109,24 +118,21 @@ def test_a_full_disk_refuses_submits_and_everything_goes_on_when_there_is_room(d
 def test_a_store_at_its_limit_says_so_and_takes_work_again_when_some_was_deleted(tmp_path):
     options = ("--store-limit", "2M")
 
-    def waiting():
-        return cluster.get("/api/queues")[0]["queued"]
-
     with Cluster(workers=1, server_options=options, python_path=HERE) as cluster:
         with multihost.connect(cluster.url, cluster.key) as client:
             results = client.map(os.urandom, [900] * 1000, name="first")
             assert [len(data) for data in results] == [900] * 1000
             multihost_cli(cluster, "queues", "pause", "default")
-            futures = submit_until_full(client)
+            futures = submit_until_full(cluster, client)
             refused = next(future for future in futures if future.done())
             assert "of the 2 MiB that --store-limit allows" in str(refused.exception())
             multihost_cli(cluster, "delete", "first")
-            before = waiting()
+            before = waiting(cluster)
             more = []
 
             def is_taken():
                 more.append(client.submit(len, b"x"))
-                return waiting() > before
+                return waiting(cluster) > before
 
             wait_until(is_taken, "the store takes work again")
             multihost_cli(cluster, "queues", "resume", "default")
