@@ -9,10 +9,7 @@ from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from multihost.cli.exits import CommandError, Exit
-from multihost.errors import (
-    ProtocolError,
-    UntrustedServer,
-)
+from multihost.errors import ProtocolError, StoreFull, UntrustedServer
 from multihost.runtime.config import Target
 from multihost.runtime.http import http_connection, refusal, tls_of
 from multihost.runtime.reach import in_turn
@@ -122,6 +119,8 @@ def _answer(url: str, status: int, data: bytes) -> Any:
         raise NotThereError(message or "there is nothing of that name", Exit.USAGE)
     if status == http.HTTPStatus.BAD_REQUEST:
         raise CommandError(message, Exit.USAGE)
+    if status == http.HTTPStatus.INSUFFICIENT_STORAGE:
+        raise StoreFull(message)
     reason = f"{status} {message}".strip()
     raise CommandError(
         f"the server at {url} failed to answer ({reason}); what it prints says why",

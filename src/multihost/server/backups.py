@@ -99,9 +99,10 @@ class Backups:
         self._copy = copy = self._begin_copy(part)
         try:
             await self._copy_pages(copy, part)
-        except BaseException:
+        except (StoreError, StoreFull, OSError):
+            # The store lets go of it in its next transaction, and then takes another.
             copy.is_unwanted = copy.is_due = True
-            self._committer.kick()
+            await self._committer.ask(lambda _, __: None, waits_for_room=True)
             raise
         now = clock.wall()
         sealed = await loop.run_in_executor(None, seal, copy.release(), part, self._blobs, now)

@@ -15,14 +15,15 @@ from multihost.runtime import clock
 from multihost.server.blobs import BlobStore
 from multihost.server.clients import Watchers
 from multihost.server.committer import Committer, Operation
+from multihost.server.pace import Pace
 from multihost.server.services import Services
 from multihost.server.sweeper import sweep
 from multihost.store.base import Promotion, Store
 from multihost.wire.message import Blob
 
 PRUNE_EVERY_S = 30.0
-PRUNE_ROWS = 500
-"""Rows deleted in one transaction."""
+UNUSED_BLOBS = 500
+"""Blobs deleted in one transaction."""
 BLOB_GRACE_S = 600.0
 """A blob that nothing refers to yet may be about to be used."""
 
@@ -129,6 +130,7 @@ class Pruner:
         self._committer = committer
         self._blobs = blobs
         self._keeps_blobs = keeps_blobs
+        self._pace = Pace()
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -148,13 +150,18 @@ class Pruner:
 
     async def prune(self) -> None:
         """Delete all that may go, a few rows at a time."""
-        while await self._committer.ask(lambda store, now: store.prune(now, PRUNE_ROWS)):
+        while await self._committer.ask(self._prune_some):
             pass
         while not self._keeps_blobs() and (
             gone := await self._committer.ask(_unused, is_durable=True)
         ):
             await self._blobs.files.delete([blob.digest for blob in gone])
 
+    def _prune_some(self, store: Store, now: float) -> int:
+        count = store.prune(now, self._pace.begin())
+        self._pace.end()
+        return count
+
 
 def _unused(store: Store, now: float) -> list[Blob]:
-    return store.unused_blobs(now - BLOB_GRACE_S, PRUNE_ROWS)
+    return store.unused_blobs(now - BLOB_GRACE_S, UNUSED_BLOBS)

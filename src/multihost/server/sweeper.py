@@ -5,6 +5,7 @@ between the two leaves a file that nobody will ask for.
 """
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -39,4 +40,9 @@ async def sweep(committer: Committer, files: BlobFiles) -> int:
 
 
 def _older_than(directory: Path, at: float) -> list[str]:
-    return [path.name for path in blob_files(directory) if path.stat().st_mtime < at]
+    names = []
+    for path in blob_files(directory):
+        with contextlib.suppress(FileNotFoundError):  # deleted this very moment
+            if path.stat().st_mtime < at:
+                names.append(path.name)
+    return names
