@@ -182,11 +182,12 @@ class Peer:
         async with asyncio.timeout(CONNECT_S):
             link = connection.link = await self._open_link(connection)
             try:
-                welcome = await connection.opened
-            except asyncio.CancelledError:
+                return await connection.opened
+            except BaseException:
                 link.abort("gave up")
+                # Its end comes in the next turn, and the loop may be closed soon after.
+                await asyncio.wait([connection.closed], timeout=1.0)
                 raise
-        return welcome
 
     async def _open_link(self, connection: "_Connection") -> Link:
         address = parse_url(connection.url)
