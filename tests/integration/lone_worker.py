@@ -35,6 +35,7 @@ class FakePeer:
         self.is_connected = False
         self.is_writable = True
         self.renewed_at = clock.mono()
+        self.round_trip_s = 0.0
         self.welcome = None
         self.goodbye = None
         self.drops = []

@@ -1,11 +1,13 @@
 """``multihost doctor`` finds what is wrong, says how to mend it, and shows no secret."""
 
 import json
+import platform
 
 import pytest
 from cli_runner import Shell
 
 from multihost.cli.exits import Exit
+from multihost.runtime import config, packages
 from multihost.testing import Cluster
 
 
@@ -116,3 +118,33 @@ def test_no_worker_is_warned_of():
         code, found = findings(Shell(**cluster.environment))
     assert (code, found["workers"]["level"]) == (Exit.OK, "warn")
     assert "multihost worker" in found["workers"]["remedy"]
+
+
+def test_packages_of_a_worker_in_other_versions_are_warned_of(cluster, tmp_path):
+    for name in ("msgspec-0.0.1.dist-info", "nonesuch-1.0.dist-info"):
+        (tmp_path / name).mkdir()
+    code, found = findings(Shell(**cluster.environment, PYTHONPATH=str(tmp_path)))
+    (row,) = cluster.get("/api/workers")
+    finding = found[f"worker {row['worker']}"]
+    assert (code, finding["level"]) == (Exit.OK, "warn")
+    real = packages.installed_packages()["msgspec"]
+    assert f"other versions: msgspec {real} (here 0.0.1)" in finding["text"]
+    assert "not there: nonesuch" in finding["text"]
+    assert platform.python_version() in finding["text"]
+    assert "ship=" in finding["remedy"]
+
+
+def test_a_worker_like_this_machine_is_well(cluster):
+    _, found = findings(Shell(**cluster.environment))
+    (row,) = cluster.get("/api/workers")
+    assert found[f"worker {row['worker']}"]["level"] == "ok"
+    assert found["seal"]["text"].startswith("none: ")
+
+
+def test_a_seal_that_a_worker_lacks_is_told_and_not_shown(cluster):
+    seal = config.seal_text(b"s" * 32)
+    _, found = findings(Shell(**cluster.environment, MULTIHOST_SEAL=seal))
+    (row,) = cluster.get("/api/workers")
+    assert found["seal"]["level"] == "warn"
+    assert f"none, at {row['worker']}" in found["seal"]["text"]
+    assert seal not in str(found)

@@ -10,7 +10,6 @@ import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
-from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +17,8 @@ from typing import Any, NamedTuple
 import multihost
 from multihost.cli import render
 from multihost.cli.connection import Connection
+from multihost.cli.differences import packages_of, seals_of
+from multihost.cli.finding import Finding, Level
 from multihost.errors import AuthenticationError, MultihostError
 from multihost.runtime import config
 from multihost.runtime.address import is_join, parse_url
@@ -39,23 +40,6 @@ LITTLE_ROOM_BYTES = 2 << 30
 NO_ROOM_BYTES = 128 << 20
 FEW_FILES = 1024
 """Descriptors; each connection takes one."""
-
-
-class Level(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-class Finding(NamedTuple):
-    """One line of the report."""
-
-    level: Level
-    about: str
-    text: str
-    remedy: str = ""
 
 
 def examine(url: str | None, key_file: Path | None) -> list[Finding]:
@@ -246,6 +230,7 @@ def _server(target: Target) -> Iterator[Finding]:
         yield _tls(connection)
         workers = connection.get("/api/workers")
         queues = connection.get("/api/queues")
+        installed = connection.get("/api/workers/installed")
     except AuthenticationError as error:
         yield Finding(Level.FAIL, "key", str(error))
         return
@@ -256,6 +241,9 @@ def _server(target: Target) -> Iterator[Finding]:
         connection.close()
     yield Finding(Level.OK, "key", "the server takes it")
     yield from _workers([row for row in workers if row["connected"]])
+    for row in installed:
+        yield packages_of(row)
+    yield from seals_of(target, installed)
     yield from _queues(queues)
 
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import click
 
 from multihost.cli import render
-from multihost.cli.checkup import Finding, Level, examine
+from multihost.cli.checkup import examine
 from multihost.cli.exits import Exit
+from multihost.cli.finding import Finding, Level
 from multihost.cli.options import as_json, server_options
 
 INDENT = 18

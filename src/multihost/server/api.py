@@ -123,6 +123,9 @@ class Api:
     async def workers(self, _: Request) -> Response:
         return answer(await self.views.workers())
 
+    async def installed(self, _: Request) -> Response:
+        return answer(self.views.installed())
+
     async def backup(self, request: Request) -> Response:
         return answer(await self.backups.look(_wait_s(request)))
 

@@ -48,6 +48,7 @@ WAYS: Final = (
     Way("POST", "/api/queues/{name:path}", "set_queue", ADMINS),
     Way("GET", "/api/item-queues", "item_queues", READERS),
     Way("GET", "/api/workers", "workers", READERS),
+    Way("GET", "/api/workers/installed", "installed", READERS),
     Way("GET", "/api/backup", "backup", ADMINS),
     Way("POST", "/api/backup", "start_backup", ADMINS),
     Way("GET", "/api/keys", "keys", ADMINS),

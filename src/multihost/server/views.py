@@ -180,6 +180,14 @@ class Views:
         children = {number: peer.children for number, peer in peers.items()}
         return [_worker(row, now, children.get(row.number)) for row in rows]
 
+    def installed(self) -> list[Row]:
+        """What the connected workers have told of their Python, packages and seal."""
+        return [
+            {"worker": peer.name, "host": peer.host, **msgspec.structs.asdict(peer.installed)}
+            for peer in self._services.worker_peers.values()
+            if peer.installed is not None
+        ]
+
     def _ask(self, run: Any, *, is_durable: bool = False) -> Any:
         return self._services.committer.ask(run, is_durable=is_durable, only_reads=not is_durable)
 

@@ -25,6 +25,8 @@ TASKS_OF_WEIGHT = 20
 """Outcomes that take the loop as long as a usual operation."""
 OUTPUT_BYTES = 256 << 10
 """What is kept of a task's output; of more, the oldest goes."""
+INSTALLED_CHARS = 256 << 10
+"""Of names and versions of a worker's packages; of one that says more nothing is kept."""
 
 
 class WorkerPeer:
@@ -46,6 +48,7 @@ class WorkerPeer:
         self.offer = enlist.offer
         self.is_elastic = enlist.is_elastic
         self.children: list[m.Child] = []
+        self.installed: m.Installed | None = None
         self._blobs = BlobTraffic(services.blobs, connection.link)
         self._is_leaving = False
         self._is_draining = False
@@ -219,6 +222,10 @@ class WorkerPeer:
     def _on_children(self, message: m.Children) -> None:
         self.children = message.children
 
+    def _on_installed(self, message: m.Installed) -> None:
+        if sum(map(len, [*message.packages, *message.packages.values()])) <= INSTALLED_CHARS:
+            self.installed = message
+
     def _on_forbidden(self, message: m.Message) -> None:
         self.connection.link.send(refusal_of(message, self.connection.refuse(message)))
 
@@ -232,6 +239,7 @@ class WorkerPeer:
         m.Drain: _on_drain,
         m.Began: _on_began,
         m.Children: _on_children,
+        m.Installed: _on_installed,
         m.Finished: _on_finished,
         m.GiveBack: _on_give_back,
         m.Output: _on_output,

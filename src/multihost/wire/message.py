@@ -593,6 +593,17 @@ class Children(Message, frozen=True, tag=106):
     children: list[Child]
 
 
+class Installed(Message, frozen=True, tag=107):
+    """What a worker has, told once a connection; for who looks why something does not run there."""
+
+    python: str
+    """Implementation and version."""
+    packages: dict[str, str]
+    """Versions by normalized name."""
+    seal: str = ""
+    """Tells the worker's seal from others; empty: it has none."""
+
+
 class Stream(IntEnum):
     """Which of a task's output streams."""
 
@@ -628,6 +639,7 @@ FromPeer = (
     | Drain
     | Began
     | Children
+    | Installed
 )
 """What a server may receive."""
 

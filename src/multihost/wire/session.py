@@ -45,7 +45,7 @@ LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]
     | _kinds(m.Call, m.Withdraw, m.EndTaker, m.Signal),
     (Role.WORKER, Phase.OPEN): _BLOBS
     | _kinds(m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain)
-    | _kinds(m.Began, m.Children),
+    | _kinds(m.Began, m.Children, m.Installed),
 }
 """What the server accepts from a peer of a role in a phase."""
 
@@ -77,6 +77,7 @@ MAY_SEND: Final[dict[type[Message], frozenset[KeyRole]]] = {
     m.Drain: WORKERS,
     m.Began: WORKERS,
     m.Children: WORKERS,
+    m.Installed: WORKERS,
 }
 """Roles of the key with which a peer may send a message."""
 

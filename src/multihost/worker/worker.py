@@ -25,6 +25,7 @@ from multihost.core.resources import Offer
 from multihost.runtime import clock
 from multihost.runtime.config import cache_dir, environment_of
 from multihost.runtime.descriptors import allow_descriptors
+from multihost.runtime.packages import installed_packages
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
 from multihost.wire.seal import Seal
@@ -159,6 +160,11 @@ class Worker:
             tuple(work.grant.task for work, _ in self.processes.works),
         )
 
+    def _installed(self) -> m.Installed:
+        python = f"{platform.python_implementation()} {platform.python_version()}"
+        seal = "" if self._seal is None else self._seal.id.hex()
+        return m.Installed(python, installed_packages(), seal)
+
     def connected(self, welcome: m.Welcome) -> None:
         """Send again what was not settled, and ask for work."""
         self._told, self._told_children = 0, -1
@@ -168,6 +174,8 @@ class Worker:
             self._outbox.settle(self._outbox.held)
         self._store = welcome.server
         self.blobs.connected()
+        if not self.options.is_elastic:  # else it is a part of the only client that could ask
+            self.peer.send(self._installed())
         for work, slot in self.processes.works:
             self.peer.send(m.Began(*work.lease, slot.pid))
         self._output.send_again()
