@@ -37,9 +37,9 @@ DEEDS = {
 
 async def health(self, request):
     DEEDS[request.query_params["deed"]]()
-    return api._json("it was done")
+    return api.answer("it was done")
 
-api._Api.health = health
+api.Api.health = health
 from multihost.cli.main import main
 main(sys.argv[1:])
 """

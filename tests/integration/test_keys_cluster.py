@@ -270,6 +270,26 @@ def test_revoking_a_key_cuts_who_came_in_with_it_and_says_so_when_they_come_back
         assert client.submit(double, 3).result(DEADLINE_S) == 6
 
 
+def test_futures_of_a_client_whose_key_is_revoked_say_so(cluster):
+    with multihost.connect(cluster.url, cluster.make_key("submit", "in the middle")) as client:
+        future = client.options(queue="nobody's").submit(double, 1)
+        assert future.wait_stored(DEADLINE_S)
+        cluster.post("/api/keys/in%20the%20middle/revoke")
+        with pytest.raises(errors.KeyRevoked, match="in the middle"):
+            future.result(DEADLINE_S)
+        with pytest.raises(errors.KeyRevoked):
+            client.submit(double, 1).result(DEADLINE_S)
+
+
+def test_doctor_says_which_key_is_used_and_when_it_expires(cluster):
+    for role, more in (("view", "workers"), ("work", "")):
+        key = cluster.make_key(role, f"a doctor's {role}", expires_s=86400)
+        _, output, _ = shell_with(cluster, key).run("doctor")
+        assert f"(a doctor's {role}), role {role}, expires in " in output
+        assert f"'multihost key new --role {role}'" in output
+        assert more in output
+
+
 def test_a_key_that_expires_cuts_who_came_in_with_it(cluster):
     key = cluster.make_key("submit", "brief", expires_s=1)
     error = how_it_ends(cluster, key, lambda: None)

@@ -11,6 +11,7 @@ from networks import Network, tell
 
 from multihost.cli.exits import Exit
 from multihost.runtime.join import Join, parse_join
+from multihost.testing.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -205,6 +206,61 @@ def test_what_is_wrong_in_a_join_string_is_refused_by_name(site, network, wrong,
     for ends, stream in streams.items():
         if client in (ends[0], ends[2]):
             records(stream)
+
+
+@pytest.fixture(scope="module")
+def keys(site, network):
+    """Keys of the site, by what is the matter with them."""
+
+    def new(*options):
+        code, output, errors = network.multihost("server", "key", "new", *options)
+        assert code == 0, errors
+        return output.strip()
+
+    def listed():
+        _, output, _ = network.multihost("server", "key", "list", "--json")
+        return {row["name"]: row["state"] for row in json.loads(output)}
+
+    keys = {
+        "expired": new("--role", "admin", "--name", "expired", "--expires", "1s"),
+        "revoked": new("--role", "admin", "--name", "revoked"),
+        "submit": new("--role", "submit"),
+        "work": new("--role", "work"),
+    }
+    assert network.multihost("server", "key", "revoke", "revoked")[0] == 0
+    wait_until(lambda: listed()["expired"] == "expired", "the key has expired")
+    return keys
+
+
+NOT_TAKEN = {
+    ("expired", "worker"): "(expired) expired at ",
+    ("expired", "jobs"): "(expired) expired at ",
+    ("revoked", "worker"): "(revoked) was revoked at ",
+    ("revoked", "jobs"): "(revoked) was revoked at ",
+    ("submit", "worker"): "has the role submit, and opening a worker's session takes ",
+    ("work", "jobs"): "has the role work, and GET /api/jobs takes ",
+}
+"""By key and command: what is said about it."""
+
+
+@pytest.mark.parametrize("case", NOT_TAKEN, ids="-".join)
+def test_a_key_that_is_not_taken_is_told_why_and_is_not_seen_by_others(site, network, keys, case):
+    (wrong, command), message = case, NOT_TAKEN[case]
+    key = keys[wrong]
+    join = Join(site.join.urls, site.join.fingerprint, key)
+    with network.recording() as recording:
+        code, told = site.ask(command, join=join)
+        streams = recording.streams(PORT)
+        crossed = b"".join(recording.so_far())
+    assert code is Exit.KEY
+    assert message in told
+    assert key.rpartition("_")[2] not in told
+    client = network.address("client")
+    mine = [stream for ends, stream in streams.items() if client in (ends[0], ends[2])]
+    assert mine
+    assert all(records(stream) for stream in mine)
+    for secret in (key, key.rpartition("_")[2], site.key, message):
+        assert secret.encode() not in crossed
 
 
 def test_a_wrong_fingerprint_is_refused_with_both_and_before_a_word_is_said(site, network):

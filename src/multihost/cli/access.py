@@ -1,7 +1,6 @@
 """``multihost key new``, ``list`` and ``revoke``: who may come in, and as what."""
 
 import re
-import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -82,7 +81,7 @@ def new(
         render.show_json(row)
         return
     render.show(row["key"])
-    until = "" if row["expires_at"] is None else f", until {_moment(row['expires_at'])}"
+    until = "" if row["expires_at"] is None else f", expires {_coming(row)}"
     render.say(
         f"key {row['id']} ({row['name']}), role {row['role']}{until}; keep it in a file of mode "
         f"0600 (--key-file). 'multihost key revoke {row['id']}' takes it back"
@@ -117,16 +116,16 @@ def revoke(key: str, url: str | None, key_file: Path | None, is_json: bool) -> N
 
 
 def _cells(row: Row) -> list[str]:
-    made, expires = row["created_at"], row["expires_at"]
     return [
         row["id"],
         row["name"],
         row["role"],
         row["state"],
-        "-" if made is None else render.age(max(0.0, time.time() - made)),
-        "never" if expires is None else _moment(expires),
+        "-" if row["age_s"] is None else render.age(row["age_s"]),
+        "never" if row["expires_at"] is None else _coming(row),
     ]
 
 
-def _moment(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(at))
+def _coming(row: Row) -> str:
+    left_s = row["expires_in_s"]
+    return f"in {render.duration(left_s)}" if left_s else "-"

@@ -38,6 +38,8 @@ SAFE_SQLITE = (3, 51, 3)
 """The first without the bug that could corrupt a WAL file that was being reset."""
 LITTLE_ROOM_BYTES = 2 << 30
 NO_ROOM_BYTES = 128 << 20
+SOON_S = 7 * 86400
+"""A key that expires within this time is worth a warning."""
 FEW_FILES = 1024
 """Descriptors; each connection takes one."""
 
@@ -228,6 +230,10 @@ def _server(target: Target) -> Iterator[Finding]:
         version = connection.get("/healthz")["version"]
         yield _version(connection.url, version)
         yield _tls(connection)
+        key = connection.get("/api/keys/own")
+        yield _key(key)
+        if key["role"] == "work":
+            return  # it sees no listings, and needs none
         workers = connection.get("/api/workers")
         queues = connection.get("/api/queues")
         installed = connection.get("/api/workers/installed")
@@ -239,12 +245,23 @@ def _server(target: Target) -> Iterator[Finding]:
         return
     finally:
         connection.close()
-    yield Finding(Level.OK, "key", "the server takes it")
     yield from _workers([row for row in workers if row["connected"]])
     for row in installed:
         yield packages_of(row)
     yield from seals_of(target, installed)
     yield from _queues(queues)
+
+
+def _key(row: dict[str, Any]) -> Finding:
+    text = f"the server takes it: {row['id']} ({row['name']}), role {row['role']}"
+    left_s = row["expires_in_s"]
+    if left_s is None:
+        return Finding(Level.OK, "key", text)
+    text += f", expires in {render.duration(left_s)}"
+    if left_s > SOON_S:
+        return Finding(Level.OK, "key", text)
+    remedy = f"ask for another: 'multihost key new --role {row['role']}' on the server's machine"
+    return Finding(Level.WARN, "key", text, remedy)
 
 
 def _version(url: str, version: str) -> Finding:

@@ -101,12 +101,15 @@ def join(
     from multihost.cli.joining import is_for_here_only, is_plain, make_join
 
     state = state or config.state_dir()
-    secret = None
-    if role is not None:
-        secret = _new_key(state, role, name, expires_s)
-    elif name or expires_s is not None:
+    if role is None and (name or expires_s is not None):
         raise CommandError("--name and --expires are a new key's: say its --role, too", Exit.USAGE)
-    made = make_join(state, addresses, key=secret, is_pinned=is_pinned)
+    made = make_join(state, addresses, is_pinned=is_pinned)
+    if role is not None:
+        from msgspec.structs import replace
+
+        # Who only looks on signs nothing.
+        seal = None if role == "view" else made.seal
+        made = replace(made, key=_new_key(state, role, name, expires_s), seal=seal)
     if is_plain(made):
         render.tell(
             "warning: the server speaks no TLS (--insecure); who uses this join string trusts the "

@@ -139,6 +139,9 @@ class Api:
     async def keys(self, _: Request) -> Response:
         return self.key_requests.list()
 
+    async def own_key(self, request: Request) -> Response:
+        return self.key_requests.own(request)
+
     async def make_key(self, request: Request) -> Response:
         return await self.key_requests.make(request, await _body(request))
 

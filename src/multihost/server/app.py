@@ -25,7 +25,6 @@ from multihost.server.admission import (
     RESERVED_DESCRIPTORS,
     UNPROVED,
     Admission,
-    Arrival,
 )
 from multihost.server.api import Api, make_app
 from multihost.server.audit import Audit
@@ -36,6 +35,7 @@ from multihost.server.clients import ClientPeer, Watchers
 from multihost.server.committer import Committer
 from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
+from multihost.server.keygate import KeyGate
 from multihost.server.keyring import Keyring
 from multihost.server.listening import listen
 from multihost.server.managers.backing import ServicesBacking
@@ -180,7 +180,7 @@ class Server:
                 managers,
                 self.key,
                 self.admission,
-                gate=self._why_no_manager,
+                gate=KeyGate(self.keyring, self.audit),
             )
             await self.door.start(door_listener)
 
@@ -262,12 +262,6 @@ class Server:
             committer,
             self.audit,
         )
-
-    def _why_no_manager(self, authkey: bytes, arrival: Arrival) -> str:
-        text = self.keyring.why_no_manager(authkey, arrival)
-        if text:
-            self.audit.refused(arrival.address, self.keyring.who_sent(authkey), f"managers: {text}")
-        return text
 
     def _changed(self, changes: Changes) -> None:
         watchers = self.services.watchers

@@ -22,6 +22,7 @@ MAX_COUNTS = 1_000
 """Refusals that are counted apart."""
 
 _log = logging.getLogger(LOGGER)
+_log.addHandler(logging.NullHandler())  # who embeds a server decides where the lines go
 
 
 class Audit:

@@ -260,7 +260,7 @@ class Connection:
             self.deny(m.DenialCode.LIMIT, self.gateway.admission.why_full)
 
     def _note_failure(self) -> None:
-        self.audit_refusal("a handshake without a key that is known here")
+        self.audit_refusal("a handshake that proved no key")
         self.gateway.failures.note(self._address(), clock.mono())
 
     def _address(self) -> str:

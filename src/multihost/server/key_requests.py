@@ -1,4 +1,4 @@
-"""HTTP requests about keys: made, listed, revoked. Only admins' come here."""
+"""HTTP requests about keys: made, listed, revoked."""
 
 from typing import Any
 
@@ -27,6 +27,10 @@ class KeyRequests:
         """Every key."""
         now = clock.wall()
         return answer([_row(key, now) for key in self._keyring.listed()])
+
+    def own(self, request: Request) -> Response:
+        """The key that the request came with."""
+        return answer(_row(key_of(request), clock.wall()))
 
     async def make(self, request: Request, body: Row) -> Response:
         """A new key; the answer is the only place that its text ever is in."""
@@ -69,6 +73,8 @@ def _row(key: AccessKey, now: float) -> Row:
         "role": str(key.role),
         "state": state,
         "created_at": key.created_at or None,
+        "age_s": max(0.0, now - key.created_at) if key.created_at else None,
         "expires_at": key.expires_at,
+        "expires_in_s": None if key.expires_at is None else max(0.0, key.expires_at - now),
         "revoked_at": key.revoked_at,
     }

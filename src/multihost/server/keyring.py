@@ -22,7 +22,6 @@ from multihost.wire.keys import (
     ID_BYTES,
     OWN_KEY,
     SECRET_BYTES,
-    SUBMITTERS,
     Key,
     KeyRole,
     in_words,
@@ -77,22 +76,6 @@ class Keyring:
         given = parse_key(text)
         is_right = is_secret(given.secret, self.hash_of(given.id))
         return self._keys.get(given.id) if is_right else None
-
-    def why_no_manager(self, authkey: bytes, arrival: Arrival) -> str:
-        """Why who has shown ``authkey`` to the managers' port may not come in; empty: may.
-
-        An authkey need not be a key of the server; then only its text counts.
-        """
-        key = self.who_sent(authkey)
-        if key is None:
-            is_ours = parse_key(authkey).id != OWN_KEY
-            return "this authkey was a key that the server does not have any more" * is_ours
-        if not key.is_live(clock.wall()):
-            return why_ended(key)
-        if key.role not in SUBMITTERS:
-            return why_not(key, SUBMITTERS, "using queues")
-        arrival.key = key.id
-        return ""
 
     def close(self) -> None:
         """Watch no more."""

@@ -17,7 +17,7 @@ from multihost.server.audit import Audit
 from multihost.server.keyring import Keyring, why_ended, why_not
 from multihost.server.web import arrival_of
 from multihost.store.access import AccessKey
-from multihost.wire.keys import ADMINS, READERS, SUBMITTERS, KeyRole
+from multihost.wire.keys import ADMINS, ANYBODY, READERS, SUBMITTERS, KeyRole
 
 Handler = Callable[[Request], Awaitable[Response]]
 OK = 200
@@ -52,6 +52,7 @@ WAYS: Final = (
     Way("GET", "/api/backup", "backup", ADMINS),
     Way("POST", "/api/backup", "start_backup", ADMINS),
     Way("GET", "/api/keys", "keys", ADMINS),
+    Way("GET", "/api/keys/own", "own_key", ANYBODY),
     Way("POST", "/api/keys", "make_key", ADMINS),
     Way("POST", "/api/keys/{key:path}/revoke", "revoke_key", ADMINS),
 )

@@ -124,7 +124,7 @@ class Connection(asyncio.Protocol):
         self.arrival.left()
         self.door.connections.discard(self)
         if self._handshake.key is None and self._handshake.is_refused:
-            self.door.failures.note(self.host, clock.mono())
+            self.door.refused(self)
         if self._channel is not None:
             self._channel.close()
         if self.visit is not None:

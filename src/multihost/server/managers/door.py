@@ -6,9 +6,10 @@ Each connection is a taker; what keeps the queues is the door's backing.
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Protocol
 
+from multihost.runtime import clock
 from multihost.server.acceptor import Acceptor
 from multihost.server.admission import Admission, Arrival
 from multihost.server.gateway import FailureLog
@@ -21,8 +22,17 @@ from multihost.server.managers.realm import Realm
 KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
 """A peer's host that vanished is noticed within 30 s."""
 
-KeyGate = Callable[[bytes, Arrival], str]
-"""Why who has shown this authkey may not come in; empty: may. Notes whose connection it is."""
+
+class DoorGate(Protocol):
+    """Who is asked about authkeys."""
+
+    def why_not(self, authkey: bytes, arrival: Arrival) -> str:
+        """Why who has shown it may not come in; empty: may. Notes whose connection it is."""
+        ...
+
+    def refused(self, arrival: Arrival) -> None:
+        """Somebody knew no authkey."""
+        ...
 
 
 class Door:
@@ -35,7 +45,7 @@ class Door:
         admission: Admission,
         context: ssl.SSLContext | None = None,
         *,
-        gate: KeyGate | None = None,
+        gate: DoorGate | None = None,
     ) -> None:
         """Let in who knows a key of ``realms``, into that realm, while there is room.
 
@@ -67,7 +77,13 @@ class Door:
 
     def why_not(self, authkey: bytes, connection: Connection) -> str:
         """Why who knows ``authkey`` may not come in all the same; empty: may."""
-        return "" if self._gate is None else self._gate(authkey, connection.arrival)
+        return "" if self._gate is None else self._gate.why_not(authkey, connection.arrival)
+
+    def refused(self, connection: Connection) -> None:
+        """A client knew no authkey: its address's next attempts may have to wait."""
+        self.failures.note(connection.host, clock.mono())
+        if self._gate is not None:
+            self._gate.refused(connection.arrival)
 
     async def stop(self) -> None:
         """Accept nothing more and close every connection."""
@@ -107,7 +123,7 @@ def make_door(
     admission: Admission | None = None,
     context: ssl.SSLContext | None = None,
     *,
-    gate: KeyGate | None = None,
+    gate: DoorGate | None = None,
 ) -> Door:
     """The door that ``options`` describe; without authkeys of its own it opens to ``key``."""
     realms = {
