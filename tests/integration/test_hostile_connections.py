@@ -30,11 +30,12 @@ UPGRADE = (
 
 
 @contextlib.asynccontextmanager
-async def served(directory):
+async def served(directory, *, is_tls=False):
     """A server in this process with both ports."""
     options = ServerOptions(
         state=directory,
         port=0,
+        is_tls=is_tls,
         durability="process",
         announces=False,
         managers=ManagersOptions(host=HOST, port=0),
@@ -103,6 +104,21 @@ def test_who_dribbles_a_byte_at_a_time_is_cut_off(tmp_path, monkeypatch):
             dribbling = asyncio.create_task(dribble(writer, b"GET /healthz HTTP/1.1\r\n" * 50))
             assert await is_cut(reader) == b""
             dribbling.cancel()
+            writer.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("beginning", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n"])
+def test_who_never_ends_a_tls_handshake_is_cut_off(tmp_path, monkeypatch, beginning):
+    monkeypatch.setattr(admission, "HANDSHAKE_S", SOON_S)
+
+    async def main():
+        async with served(tmp_path, is_tls=True) as server:
+            reader, writer = await asyncio.open_connection(HOST, port_of(server))
+            writer.write(beginning)
+            assert b"HTTP" not in await is_cut(reader)
+            assert server.admission.unproved == 0
             writer.close()
 
     asyncio.run(main())

@@ -17,6 +17,7 @@ from multihost.core.outcome import Ending
 from multihost.runtime import link as links
 from multihost.server.api import MAX_BODY_BYTES
 from multihost.server.app import Server, ServerOptions
+from multihost.server.clients import MAX_CALL_BYTES, MAX_CALLS
 from multihost.server.managers.framing import Framer, frame
 from multihost.server.managers.handshake import CHALLENGE, answer_to
 from multihost.testing.cluster import Cluster
@@ -266,6 +267,36 @@ async def flood(writer, data):
         while True:
             writer.write(data)
             await writer.drain()
+
+
+def test_a_client_has_so_many_calls_waiting_and_no_more(idle_cluster):
+    with enter(idle_cluster) as stranger:
+        queue = open_queue(stranger, "empty")
+        for first in range(1, MAX_CALLS + 1, 500):
+            takes = (m.Call(n, 2, a.Exchange(take=queue)) for n in range(first, first + 500))
+            stranger.send(*takes)
+        stranger.send(m.Call(MAX_CALLS + 1, 1, a.MeasureQueue(queue)))
+        (result,) = answers(stranger, 1)
+        assert result.code is a.RejectCode.BAD_REQUEST
+        assert "max_calls" in result.message
+        stranger.send(m.EndTaker(5), m.Call(MAX_CALLS + 1, 2, a.MeasureQueue(queue)))
+        assert isinstance(answers(stranger, 1)[0], a.Measured)
+
+
+def test_puts_that_wait_for_room_cost_so_much_memory_and_no_more(idle_cluster):
+    with enter(idle_cluster) as stranger:
+        stranger.send(m.Call(1, 1, a.OpenQueue("bounded", 1)))
+        queue = answers(stranger, 1)[0].queue
+        size, ends, number = 15 * MIB, [], 1
+        before = rss(idle_cluster)
+        while a.RejectCode.BAD_REQUEST not in ends:
+            number += 1
+            put = a.Exchange(puts=[a.Put(queue, [b"p" * size])])
+            stranger.send(m.Call(number, 1, put), m.Call(1, number, a.MeasureQueue(queue)))
+            results = answers(stranger, 1 if 2 < number <= MAX_CALL_BYTES // size + 2 else 2)
+            ends = [getattr(result, "code", None) for result in results]
+        assert number == MAX_CALL_BYTES // size + 3
+        assert rss(idle_cluster) - before < 2 * MAX_CALL_BYTES
 
 
 # who says nothing ---------------------------------------------------------------------------

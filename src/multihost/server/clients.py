@@ -18,12 +18,13 @@ from multihost.server.committer import Operation
 from multihost.server.dispatch import by_role, refusal_of
 from multihost.server.gateway import Connection
 from multihost.server.hub import by_job
+from multihost.server.intake import LARGE_BYTES
 from multihost.server.printing import HeldOutput, Piece, Unheard
 from multihost.server.processes import Process
 from multihost.server.services import Services
 from multihost.store.base import Final, JobRow, OpenedJob, Refusal, SessionInfo, Store
 from multihost.wire import message as m
-from multihost.wire.act import AnyResult, RejectCode, Rejected
+from multihost.wire.act import AnyResult, RejectCode, Rejected, put_bytes
 
 REPLAY_PAGE = 500
 """Outcomes read from the store at a time."""
@@ -31,6 +32,10 @@ OUTCOMES_BYTES = 4 << 20
 """Of payloads in one message, or a single one that is larger."""
 TASKS_OF_WEIGHT = 20
 """Tasks whose insert takes the loop as long as a usual operation."""
+MAX_CALLS = 10_000
+"""Calls of one client that wait to be answered."""
+MAX_CALL_BYTES = 64 << 20
+"""Bytes to be put in them."""
 WAITING_S = 2.0
 """How long a job may wait before its client is told why."""
 
@@ -134,6 +139,8 @@ class ClientPeer:
         self._waiting: asyncio.TimerHandle | None = None
         self._is_leaving = False
         self._is_silent = False
+        self._unanswered: dict[int, int] = {}
+        """Bytes that are to be put, if they are many, of each taker's call under way."""
         info = SessionInfo(
             attach.session,
             m.Role.CLIENT,
@@ -399,20 +406,45 @@ class ClientPeer:
         index, number, link = message.taker, message.number, self.connection.link
 
         def reply(result: AnyResult) -> None:
+            unanswered.pop(index, None)
             link.send(m.Answer(index, number, result))
 
+        unanswered = self._unanswered
+        size_bytes = put_bytes(message.act) if link.frame_bytes > LARGE_BYTES else 0
+        trouble = ""
         if not 0 < index <= MAX_TAKER or number < 1:
-            text = f"takers are numbered from 1 to {MAX_TAKER}, their calls from 1"
-            reply(Rejected(RejectCode.BAD_REQUEST, text))
+            trouble = f"takers are numbered from 1 to {MAX_TAKER}, their calls from 1"
+        elif len(unanswered) >= MAX_CALLS or size_bytes:
+            trouble = self._why_no_call(index, size_bytes)
+        if trouble:
+            link.send(m.Answer(index, number, Rejected(RejectCode.BAD_REQUEST, trouble)))
             return
+        unanswered[index] = size_bytes
         taker = taker_id(self.session, index)
         self.services.calls.call(taker, number, message.act, message.wait_s, reply)
+
+    def _why_no_call(self, index: int, size_bytes: int) -> str:
+        """Why a call is one too many, or too large beside the others; empty if it is not."""
+        others = len(self._unanswered) - (index in self._unanswered)
+        if others >= MAX_CALLS:
+            return (
+                f"{others} calls of this client wait to be answered, which is the limit "
+                "(max_calls): let fewer threads or coroutines wait at once, or connect twice"
+            )
+        waiting_bytes = sum(self._unanswered.values()) - self._unanswered.get(index, 0)
+        if waiting_bytes + size_bytes > MAX_CALL_BYTES:
+            return (
+                f"{waiting_bytes} bytes of this client's puts wait already, and the limit "
+                f"(max_call_bytes) is {MAX_CALL_BYTES}: let fewer of them wait at once"
+            )
+        return ""
 
     def _on_withdraw(self, message: m.Withdraw) -> None:
         self.services.calls.withdraw(taker_id(self.session, message.taker), message.number)
 
     def _on_end_taker(self, message: m.EndTaker) -> None:
         if 0 < message.taker <= MAX_TAKER:
+            self._unanswered.pop(message.taker, None)
             self.services.calls.end_taker(taker_id(self.session, message.taker))
 
     def send_output(self, subscription: Subscription) -> None:

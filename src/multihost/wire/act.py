@@ -350,3 +350,12 @@ class Rejected(Result, frozen=True, tag=7):
 
 AnyResult = QueueOpened | Exchanged | SynchronizerOpened | Done | Measured | Data | Rejected
 """What an answer may carry."""
+
+
+def put_bytes(act: AnyAct) -> int:
+    """Bytes of the payloads that an act puts."""
+    if not isinstance(act, Exchange):
+        return 0
+    return sum(
+        len(payload) for put in act.puts for payload in put.payloads if isinstance(payload, bytes)
+    )

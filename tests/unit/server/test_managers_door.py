@@ -204,3 +204,19 @@ def test_what_queue_raises_is_raised(request_, kind, what):
         assert (said, type(error)) == (kind, what)
 
     run(test)
+
+
+def test_a_long_request_is_read_beside_the_loop_and_those_after_it_come_after_it():
+    async def test(calls, client):
+        me = await client()
+        await me.serve()
+        long = list(range(100_000))
+        me.ask(("q:a", "full", (long,), {}), ("q:a", "put", ("item",), {}), ("q:a", "get", (), {}))
+        answers = [await me.answer() for _ in range(3)]
+        assert answers[0] in (("#RETURN", False), ("#TRACEBACK", answers[0][1]))
+        assert answers[1:] == [("#RETURN", None), ("#RETURN", "item")]
+        me.send(b"\x80\x04" + b"]" * 100_000)
+        kind, text = await me.answer()
+        assert (kind, "can't be read" in text) == ("#TRACEBACK", True)
+
+    run(test)

@@ -10,6 +10,7 @@ import secrets
 import socket
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from multihost.runtime import clock
@@ -38,9 +39,15 @@ if TYPE_CHECKING:
 MAX_PENDING = 4
 """Requests that may come before the one under way is answered; proxies send none."""
 WRITE_BUFFER_BYTES = 1 << 20
+LONG_BYTES = 64 << 10
+"""Requests above this size are read in a thread."""
 KNOWN_BYTES = 200
 MAX_KNOWN = 16
 """Requests that are remembered, as read, for each connection."""
+
+
+def _unreadable(error: UnreadableError) -> bytes:
+    return failed(f"multihost: the request can't be read: {error}")
 
 
 class Connection(asyncio.Protocol):
@@ -171,11 +178,9 @@ class Connection(asyncio.Protocol):
     # what is said to the server itself -----------------------------------------------------
 
     def _first(self, message: bytes) -> None:
-        try:
-            request = read_request(message)
-        except UnreadableError as error:
-            self._finish(failed(f"multihost: the request can't be read: {error}"))
-            return
+        self._read(message, self._first_request, self._finish)
+
+    def _first_request(self, request: Request) -> None:
         if request.method == "accept_connection":
             self._receive = self._serve
             self._send(writing.RETURN_NONE)
@@ -220,15 +225,47 @@ class Connection(asyncio.Protocol):
                 self._on_queue(name, lambda call: call.put_item(put.item, None))
                 return
         request = self._known.get(message)
-        if request is None:
-            try:
-                request = read_request(message)
-            except UnreadableError as error:
-                self._send(failed(f"multihost: the request can't be read: {error}"))
-                return
-            if len(message) < KNOWN_BYTES and len(self._known) < MAX_KNOWN:
-                self._known[message] = request
-        self._serve_request(request)
+        if request is not None:
+            self._serve_request(request)
+        else:
+            self._read(message, self._serve_request, self._send)
+
+    def _read(
+        self, message: bytes, then: Callable[[Request], None], refuse: Callable[[bytes], None]
+    ) -> None:
+        """Read a request; a long one beside the loop, which others need meanwhile."""
+        if len(message) > LONG_BYTES:
+            self._is_busy = True
+            reading = self._loop.run_in_executor(None, read_request, message)
+            reading.add_done_callback(partial(self._was_read, then, refuse))
+            return
+        try:
+            request = read_request(message)
+        except UnreadableError as error:
+            refuse(_unreadable(error))
+            return
+        if len(message) < KNOWN_BYTES and len(self._known) < MAX_KNOWN:
+            self._known[message] = request
+        then(request)
+
+    def _was_read(
+        self,
+        then: Callable[[Request], None],
+        refuse: Callable[[bytes], None],
+        reading: "asyncio.Future[Request]",
+    ) -> None:
+        self._is_busy = False
+        if self._is_closed or reading.cancelled():
+            return
+        error = reading.exception()
+        if error is None:
+            then(reading.result())
+        elif isinstance(error, UnreadableError):
+            refuse(_unreadable(error))
+        else:
+            self.abort()
+            raise error
+        self._go_on()
 
     def _serve_request(self, request: Request) -> None:
         name = name_of(request.ident)
@@ -309,6 +346,9 @@ class Connection(asyncio.Protocol):
         if self._is_closed:
             return
         self._send(answer)
+        self._go_on()
+
+    def _go_on(self) -> None:
         while self._pending and not self._is_busy and not self._is_closed:
             self._receive(self._pending.popleft())
 
