@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from multihost.runtime.config import SEAL_OFF, SEAL_VARIABLE
+
 HERE = Path(__file__).parent
 START_S = 20.0
 """Time for a server or a worker to stand."""
@@ -35,9 +37,10 @@ def environment(home: Path) -> dict[str, str]:
 class Cluster:
     """One server and some workers; everything started here ends here."""
 
-    def __init__(self, durability: str) -> None:
-        """Make a home; nothing is started yet."""
+    def __init__(self, durability: str, *, has_seal: bool = True) -> None:
+        """Make a home; nothing is started yet. ``has_seal``: what is pickled is signed."""
         self.durability = durability
+        self.has_seal = has_seal
         self.home = Path(tempfile.mkdtemp(prefix="multihost-bench-"))
         self.url = ""
         self.server: subprocess.Popen[bytes] | None = None
@@ -109,6 +112,8 @@ class Cluster:
 
     def _start(self, arguments: list[str]) -> subprocess.Popen[bytes]:
         environ = environment(self.home)
+        if not self.has_seal:
+            environ[SEAL_VARIABLE] = SEAL_OFF
         with (self.home / "log").open("ab") as log:
             return subprocess.Popen(
                 [sys.executable, "-m", "multihost", *arguments],
@@ -120,9 +125,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def running(durability: str, slots: int = 0) -> Iterator[Cluster]:
+def running(durability: str, slots: int = 0, *, has_seal: bool = True) -> Iterator[Cluster]:
     """A cluster with one worker of ``slots`` slots (0: none)."""
-    cluster = Cluster(durability)
+    cluster = Cluster(durability, has_seal=has_seal)
     try:
         cluster.start_server()
         if slots:
