@@ -65,6 +65,7 @@ async def _serve(directory: Path, ready_fd: int, parent_fd: int, options: dict) 
             sys_path=tuple(options.get("sys_path", ())),
             cwd=options.get("cwd"),
             argv=tuple(options.get("argv", ())),
+            spool=directory,
         )
     )
     working = asyncio.create_task(worker.run())

@@ -326,3 +326,11 @@ def test_an_item_of_somebody_without_the_seal_is_refused_and_of_somebody_with_it
     with seal("off"), connect(cluster) as bare:
         assert bare.queue("from-bare").get(timeout=30) == 1
         assert bare.queue("from-sealed").get(timeout=30) == 2
+
+
+def test_what_is_too_large_for_a_pipe_is_signed_and_checked_in_its_file(cluster, sealed):
+    data = os.urandom(6 << 20)
+    with connect(cluster) as client:
+        there = client.options(queue="sealed")
+        assert there.submit(operator.add, data, b"!").result(30) == data + b"!"
+        assert there.submit(lambda: len(data)).result(30) == len(data)

@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+from multihost.core.digest import digest_of
+
 PATIENCE_S = 20
 
 
@@ -300,3 +302,23 @@ def until_there_then_bytes(path, size):
     Path(f"{path}.{size}.begun").touch()
     wait_for(path)
     return bytes(size)
+
+
+def turn_first_byte(data):
+    """As large a result as its argument, in as little memory as that takes."""
+    return bytes([data[0] ^ 1]) + data[1:]
+
+
+_ballast = []
+
+
+def set_ballast(data):
+    _ballast[:] = [data]
+
+
+def digest_of_ballast():
+    return digest_of(_ballast[0])
+
+
+def leave_with_length(data):
+    sys.exit(len(data) >> 20)

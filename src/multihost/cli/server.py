@@ -83,6 +83,12 @@ GIVEN_UP = "whoever is on the network can read all, the key included, and run co
 )
 @click.option("--insecure", is_flag=True, help=f"Listen beyond loopback without TLS: {GIVEN_UP}.")
 @click.option(
+    "--max-blob",
+    "max_blob_bytes",
+    type=SIZE,
+    help="The largest argument or result that is taken. Default: 4GiB.",
+)
+@click.option(
     "--managers",
     metavar="HOST:PORT",
     help="Also serve queues to unchanged scripts with multiprocessing.managers: each name that "
@@ -118,6 +124,7 @@ def server(
     tls_key: Path | None,
     addresses: tuple[str, ...],
     insecure: bool,
+    max_blob_bytes: int | None,
     managers: str | None,
     managers_authkey_files: tuple[str, ...],
     store_limit: int | None,
@@ -129,6 +136,7 @@ def server(
     from multihost.runtime import loop
     from multihost.runtime.memory import keep_freed_memory
     from multihost.server.app import ServerOptions
+    from multihost.wire.message import MAX_BLOB_BYTES
 
     keep_freed_memory()
 
@@ -143,6 +151,7 @@ def server(
         tls_key=tls_key,
         addresses=addresses,
         store_limit_bytes=store_limit,
+        max_blob_bytes=max_blob_bytes or MAX_BLOB_BYTES,
         managers=managers_options(managers, managers_authkey_files),
     )
     try:

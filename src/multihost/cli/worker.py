@@ -58,6 +58,11 @@ if TYPE_CHECKING:
     help="File (mode 0600) with the key of tasks that use multihost themselves; a worker's own key "
     "of role work is not enough for them, one of role submit is. Default: the worker's key.",
 )
+@click.option(
+    "--spool",
+    type=click.Path(path_type=Path, exists=True, file_okay=False, writable=True),
+    help="Directory for large arguments and results on their way. Default: TMPDIR, else /var/tmp.",
+)
 @server_options
 def worker(
     *,
@@ -69,6 +74,7 @@ def worker(
     paths: tuple[str, ...],
     chdir: str | None,
     tasks_key_file: Path | None,
+    spool: Path | None,
     url: str | None,
     key_file: Path | None,
 ) -> int:
@@ -93,6 +99,7 @@ def worker(
         first_path=paths,
         cwd=chdir,
         processes=PROCESSES if processes is None else processes,
+        spool=None if spool is None else spool.absolute(),
     )
     return loop.run(_work(options))
 

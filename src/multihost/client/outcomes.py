@@ -116,6 +116,8 @@ def refusal(code: RefusalCode, message: str, indices: tuple[int, ...] = ()) -> M
         RefusalCode.STORE_FULL: errors.StoreFull,
         RefusalCode.STOPPING: errors.Refused,
         RefusalCode.ROLE: errors.NotAllowed,
+        RefusalCode.TOO_LARGE: errors.BadRequest,
+        RefusalCode.DAMAGED: errors.BadRequest,
     }
     if code is RefusalCode.INPUT_CHANGED:
         return errors.InputChanged(message, indices)

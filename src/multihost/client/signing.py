@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from multihost.client.blobs import Bytes
 from multihost.client.outcomes import failure_of
 from multihost.client.packing import Bulk
 from multihost.core.digest import digest_of
@@ -51,12 +52,12 @@ class Signer:
         mark = self._marks[index] = self._job.task_mark(index, payload)
         return marked(mark, payload)
 
-    def error_of(self, index: int, ending: Ending, payload: bytes) -> SealError | None:
+    def error_of(self, index: int, ending: Ending, payload: Bytes) -> SealError | None:
         """Why an outcome must not be unpickled, or None if it may be."""
         mark = self._marks.pop(index, None)
         is_error = ending is not Ending.OK
         if is_error:
-            exception = failure_of(ending, payload).exception
+            exception = failure_of(ending, bytes(payload)).exception
             if exception is None:
                 return None
             payload = exception

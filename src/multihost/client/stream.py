@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from multihost.client.blobs import Bytes
 from multihost.client.earlier import EarlierRun
 from multihost.client.outcomes import refusal
 from multihost.client.packing import Bulk
@@ -402,7 +403,7 @@ class Stream:
                 then()
 
     def _settle_signed(
-        self, entry: tuple[Any, int], index: int, ending: Ending, payload: bytes
+        self, entry: tuple[Any, int], index: int, ending: Ending, payload: Bytes
     ) -> None:
         """Give an outcome to its receiver, or the reason why it must not be unpickled."""
         error = None
@@ -420,15 +421,15 @@ class Stream:
             return
         self._fetching.add(index)
 
-        def fetched(result: bytes | MultihostError) -> None:
+        def fetched(result: Bytes | MultihostError) -> None:
             self._fetching.discard(index)
             entry = self._pending.pop(index, None)
             if entry is None:
                 return
-            if isinstance(result, bytes):
-                self._settle_signed(entry, index, outcome.ending, result)
-            else:
+            if isinstance(result, MultihostError):
                 entry[0].refuse(entry[1], result)
+            else:
+                self._settle_signed(entry, index, outcome.ending, result)
             self._after_outcomes()
 
         assert isinstance(outcome.payload, m.Blob)

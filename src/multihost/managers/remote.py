@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from multihost.client.blobs import Bytes
 from multihost.client.blocking import Bridge
 from multihost.client.opening import open_session
 from multihost.client.session import Session
@@ -99,12 +100,12 @@ class RemoteBacking:
 
     async def load(self, blob: Blob) -> bytes:
         """The bytes of a large item."""
-        done: asyncio.Future[bytes | MultihostError] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[Bytes | MultihostError] = asyncio.get_running_loop().create_future()
         self._blobs.get(blob, done.set_result)
         result = await done
         if isinstance(result, MultihostError):
             raise FileNotFoundError(str(result))
-        return result
+        return bytes(result)
 
 
 class _Relay(Taker):

@@ -56,7 +56,7 @@ from multihost.server.workers import WorkerPeer
 from multihost.store.base import Changes, SessionInfo
 from multihost.store.places import BLOB_DIRECTORY, STORE_FILE
 from multihost.store.sqlite.store import open_store
-from multihost.wire.message import Role
+from multihost.wire.message import MAX_BLOB_BYTES, Role
 
 DURABILITIES = ("power", "process")
 DRAIN_S = 5.0
@@ -98,6 +98,8 @@ class ServerOptions:
     restart_grace_s: float = RESTART_GRACE_S
     store_limit_bytes: int | None = None
     """What the store may hold before submits are refused; None: what the disk does."""
+    max_blob_bytes: int = MAX_BLOB_BYTES
+    """The largest argument or result that is taken."""
     managers: ManagersOptions | None = None
     """Where clients of the standard library's managers connect; None: nowhere."""
 
@@ -232,7 +234,12 @@ class Server:
         self.services = Services(
             committer,
             hub,
-            BlobStore(committer, options.state / BLOB_DIRECTORY, is_durable=is_durable),
+            BlobStore(
+                committer,
+                options.state / BLOB_DIRECTORY,
+                is_durable=is_durable,
+                max_bytes=options.max_blob_bytes,
+            ),
             Calls(committer),
             watchers,
             reaper.wake,

@@ -1,9 +1,10 @@
 """Blobs too large for the database: one file each, named by its digest.
 
 A file appears under its name only whole, verified and synced; until then its
-parts are in a temporary file. All disk work is in threads of its own, so that
-a slow disk does not hold up the event loop. Blobs that have just come are
-kept in memory for a moment, since somebody is about to ask for them.
+beginning is in a file of parts, from where an interrupted upload goes on. All
+disk work is in threads of its own, so that a slow disk does not hold up the
+event loop. Blobs that have just come are kept in memory for a moment, since
+somebody is about to ask for them.
 """
 
 import asyncio
@@ -15,21 +16,20 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from multihost.core.digest import Digester
-from multihost.runtime.config import sync_directory
-from multihost.server.directfile import DirectFile
-from multihost.wire.message import Blob
+from multihost.runtime import clock
+from multihost.server.partial import SUFFIX, BlobError, PartialBlob, Place
+from multihost.wire.message import ASK_FIRST_BYTES, Blob, RefusalCode
 
 RECENT_BYTES = 32 << 20
 """Blobs kept in memory after they came."""
 THREADS = 4
 """They wait for the disk most of the time."""
+RESUME_S = 3600.0
+"""How long the beginning of a blob is kept, for its sender to come back."""
+LANDED_S = 60.0
+"""A file that came so lately is not deleted by a decision that may be older."""
 
 T = TypeVar("T")
-
-
-class BlobError(Exception):
-    """A blob was not stored; the message says why and what to do."""
 
 
 class BlobFiles:
@@ -43,42 +43,65 @@ class BlobFiles:
         self.directory = directory
         self.is_durable = is_durable
         directory.mkdir(parents=True, exist_ok=True)
-        for leftover in directory.glob("*.part"):
-            leftover.unlink()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="multihost-blobs")
-        self._uploads: dict[tuple[object, bytes], _Upload] = {}
+        self._partial: dict[bytes, PartialBlob] = {}
         self._recent: OrderedDict[bytes, bytes] = OrderedDict()
         self._recent_bytes = 0
+        self._landing = threading.Lock()
+        self._landed: dict[bytes, float] = {}
 
-    async def put_part(self, owner: object, blob: Blob, offset: int, data: bytes) -> bool:
-        """Take a part; whether the blob is now whole and stored. Raises BlobError.
+    # coming ----------------------------------------------------------------------------
 
-        ``owner`` tells uploads of the same blob over different connections apart.
-        """
-        name = (owner, blob.digest)
-        upload = self._uploads.get(name)
-        if upload is None:
-            path = self.directory / f"{blob.digest.hex()}.{id(owner):x}.part"
-            upload = self._uploads[name] = _Upload(path, blob, is_durable=self.is_durable)
+    async def have_bytes(self, sender: object, blob: Blob) -> int:
+        """How much is here of a blob that is not whole, and that ``sender`` is about to send."""
+        partial = self._sent_by(sender, blob)
+        return await self._run(partial.find)
+
+    async def put_part(self, sender: object, blob: Blob, offset: int, data: bytes) -> bool:
+        """Take a part; whether the blob is now whole and stored. Raises BlobError."""
+        partial = self._sent_by(sender, blob)
+        name = f"blob {blob.digest.hex()[:12]} not stored"
         try:
-            is_whole = await self._run(self._take, upload, offset, data)
-        except (BlobError, OSError) as error:
-            self._uploads.pop(name, None)
-            upload.discard()
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise BlobError(f"blob {blob.digest.hex()[:12]} not stored: {reason}") from None
+            is_whole = await self._run(self._take, partial, offset, data)
+        except BlobError as error:
+            await self._run(partial.discard)
+            raise BlobError(f"{name}: {error}", error.code) from None
+        except OSError as error:
+            await self._run(partial.discard)
+            raise BlobError(f"{name}: {error.strerror}", RefusalCode.STORE_FULL) from None
         if is_whole:
-            self._uploads.pop(name, None)
+            if self._partial.get(blob.digest) is partial:
+                del self._partial[blob.digest]
             if len(data) == blob.size_bytes:
                 self._remember(blob.digest, data)
         return is_whole
 
-    def forget(self, owner: object) -> None:
-        """Drop what a connection had begun to send; it is gone."""
-        for name in [name for name in self._uploads if name[0] is owner]:
+    def forget(self, sender: object) -> None:
+        """A connection is gone; what it had begun to send may go on over another one."""
+        for partial in [each for each in self._partial.values() if sender in each.senders]:
+            partial.senders.discard(sender)
+            if partial.senders:
+                continue
+            is_kept = partial.blob.size_bytes >= ASK_FIRST_BYTES
             # Not here: a thread may be in the middle of a part.
-            with contextlib.suppress(RuntimeError):  # the server stops; the next one cleans up
-                self._threads.submit(self._uploads.pop(name).discard)
+            with contextlib.suppress(RuntimeError):  # the server stops
+                self._threads.submit(partial.rest if is_kept else partial.discard)
+
+    def _sent_by(self, sender: object, blob: Blob) -> PartialBlob:
+        partial = self._partial.get(blob.digest)
+        if partial is None:
+            place = Place(self.directory / (blob.digest.hex() + SUFFIX), self._path(blob.digest))
+            partial = PartialBlob(blob, place, is_durable=self.is_durable)
+            self._partial[blob.digest] = partial
+        elif not partial.senders:
+            partial.blob = blob
+        elif partial.blob != blob:
+            text = f"its size is announced as {blob.size_bytes} and as {partial.blob.size_bytes}"
+            raise BlobError(text, RefusalCode.DAMAGED)
+        partial.senders.add(sender)
+        return partial
+
+    # going -----------------------------------------------------------------------------
 
     async def read(self, digest: bytes, offset: int, size_bytes: int) -> bytes:
         """Part of a stored blob; raises OSError when there is none."""
@@ -94,11 +117,27 @@ class BlobFiles:
             self._recent_bytes -= len(self._recent.pop(digest, b""))
         await self._run(self._unlink, digests)
 
+    async def prune(self) -> None:
+        """Drop the beginnings of blobs whose senders did not come back."""
+        before = clock.wall() - RESUME_S
+        for path in await self._run(_untouched, self.directory, before):
+            digest = bytes.fromhex(path.name[: -len(SUFFIX)])
+            partial = self._partial.get(digest)
+            if partial is None:
+                path.unlink(missing_ok=True)
+            elif not partial.senders:
+                await self._run(partial.discard)
+        for digest, partial in list(self._partial.items()):
+            if not partial.senders and not partial.have_bytes:
+                del self._partial[digest]
+
     def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end; beginnings stay for the next server."""
         self._threads.shutdown(wait=True, cancel_futures=True)
-        for upload in self._uploads.values():
-            upload.discard()
+        for partial in self._partial.values():
+            partial.rest()
+            if partial.blob.size_bytes < ASK_FIRST_BYTES:
+                partial.discard()
 
     def _remember(self, digest: bytes, data: bytes) -> None:
         if digest not in self._recent:
@@ -111,81 +150,40 @@ class BlobFiles:
     async def _run(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)
 
-    # in a thread ---------------------------------------------------------------------
-
-    def _take(self, upload: "_Upload", offset: int, data: bytes) -> bool:
-        upload.append(offset, data)
-        if not upload.is_whole:
-            return False
-        upload.close()
-        path = self._path(upload.blob.digest)
-        path.parent.mkdir(exist_ok=True)
-        upload.path.replace(path)
-        if self.is_durable:
-            sync_directory(path.parent)
-        return True
-
     def _path(self, digest: bytes) -> Path:
         text = digest.hex()
         return self.directory / text[:2] / text
 
+    # in a thread ---------------------------------------------------------------------
+
+    def _take(self, partial: PartialBlob, offset: int, data: bytes) -> bool:
+        if offset + len(data) < partial.blob.size_bytes:
+            return partial.take(offset, data)
+        with self._landing:
+            # From here on nobody deletes it who decided that before it came.
+            self._landed[partial.blob.digest] = clock.mono()
+        return partial.take(offset, data)
+
     def _unlink(self, digests: list[bytes]) -> None:
-        for digest in digests:
-            self._path(digest).unlink(missing_ok=True)
-
-
-class _Upload:
-    """A blob of which parts have come."""
-
-    def __init__(self, path: Path, blob: Blob, *, is_durable: bool) -> None:
-        self.path = path
-        self.blob = blob
-        self._is_durable = is_durable
-        self._file: DirectFile | None = None
-        self._is_discarded = False
-        self._lock = threading.Lock()
-        self._digester = Digester()
-        self._size_bytes = 0
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether all bytes have come."""
-        return self._size_bytes == self.blob.size_bytes
-
-    def append(self, offset: int, data: bytes) -> None:
-        with self._lock:
-            self._append(offset, data)
-
-    def _append(self, offset: int, data: bytes) -> None:
-        if self._is_discarded:
-            raise BlobError("the connection it came over is gone")
-        if offset != self._size_bytes or offset + len(data) > self.blob.size_bytes:
-            message = f"part at {offset} does not continue the {self._size_bytes} bytes that came"
-            raise BlobError(message)
-        if self._file is None:
-            self._file = DirectFile(self.path, is_direct=self._is_durable)
-        self._file.write(data)
-        self._digester.update(data)
-        self._size_bytes += len(data)
-
-    def close(self) -> None:
-        if self._digester.digest() != self.blob.digest:
-            message = "its bytes don't have the digest it was announced with; send it again"
-            raise BlobError(message)
-        assert self._file is not None
-        if self._is_durable:
-            self._file.sync()
-        self._file.close()
-
-    def discard(self) -> None:
-        with self._lock:
-            self._is_discarded = True
-            if self._file is not None:
-                self._file.close()
-            self.path.unlink(missing_ok=True)
+        with self._landing:
+            since = clock.mono() - LANDED_S
+            self._landed = {each: at for each, at in self._landed.items() if at > since}
+            for digest in digests:
+                if digest not in self._landed:
+                    self._path(digest).unlink(missing_ok=True)
 
 
 def _read(path: Path, offset: int, size_bytes: int) -> bytes:
     with path.open("rb", buffering=0) as file:
         file.seek(offset)
         return file.read(size_bytes)
+
+
+def _untouched(directory: Path, before: float) -> list[Path]:
+    """Files of parts that nobody has written to since ``before``."""
+    found = []
+    for path in directory.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError):  # it has just become whole
+            if path.stat().st_mtime < before:
+                found.append(path)
+    return found

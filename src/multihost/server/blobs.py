@@ -9,8 +9,9 @@ from typing import Any
 from multihost.core.digest import DIGEST_BYTES, digest_of
 from multihost.errors import StoreFull
 from multihost.runtime.link import Link
-from multihost.server.blobfiles import BlobError, BlobFiles
+from multihost.server.blobfiles import BlobFiles
 from multihost.server.committer import Committer, Operation
+from multihost.server.partial import BlobError
 from multihost.store.base import Store, StoredBlob
 from multihost.wire import message as m
 
@@ -18,6 +19,10 @@ ROW_BYTES = 128 << 10
 """Blobs up to this size are kept in the database itself."""
 WRITERS = 4
 """Blobs of one connection that are written side by side."""
+READERS = 4
+"""Blobs sent over one connection side by side."""
+MAX_REQUESTS = 4096
+"""Of one connection that are not answered; then it is not read any more."""
 UNWRITTEN_BYTES = 16 << 20
 """Bytes of parts that may wait for the disk before the connection is not read any more."""
 
@@ -25,10 +30,32 @@ UNWRITTEN_BYTES = 16 << 20
 class BlobStore:
     """All blobs, wherever they are kept."""
 
-    def __init__(self, committer: Committer, directory: Path, *, is_durable: bool) -> None:
-        """Keep rows through ``committer`` and files below ``directory``."""
+    def __init__(
+        self,
+        committer: Committer,
+        directory: Path,
+        *,
+        is_durable: bool,
+        max_bytes: int = m.MAX_BLOB_BYTES,
+    ) -> None:
+        """Keep rows through ``committer`` and files below ``directory``, of limited size."""
         self.committer = committer
         self.files = BlobFiles(directory, is_durable=is_durable)
+        self.max_bytes = max_bytes
+
+    def check(self, message: m.FindBlob | m.PutBlob) -> None:
+        """Raise BlobError for a blob that is not taken."""
+        size_bytes = message.size_bytes
+        if size_bytes > self.max_bytes:
+            raise BlobError(
+                f"a payload of {size_bytes:,} bytes is larger than the {self.max_bytes:,} that "
+                "this server takes (MAX_BLOB_BYTES): send it in pieces or as the name of a file "
+                "that both sides see, or start the server with a larger --max-blob",
+                m.RefusalCode.TOO_LARGE,
+            )
+        if isinstance(message, m.PutBlob) and not 0 <= message.offset <= size_bytes:
+            text = f"a part at {message.offset} of a blob of {size_bytes} bytes"
+            raise BlobError(text, m.RefusalCode.DAMAGED)
 
     async def find(self, digest: bytes) -> StoredBlob | None:
         """The blob's row, or None."""
@@ -50,9 +77,12 @@ class BlobTraffic:
         """Serve the peer on ``link``."""
         self._blobs = blobs
         self._link = link
-        self._parts: dict[bytes, deque[m.PutBlob]] = {}
+        self._coming: dict[bytes, deque[m.PutBlob | m.FindBlob]] = {}
         """By blob: what waits behind the part that is being written."""
+        self._refused: set[bytes] = set()
+        """Blobs that were refused; what was already on its way of them is passed over."""
         self._writers = asyncio.Semaphore(WRITERS)
+        self._readers = asyncio.Semaphore(READERS)
         self._unwritten_bytes = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._can_write = asyncio.Event()
@@ -62,12 +92,12 @@ class BlobTraffic:
         """Serve one message."""
         if len(message.digest) != DIGEST_BYTES:
             self._link.abort(f"a digest of {len(message.digest)} bytes; they have {DIGEST_BYTES}")
-        elif isinstance(message, m.PutBlob):
-            self._put(message)
         elif isinstance(message, m.GetBlob):
             self._start(self._send(message))
+        elif isinstance(message, m.PutBlob) and _is_row(message):
+            self._put_row(message)
         else:
-            self._start(self._tell(message))
+            self._take(message)
 
     def writable(self) -> None:
         """Back-pressure is over."""
@@ -79,25 +109,23 @@ class BlobTraffic:
             task.cancel()
         self._blobs.files.forget(self)
 
-    def _put(self, part: m.PutBlob) -> None:
-        if part.offset == 0 and len(part.data) == part.size_bytes <= ROW_BYTES:
-            self._put_row(part)
-            return
-        parts = self._parts.get(part.digest)
-        if parts is None:
-            parts = self._parts[part.digest] = deque()
-            self._start(self._write(part.digest, parts))
-        parts.append(part)
-        self._unwritten_bytes += len(part.data)
-        if self._unwritten_bytes > UNWRITTEN_BYTES:
-            self._link.pause_reading("disk")
+    def _take(self, message: m.PutBlob | m.FindBlob) -> None:
+        coming = self._coming.get(message.digest)
+        if coming is None:
+            coming = self._coming[message.digest] = deque()
+            self._start(self._write(message.digest, coming))
+        coming.append(message)
+        if isinstance(message, m.PutBlob):
+            self._unwritten_bytes += len(message.data)
+            if self._unwritten_bytes > UNWRITTEN_BYTES:
+                self._link.pause_reading("disk")
 
     def _put_row(self, part: m.PutBlob) -> None:
         """Keep a small blob in the database, in order with the messages around it."""
         blob = m.Blob(part.digest, part.size_bytes)
         if digest_of(part.data) != part.digest:
             text = "its bytes don't have the digest it was announced with; send it again"
-            self._link.send(m.BlobRefused(part.digest, text))
+            self._link.send(m.BlobRefused(part.digest, text, m.RefusalCode.DAMAGED))
             return
 
         def run(store: Store, now: float) -> None:
@@ -111,54 +139,86 @@ class BlobTraffic:
             )
         )
 
-    async def _write(self, digest: bytes, parts: deque[m.PutBlob]) -> None:
+    async def _write(self, digest: bytes, coming: deque[m.PutBlob | m.FindBlob]) -> None:
         async with self._writers:
             try:
-                while parts:
-                    await self._write_part(parts.popleft())
+                while coming:
+                    message = coming.popleft()
+                    try:
+                        await self._serve(message)
+                    except (BlobError, StoreFull) as error:
+                        self._refuse(digest, error)
             finally:
-                del self._parts[digest]
+                del self._coming[digest]
 
-    async def _write_part(self, part: m.PutBlob) -> None:
-        blob = m.Blob(part.digest, part.size_bytes)
+    async def _serve(self, message: m.PutBlob | m.FindBlob) -> None:
+        if isinstance(message, m.FindBlob):
+            self._refused.discard(message.digest)
+            self._blobs.check(message)
+            await self._tell(message)
+            return
         try:
-            is_whole = await self._blobs.files.put_part(self, blob, part.offset, part.data)
-            if is_whole:
-                await self._blobs.committer.ask(
-                    lambda store, now: store.put_blob(blob, None, now), is_durable=True
-                )
-        except (BlobError, StoreFull) as error:
-            self._link.send(m.BlobRefused(part.digest, str(error)))
-        else:
-            if is_whole:
-                self._link.send(m.BlobStored(part.digest))
+            if message.offset == 0:
+                self._refused.discard(message.digest)
+            if message.digest not in self._refused:
+                self._blobs.check(message)
+                await self._write_part(message)
         finally:
-            self._unwritten_bytes -= len(part.data)
+            self._unwritten_bytes -= len(message.data)
             if self._unwritten_bytes <= UNWRITTEN_BYTES:
                 self._link.resume_reading("disk")
 
+    async def _write_part(self, part: m.PutBlob) -> None:
+        blob = m.Blob(part.digest, part.size_bytes)
+        if await self._blobs.files.put_part(self, blob, part.offset, part.data):
+            await self._blobs.committer.ask(
+                lambda store, now: store.put_blob(blob, None, now), is_durable=True
+            )
+            self._link.send(m.BlobStored(part.digest))
+
+    def _refuse(self, digest: bytes, error: BlobError | StoreFull) -> None:
+        self._refused.add(digest)
+        trouble = error.code if isinstance(error, BlobError) else m.RefusalCode.STORE_FULL
+        self._link.send(m.BlobRefused(digest, str(error), trouble))
+
     async def _tell(self, message: m.FindBlob) -> None:
         found = await self._blobs.find(message.digest)
-        have_bytes = found.size_bytes if found is not None else 0
+        if found is not None:
+            have_bytes = found.size_bytes
+        else:
+            blob = m.Blob(message.digest, message.size_bytes)
+            have_bytes = await self._blobs.files.have_bytes(self, blob)
+            # Even if all of it is here: it takes a part to have it digested and noted.
+            have_bytes = max(0, min(have_bytes, blob.size_bytes - 1))
         self._link.send(m.BlobFound(message.digest, have_bytes))
 
     async def _send(self, message: m.GetBlob) -> None:
         digest, offset = message.digest, message.offset
         found = await self._blobs.find(digest)
-        if found is None:
+        if found is None or not 0 <= offset <= found.size_bytes:
             self._link.send(m.BlobPart(digest, -1, 0, b""))
             return
-        size_bytes = found.size_bytes
-        while True:
-            if found.data is not None:
-                data = found.data[offset : offset + m.BLOB_PART_BYTES]
-            else:
-                data = await self._blobs.files.read(digest, offset, m.BLOB_PART_BYTES)
-            self._link.send(m.BlobPart(digest, size_bytes, offset, data))
-            offset += len(data)
-            if offset >= size_bytes or not data:
-                return
-            await self._wait_writable()
+        end = found.size_bytes
+        if message.length_bytes > 0:
+            end = min(end, offset + message.length_bytes)
+        async with self._readers:
+            while True:
+                try:
+                    data = await self._read(found, digest, offset, end)
+                except OSError:  # deleted since
+                    self._link.send(m.BlobPart(digest, -1, 0, b""))
+                    return
+                self._link.send(m.BlobPart(digest, found.size_bytes, offset, data))
+                offset += len(data)
+                if offset >= end or not data:
+                    return
+                await self._wait_writable()
+
+    async def _read(self, found: StoredBlob, digest: bytes, offset: int, end: int) -> bytes:
+        size_bytes = min(m.BLOB_PART_BYTES, end - offset)
+        if found.data is not None:
+            return found.data[offset : offset + size_bytes]
+        return await self._blobs.files.read(digest, offset, size_bytes)
 
     async def _wait_writable(self) -> None:
         # What was sent this turn leaves at its end; only then is back-pressure known.
@@ -170,4 +230,15 @@ class BlobTraffic:
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._done)
+        if len(self._tasks) > MAX_REQUESTS:
+            self._link.pause_reading("blobs")
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if len(self._tasks) == MAX_REQUESTS:
+            self._link.resume_reading("blobs")
+
+
+def _is_row(part: m.PutBlob) -> bool:
+    return part.offset == 0 and len(part.data) == part.size_bytes <= ROW_BYTES

@@ -1,4 +1,4 @@
-"""A file that is written once, from beginning to end, past the page cache where that can be.
+"""A file that is written from beginning to end, past the page cache where that can be.
 
 What has to be on the disk before it is acknowledged gains nothing from the
 cache: filling fresh pages takes longer than the disk does. Systems without
@@ -23,10 +23,13 @@ _of_thread = threading.local()
 class DirectFile:
     """Descriptor and position. Used in one thread at a time."""
 
-    def __init__(self, path: Path, *, is_direct: bool) -> None:
-        """Make the file; ``is_direct`` False: the usual way from the start."""
+    def __init__(self, path: Path, *, is_direct: bool, size_bytes: int = 0) -> None:
+        """Make the file, or go on behind its first ``size_bytes``; what is beyond is cut off.
+
+        ``is_direct`` False: the usual way from the start.
+        """
         self._is_direct = is_direct and bool(_DIRECT)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC
         try:
             self._descriptor = os.open(path, flags | (_DIRECT if self._is_direct else 0), 0o600)
         except OSError as error:
@@ -34,8 +37,12 @@ class DirectFile:
                 raise
             self._is_direct = False  # tmpfs, and others that know no direct I/O
             self._descriptor = os.open(path, flags, 0o600)
+        os.ftruncate(self._descriptor, size_bytes)
+        os.lseek(self._descriptor, size_bytes, os.SEEK_SET)
+        if size_bytes % BLOCK_BYTES:
+            self._go_the_usual_way()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Append."""
         view = memoryview(data)
         while self._is_direct and len(view) >= BLOCK_BYTES:

@@ -156,6 +156,7 @@ class Pruner:
             gone := await self._committer.ask(_unused, is_durable=True)
         ):
             await self._blobs.files.delete([blob.digest for blob in gone])
+        await self._blobs.files.prune()
 
     def _prune_some(self, store: Store, now: float) -> int:
         count = store.prune(now, self._pace.begin())

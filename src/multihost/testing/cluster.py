@@ -65,6 +65,7 @@ class Cluster:
         self.slots = slots
         self.port = _free_port()
         self.is_tls = is_tls
+        self.server_options = list(server_options)
         self.url = url_of(HOST, self.port, is_tls=is_tls)
         self.server: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []

@@ -35,7 +35,9 @@ INLINE_BYTES = 64 << 10
 BLOB_PART_BYTES = (1 << 20) + (64 << 10)
 """Size of the parts in which a larger blob is sent; a pickled MiB is one part."""
 ASK_FIRST_BYTES = 4 << 20
-"""Before a blob of this size is sent the server is asked whether it has it."""
+"""Before a blob of this size is sent the server is asked how much of it it has."""
+MAX_BLOB_BYTES = (4 << 30) + (1 << 20)
+"""A blob that a server takes, unless told otherwise: 4 GiB, and what a pickle adds to them."""
 NONCE_BYTES = 32
 SHIP_BYTES = 64 << 20
 """Bytes of the files in one archive of shipped code, before they are compressed."""
@@ -190,6 +192,9 @@ class RefusalCode(StrEnum):
     STORE_FULL = "store_full"
     STOPPING = "stopping"
     ROLE = "role"
+    TOO_LARGE = "too_large"
+    DAMAGED = "damaged"
+    """A blob's bytes are not those of its digest."""
 
 
 # --- blobs: both roles -----------------------------------------------------------
@@ -203,7 +208,7 @@ class FindBlob(Message, frozen=True, tag=20):
 
 
 class BlobFound(Message, frozen=True, tag=21):
-    """Bytes of the blob that the server has: all of them when stored."""
+    """Bytes of the blob that the server has, from its beginning: all of them when stored."""
 
     digest: bytes
     have_bytes: int
@@ -237,6 +242,8 @@ class GetBlob(Message, frozen=True, tag=25):
 
     digest: bytes
     offset: int = 0
+    length_bytes: int = 0
+    """Only so much of it: who writes it to a disk asks for no more than that takes. 0: all."""
 
 
 class BlobPart(Message, frozen=True, tag=26):

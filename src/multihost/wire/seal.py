@@ -39,7 +39,7 @@ _NONE = bytes(DIGEST_BYTES)
 _STYLES = {style: bytes([number]) for number, style in enumerate(Style)}
 _INDEX_BYTES = 8
 
-Bytes = bytes | memoryview
+Bytes = bytes | bytearray | memoryview
 
 
 class Seal:

@@ -22,7 +22,7 @@ from multihost.wire.seal import (
     open_job,
     seal_outcome,
 )
-from multihost.worker.frames import STYLE_NUMBERS, TASK_HEAD
+from multihost.worker.frames import STYLE_NUMBERS, Filed, split
 
 JOBS = 64
 """Jobs whose marks were checked and need not be again."""
@@ -30,7 +30,7 @@ _FUNCTION = 1
 _INITIALIZER = _FUNCTION + DIGEST_BYTES
 _SHIP = _INITIALIZER + DIGEST_BYTES
 
-Entry = tuple[int, int, str, bytes, bytes | None]
+Entry = tuple[int, int, str, bytes | Filed, bytes | None]
 
 
 class Checker:
@@ -49,8 +49,7 @@ class Checker:
         """Why a task must not be run, or None; this child is to begin with the other two."""
         task, _, style, payload, text = entry
         self._mark = None
-        digest, size = TASK_HEAD.unpack_from(payload)
-        data = memoryview(payload)[TASK_HEAD.size + size :]
+        digest, _, data = split(payload)
         job = None if text is None else self._open(text)
         if text is None or job is None:
             return _refusal(task, "the job's function or options are not what was signed")

@@ -25,6 +25,7 @@ from multihost.worker.frames import (
     CANCEL,
     CONTEXT,
     DONE,
+    DONE_IN_FILE,
     FOR_PROCESSES,
     FUNCTIONS,
     GIVE_BACK,
@@ -34,10 +35,16 @@ from multihost.worker.frames import (
     READY,
     RETURNED,
     SEALED,
+    SPOOL_BYTES,
     STYLES,
     TASK,
     TASK_HEAD,
+    TASK_IN_FILES,
+    Filed,
     FrameBuffer,
+    InFile,
+    contents,
+    split,
     write_all,
 )
 
@@ -56,7 +63,7 @@ class TaskInterrupted(BaseException):
     """The task was cancelled, or ran into its timeout. Not for ``except Exception``."""
 
 
-Entry = tuple[int, int, str, bytes, bytes | None]
+Entry = tuple[int, int, str, bytes | Filed, bytes | None]
 """Task, token, style, the payload of its frame, and what is signed of its job."""
 
 
@@ -115,6 +122,12 @@ class Inbox:
         for kind, detail, first, second, _, payload in self._frames.feed(data):
             if kind == TASK:
                 self._tasks.append((first, second, STYLES[detail], payload, self._job))
+            elif kind == TASK_IN_FILES:
+                filed = Filed(detail, payload)
+                self._tasks.append((first, second, filed.style, filed, self._job))
+            elif kind == CONTEXT and detail:
+                name, _, path = payload.partition(b"\0")
+                self.context = name + b"\0" + contents(path)
             elif kind == CONTEXT:
                 self.context = payload
             elif kind == PATHS:
@@ -127,7 +140,12 @@ class Child:
     """What runs in a slot."""
 
     def __init__(
-        self, tasks_fd: int, outcomes_fd: int, control_fd: int, seal: bytes | None = None
+        self,
+        tasks_fd: int,
+        outcomes_fd: int,
+        control_fd: int,
+        spool: str,
+        seal: bytes | None = None,
     ) -> None:
         self.checker = None
         """Checks, before anything is unpickled, that tasks are signed with the worker's seal."""
@@ -136,6 +154,8 @@ class Child:
 
             self.checker = Checker(seal)
         self.inbox = Inbox(tasks_fd)
+        self._spool = spool
+        """Where large results go."""
         self._outcomes = outcomes_fd
         self._control = control_fd
         self._write_lock = threading.Lock()
@@ -174,11 +194,8 @@ class Child:
         while (entry := inbox.next()) is not None:
             task, token, style, payload, _ = entry
             began = time.perf_counter()
-            if self.checker is not None:
-                refusal = self.checker.refusal(entry, inbox.paths, inbox.context)
-                if refusal is not None:
-                    self._refuse(entry, refusal)
-                    continue
+            if self.checker is not None and self._refuses(entry):
+                continue
             if inbox.paths is not None or inbox.context is not None:
                 self._begin()
             if style == "process":
@@ -190,8 +207,11 @@ class Child:
             if self.is_forked:
                 os._exit(0)  # a task forgot to; its result is the other process's
             self.wait_until_read()
+            kind = DONE
+            if len(data) > SPOOL_BYTES and ending == OK:
+                kind, ending, data = self._to_file(task, token, data)
             run_s = time.perf_counter() - began
-            send(DONE, task, token, data, detail=ending, seconds=run_s)
+            send(kind, task, token, data, detail=ending, seconds=run_s)
         return 0
 
     def send(
@@ -226,8 +246,16 @@ class Child:
         if context is not None:
             self._initialize(context)
 
+    def _refuses(self, entry: Entry) -> bool:
+        """Whether a task was not signed as it should be; nothing of it was looked into."""
+        assert self.checker is not None
+        refusal = self.checker.refusal(entry, self.inbox.paths, self.inbox.context)
+        if refusal is not None:
+            self._refuse(entry, refusal)
+        return refusal is not None
+
     def _refuse(self, entry: Entry, refusal: str) -> None:
-        """Report a task that is not signed as it should be; nothing of it was looked into."""
+        """Report a task that must not be run."""
         task, token, style, payload, _ = entry
         if style == "process":
             # Its outcome is its exit code, and what it says goes to whoever started it.
@@ -238,12 +266,12 @@ class Child:
             self.wait_until_read()
             os._exit(1)
         # The agent sends a function only once.
-        digest, size = TASK_HEAD.unpack_from(payload)
-        self._known(digest, payload[TASK_HEAD.size : TASK_HEAD.size + size])
+        digest, function, _ = split(payload)
+        self._known(digest, function)
         assert self.checker is not None
         self.send(DONE, task, token, self.checker.failure(refusal), detail=UNRUNNABLE)
 
-    def _live(self, task: int, token: int, payload: bytes) -> int:
+    def _live(self, task: int, token: int, payload: bytes | Filed) -> int:
         """Be the process that a user started; its exit code. Nothing else runs here after it."""
         from multihost.worker.process import live
 
@@ -252,11 +280,11 @@ class Child:
         if INTERRUPT is not None:
             signal.signal(INTERRUPT, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        code = live(memoryview(payload)[TASK_HEAD.size :])
+        code = live(split(payload)[2])
         endings.work_ended(code == 0)
         return code
 
-    def _run(self, task: int, token: int, style: str, payload: bytes) -> tuple[int, bytes]:
+    def _run(self, task: int, token: int, style: str, payload: bytes | Filed) -> tuple[int, bytes]:
         """Ending and payload of a task, even if it is interrupted at the last moment."""
         try:
             try:
@@ -277,18 +305,41 @@ class Child:
                 return RAISED, _failure(error, RAISED)
         return ending, data
 
-    def _attempt(self, style: str, payload: bytes) -> tuple[int, bytes]:
+    def _to_file(self, task: int, token: int, data: bytes) -> tuple[int, int, bytes]:
+        """Kind, ending and payload of the frame for a large result."""
+        from multihost.core.digest import digest_of
+
+        name = f"{os.getpid()}-{task}-{token}"
+        path = os.path.join(self._spool, name)  # noqa: PTH118 - as above
+        try:
+            with open(path, "wb", buffering=0) as file:  # noqa: PTH123 - as above
+                write_all(file.fileno(), [data])
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(path)  # noqa: PTH108 - as above
+            text = (
+                f"a result of {len(data):,} bytes can't be kept in {self._spool} on its way to "
+                f"the server: {error.strerror}; make room there, or start the worker with "
+                "--spool DIR on a larger disk"
+            )
+            return DONE, RAISED, _failure(OSError(error.errno, text), RAISED)
+        return DONE_IN_FILE, OK, InFile(digest_of(data), len(data), name).pack()
+
+    def _attempt(self, style: str, payload: bytes | Filed) -> tuple[int, bytes]:
         if self._initializer_failure is not None:
             return UNRUNNABLE, self._initializer_failure
-        digest, size = TASK_HEAD.unpack_from(payload)
-        at = TASK_HEAD.size + size
-        data = memoryview(payload)[at:]
+        if type(payload) is bytes:
+            digest, size = TASK_HEAD.unpack_from(payload)
+            at = TASK_HEAD.size + size
+            code, data = payload[TASK_HEAD.size : at], memoryview(payload)[at:]
+        else:
+            digest, code, data = split(payload)
         if style == "command":
             from multihost.worker.command import run_command
 
             return run_command(bytes(data if self.checker is None else self.checker.bare(data)))
         try:
-            function = self._function(digest, payload[TASK_HEAD.size : at])
+            function = self._function(digest, code)
             arguments = pickle.loads(data)
         except (Exception, SystemExit) as error:  # whatever users' reducers raise
             return UNRUNNABLE, _failure(error, UNRUNNABLE)
@@ -484,9 +535,10 @@ def _name_process(name: str) -> None:
 
 
 def main() -> None:
-    """Run a slot over the four pipes given by number."""
+    """Run a slot over the four pipes given by number; then comes the spool's directory."""
     tasks_fd, outcomes_fd, control_fd, life_fd = map(int, sys.argv[1:5])
-    is_for_processes = FOR_PROCESSES in sys.argv[5:]
+    spool = sys.argv[5]
+    is_for_processes = FOR_PROCESSES in sys.argv[6:]
     for descriptor in (tasks_fd, outcomes_fd, control_fd, life_fd):
         os.set_inheritable(descriptor, False)
     _die_with(life_fd)
@@ -497,7 +549,7 @@ def main() -> None:
         import cloudpickle  # noqa: F401 - what a process needs first
 
         import multihost.worker.process  # noqa: F401 - as above
-    child = Child(tasks_fd, outcomes_fd, control_fd, seal)
+    child = Child(tasks_fd, outcomes_fd, control_fd, spool, seal)
     code = child.run()
     _leave()
     child.wait_until_read()

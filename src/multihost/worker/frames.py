@@ -8,19 +8,28 @@ child before it is ready, so it imports next to nothing.
 import os
 import struct
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HEADER = struct.Struct("<IBBQQd")
 """Payload size in bytes, kind, detail, two numbers (most often task and token), seconds."""
 
 # agent to child
 CONTEXT = 2
-"""The name of the pool that the child serves, NUL, the pickled initializer call."""
+"""The name of the pool that the child serves, NUL, the pickled initializer call.
+
+Detail 1: the path of the file that has the call.
+"""
 TASK = 3
 """Detail: the style. Digest and perhaps pickle of the function, and the payload."""
 PATHS = 4
 """Directories that come first in ``sys.path``, NUL between them: code that jobs have shipped."""
 SEALED = 5
 """Of the job whose tasks follow: its mark, and what that covers; see ``wire.seal``."""
+TASK_IN_FILES = 6
+"""As TASK; of function and payload, those that ``detail`` says are paths of files."""
 
 # agent to child, on the control pipe
 GIVE_BACK = 10
@@ -40,6 +49,8 @@ RETURNED = 22
 """Numbers of tasks that will not be begun."""
 READY = 23
 """The process has started, or its initializer has ended: now tasks begin."""
+DONE_IN_FILE = 24
+"""As DONE; the result is in a file of the spool: its digest, size and name."""
 
 DIGEST_BYTES = 32
 NO_FUNCTION = bytes(DIGEST_BYTES)
@@ -51,10 +62,20 @@ TASK_HEAD = struct.Struct("<32sI")
 STYLES = ("call", "map", "starmap", "command", "process")
 STYLE_NUMBERS = {style: number for number, style in enumerate(STYLES)}
 
+FUNCTION_IN_FILE, PAYLOAD_IN_FILE = 0x40, 0x80
+"""In the detail of TASK_IN_FILES, beside the style."""
+STYLE_BITS = 0x3F
+SPOOL_BYTES = 4 << 20
+"""A larger argument or result passes between agent and child in a file."""
+IN_FILE = struct.Struct("<32sQ")
+"""Digest and size of a result in a file."""
+
 FOR_PROCESSES = "for-processes"
 """Argument of a child that may well become a process."""
 
 Bytes = bytes | memoryview
+Where = Union[bytes, "Path"]
+"""Bytes, or the file that has them."""
 Frame = tuple[int, int, int, int, float, bytes]
 """Kind, detail, first and second number, seconds, payload."""
 
@@ -72,6 +93,22 @@ def task_parts(
     """Parts of a TASK frame, so that a large payload is not copied; ``lease``: task, token."""
     size = TASK_HEAD.size + len(function) + len(payload)
     head = HEADER.pack(size, TASK, STYLE_NUMBERS[style], *lease, 0.0)
+    return [head + TASK_HEAD.pack(digest, len(function)) + function, payload]
+
+
+def parts_in_files(
+    lease: tuple[int, int], style: str, digest: bytes, function: Where, payload: Where
+) -> list[Bytes]:
+    """Parts of a TASK_IN_FILES frame."""
+    detail = STYLE_NUMBERS[style]
+    if not isinstance(function, bytes):
+        detail |= FUNCTION_IN_FILE
+        function = os.fsencode(function)
+    if not isinstance(payload, bytes):
+        detail |= PAYLOAD_IN_FILE
+        payload = os.fsencode(payload)
+    size = TASK_HEAD.size + len(function) + len(payload)
+    head = HEADER.pack(size, TASK_IN_FILES, detail, *lease, 0.0)
     return [head + TASK_HEAD.pack(digest, len(function)) + function, payload]
 
 
@@ -119,3 +156,64 @@ class FrameBuffer:
             del rest[:at]
         else:
             rest += memoryview(data)[at:]
+
+
+class InFile:
+    """A result that a child has left in a file of the spool."""
+
+    __slots__ = ("digest", "name", "size_bytes")
+
+    def __init__(self, digest: bytes, size_bytes: int, name: str) -> None:
+        """Say where it is."""
+        self.digest = digest
+        self.size_bytes = size_bytes
+        self.name = name
+
+    def pack(self) -> bytes:
+        """As it travels."""
+        return IN_FILE.pack(self.digest, self.size_bytes) + os.fsencode(self.name)
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> "InFile":
+        """What a frame says."""
+        digest, size_bytes = IN_FILE.unpack_from(payload)
+        return cls(digest, size_bytes, os.fsdecode(payload[IN_FILE.size :]))
+
+
+class Filed:
+    """What stands for the payload of a TASK frame of which something is in files."""
+
+    __slots__ = ("data", "digest", "function", "style")
+
+    def __init__(self, detail: int, payload: bytes) -> None:
+        """Read what a TASK_IN_FILES frame says."""
+        self.style = STYLES[detail & STYLE_BITS]
+        self.digest, size = TASK_HEAD.unpack_from(payload)
+        at = TASK_HEAD.size + size
+        function = payload[TASK_HEAD.size : at]
+        self.function = contents(function) if detail & FUNCTION_IN_FILE else function
+        data = memoryview(payload)[at:]
+        self.data = _mapped(bytes(data)) if detail & PAYLOAD_IN_FILE else data
+
+
+def split(payload: bytes | Filed) -> tuple[bytes, bytes, memoryview]:
+    """Digest and perhaps pickle of the function, and what it is called with."""
+    if isinstance(payload, Filed):
+        return payload.digest, payload.function, payload.data
+    digest, size = TASK_HEAD.unpack_from(payload)
+    at = TASK_HEAD.size + size
+    return digest, payload[TASK_HEAD.size : at], memoryview(payload)[at:]
+
+
+def contents(path: bytes) -> bytes:
+    """All of a file."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a child does without pathlib
+        return file.read()
+
+
+def _mapped(path: bytes) -> memoryview:
+    """A file as memory that the system may take back: what is unpickled from it is a copy."""
+    import mmap
+
+    with open(path, "rb") as file:  # noqa: PTH123 - as above
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

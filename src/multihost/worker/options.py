@@ -68,6 +68,8 @@ class WorkerOptions:
     """How much of that is kept."""
     processes: int = PROCESSES
     """Processes at most, beside the slots; 0: none are taken."""
+    spool: Path | None = None
+    """Below it, large arguments and results are kept in files; None: see ``worker.spool``."""
 
     @property
     def target(self) -> Target:

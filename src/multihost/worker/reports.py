@@ -57,9 +57,8 @@ def timeout(work: Work, worker: str) -> Failure:
 
 
 def lost_blob(what: str, worker: str) -> Failure:
-    """A blob that the task needs is gone from the server."""
-    text = f"{what} is not on the server any more; submit it again"
-    return Failure(Ending.UNRUNNABLE, "PayloadError", text, worker=worker)
+    """A blob that the task needs is gone from the server, or can't be kept here."""
+    return Failure(Ending.UNRUNNABLE, "PayloadError", what, worker=worker)
 
 
 def seal_mismatch(work: Work, seal: Seal | None, worker: str) -> Failure | None:

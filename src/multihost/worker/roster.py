@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from multihost.runtime import clock
 from multihost.worker import feed
+from multihost.worker.frames import Where
 from multihost.worker.options import (
     CLOSE_S,
     INTERRUPT_S,
@@ -25,7 +26,7 @@ from multihost.worker.options import (
 from multihost.worker.slot import ChildSetup, Slot, SlotOwner
 from multihost.worker.work import Work
 
-FindFunction = Callable[[Work, bytes], bytes | None]
+FindFunction = Callable[[Work, bytes], Where | None]
 """A blob if it is here; else None, and the work was told to wait for it."""
 FindShipped = Callable[[Work], Sequence[str] | None]
 """Directories of what its job ships, held from now on; else None, and it was told to wait."""
@@ -162,7 +163,7 @@ class Roster:
     def _devote(self, slot: Slot, work: Work) -> bool:
         """Make a fresh child one for works like this; False if something for that is not here."""
         context = work.job.context
-        initializer: bytes | None = b""
+        initializer: Where | None = b""
         if context is not None and context.initializer is not None:
             initializer = self._find(work, context.initializer)
         if initializer is None:

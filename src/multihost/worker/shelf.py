@@ -21,6 +21,8 @@ from pathlib import Path
 from multihost.runtime import clock
 from multihost.wire.message import SHIP_BYTES, SHIP_FILES
 from multihost.worker.blobs import WorkerBlobs
+from multihost.worker.fetch import Copy
+from multihost.worker.frames import Where
 
 RECENT_S = 60.0
 """What was used so lately is not evicted: its child may be about to be started."""
@@ -86,15 +88,21 @@ class Shelf:
         waiting = self._unpacking.setdefault(digest, [])
         waiting.append(then)
         if len(waiting) == 1:
-            self._blobs.get(digest, lambda data: self._fetched(digest, data))
+            self._blobs.get(digest, lambda copy: self._fetched(digest, copy))
 
-    def _fetched(self, digest: bytes, data: bytes | None) -> None:
-        if data is None:
-            self._tell(digest, "shipped code is not on the server any more; submit it again")
+    def _fetched(self, digest: bytes, copy: Copy | str) -> None:
+        if isinstance(copy, str):
+            self._tell(digest, f"shipped code {copy}")
             return
+        self._blobs.use(copy)
+
+        def unpacked(done: "asyncio.Future[str | None]") -> None:
+            self._blobs.release([copy])
+            self._tell(digest, done.result())
+
         loop = asyncio.get_running_loop()
-        unpacking = loop.run_in_executor(None, self._unpack, digest, data)
-        unpacking.add_done_callback(lambda done: self._tell(digest, done.result()))
+        unpacking = loop.run_in_executor(None, self._unpack, digest, copy.where)
+        unpacking.add_done_callback(unpacked)
 
     def _tell(self, digest: bytes, error: str | None) -> None:
         for then in self._unpacking.pop(digest):
@@ -102,7 +110,7 @@ class Shelf:
 
     # a thread -----------------------------------------------------------------------------
 
-    def _unpack(self, digest: bytes, data: bytes) -> str | None:
+    def _unpack(self, digest: bytes, data: Where) -> str | None:
         """Unpack an archive whose digest was verified; why it can't be, or None."""
         try:
             _make_private(self._directory)
@@ -148,7 +156,7 @@ class Shelf:
         return False
 
 
-def unpack(data: bytes, entry: Path) -> None:
+def unpack(data: Where, entry: Path) -> None:
     """Unpack an archive as the directory ``entry``, unless it is there; raises UnpackError."""
     lock = _lock_of(entry)
     if entry.is_dir() and lock.exists():
@@ -168,11 +176,11 @@ def unpack(data: bytes, entry: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _extract(data: bytes, work: Path) -> int:
+def _extract(data: Where, work: Path) -> int:
     """Write an archive's files below ``work``; how many bytes they have."""
     work.mkdir(mode=0o700)
     try:
-        archive = zipfile.ZipFile(io.BytesIO(data))
+        archive = zipfile.ZipFile(data if isinstance(data, Path) else io.BytesIO(data))
         size_bytes = _checked_size(archive.infolist())
         for member in archive.infolist():
             path = _inside(work, member.filename)

@@ -10,6 +10,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from multihost.core.job import Context
@@ -42,7 +43,9 @@ class SlotOwner(Protocol):
         """A work is now the first of the slot's: it is being run."""
         ...
 
-    def slot_done(self, slot: "Slot", work: Work, ending: int, run_s: float, data: bytes) -> None:
+    def slot_done(
+        self, slot: "Slot", work: Work, ending: int, run_s: float, data: bytes | frames.InFile
+    ) -> None:
         """The first of the slot's works has ended."""
         ...
 
@@ -78,6 +81,8 @@ class ChildSetup:
     environment: dict[str, str] = field(default_factory=dict, repr=False)
     setup: bytes = b""
     """What a child reads first: JSON of sys_path and argv, or nothing."""
+    spool: str = ""
+    """Directory for large results."""
     is_for_processes: bool = False
     """Whether it should have at hand from the start what a process needs."""
 
@@ -133,7 +138,7 @@ class Slot:
 
     # feeding ---------------------------------------------------------------------------
 
-    def feed(self, work: Work, function: bytes | None) -> None:
+    def feed(self, work: Work, function: frames.Where | None) -> None:
         """Give it a work, once it is flushed; ``function``: its pickle, if it was not given."""
         work.slot = self
         self.fed.append(work)
@@ -143,13 +148,16 @@ class Slot:
         self._known.move_to_end(digest)
         if len(self._known) > frames.FUNCTIONS:
             self._known.popitem(last=False)
-        assert work.payload is not None
+        payload, function = work.payload, function or b""
+        assert payload is not None
         if work.job.mark is not None and work.job.number != self._job:
             self._job = work.job.number
             self._fresh.append(frames.pack(frames.SEALED, payload=work.signed_text))
-        self._fresh += frames.task_parts(
-            work.lease, work.job.style, digest, function or b"", work.payload
-        )
+        if isinstance(payload, Path) or isinstance(function, Path):
+            parts = frames.parts_in_files(work.lease, work.job.style, digest, function, payload)
+        else:
+            parts = frames.task_parts(work.lease, work.job.style, digest, function, payload)
+        self._fresh += parts
         if len(self.fed) == 1:
             self._began()
 
@@ -172,7 +180,7 @@ class Slot:
         """Whether the child has this function."""
         return digest in self._known
 
-    def serve(self, work: Work, paths: Sequence[str], initializer: bytes) -> None:
+    def serve(self, work: Work, paths: Sequence[str], initializer: frames.Where) -> None:
         """Make it a child for works like this one alone, before its first task.
 
         ``paths`` are directories to import from, ``initializer`` is the call that its pool begins
@@ -186,12 +194,14 @@ class Slot:
         if work.job.context is not None:
             self._serve_pool(work.job.context, initializer)
 
-    def _serve_pool(self, context: Context, initializer: bytes) -> None:
+    def _serve_pool(self, context: Context, initializer: frames.Where) -> None:
         if initializer:
             self._unready += 1
         name = (context.name or "Worker").encode()
-        payload = name + b"-%d" % self.pid + b"\0" + initializer
-        self._fresh.append(frames.pack(frames.CONTEXT, payload=payload))
+        is_file = isinstance(initializer, Path)
+        call = os.fsencode(initializer)
+        payload = name + b"-%d" % self.pid + b"\0" + call
+        self._fresh.append(frames.pack(frames.CONTEXT, payload=payload, detail=is_file))
 
     def ask_back(self) -> None:
         """Ask for what has not begun."""
@@ -258,7 +268,7 @@ class Slot:
             inherited = (task_read, outcome_write, control_read, life_read)
             last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
             self._process = subprocess.Popen(
-                [*_command_line(), *map(str, inherited), *last],
+                [*_command_line(), *map(str, inherited), setup.spool, *last],
                 stdin=subprocess.PIPE,
                 stdout=out_write,
                 stderr=err_write,
@@ -346,6 +356,8 @@ class Slot:
     def _heard(self, kind: int, detail: int, task: int, seconds: float, payload: bytes) -> None:
         if kind == frames.DONE:
             self._done(task, detail, seconds, payload)
+        elif kind == frames.DONE_IN_FILE:
+            self._done(task, detail, seconds, frames.InFile.unpack(payload))
         elif kind == frames.RETURNED:
             self._returned(payload)
         elif kind == frames.READY:
@@ -353,7 +365,7 @@ class Slot:
             if self.fed:
                 self._began()
 
-    def _done(self, task: int, ending: int, run_s: float, data: bytes) -> None:
+    def _done(self, task: int, ending: int, run_s: float, data: bytes | frames.InFile) -> None:
         if not self.fed or self.fed[0].grant.task != task:
             # It says what can't be: better one death that is reported than a task nobody ends.
             self.signal(signal.SIGKILL)

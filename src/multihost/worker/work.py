@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihost.core.digest import digest_of
@@ -10,6 +11,7 @@ from multihost.wire import message as m
 from multihost.wire.seal import job_text
 
 if TYPE_CHECKING:
+    from multihost.worker.fetch import Copy
     from multihost.worker.slot import Slot
 
 
@@ -19,14 +21,16 @@ class Work:
 
     grant: m.Grant
     job: m.JobInfo
-    payload: bytes | None
-    """None while its blob is on the way."""
+    payload: bytes | Path | None
+    """None while its blob is on the way; a path when it is too large for memory."""
     slot: "Slot | None" = None
     """Where it was fed; None while it waits."""
     timer: asyncio.TimerHandle | None = None
     is_timed_out: bool = False
     is_revoked: bool = False
     output_bytes: int = 0
+    copies: "tuple[Copy, ...]" = ()
+    """Blobs that are kept for it."""
 
     @property
     def held(self) -> m.Held:

@@ -31,6 +31,8 @@ from multihost.wire import message as m
 from multihost.wire.seal import Seal
 from multihost.worker import feed, reports
 from multihost.worker.blobs import WorkerBlobs
+from multihost.worker.fetch import Copy
+from multihost.worker.frames import InFile, Where
 from multihost.worker.oom import OutOfMemoryWatch
 from multihost.worker.options import TASK_OUTPUT_BYTES, UNSETTLED_BYTES, WorkerOptions
 from multihost.worker.outbox import Outbox, OutputBox
@@ -38,6 +40,7 @@ from multihost.worker.processes import Processes, is_process
 from multihost.worker.roster import Roster
 from multihost.worker.shelf import Shelf
 from multihost.worker.slot import CHILD_DESCRIPTORS, ChildSetup, Death, Slot
+from multihost.worker.spool import Spool
 from multihost.worker.work import Work
 
 DRAINING = "the worker was asked to stop"
@@ -56,8 +59,9 @@ class Worker:
         self.uid = secrets.token_bytes(16)
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
         self.peer = Peer(self, m.Role.WORKER, options.urls, options.key, trust=options.trust)
-        self.blobs = WorkerBlobs(self.peer)
-        self.shelf = Shelf(self.blobs, options.cache or cache_dir(), options.cache_bytes)
+        self.spool: Spool
+        self.blobs: WorkerBlobs
+        self.shelf: Shelf
         self.roster: Roster
         self.processes: Processes
         self.is_draining = False
@@ -87,6 +91,10 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stopped = self._loop.create_future()
         allow_descriptors(CHILD_DESCRIPTORS * (self.options.slots + self.options.processes + 64))
+        options = self.options
+        self.spool = Spool(options.spool)
+        self.blobs = WorkerBlobs(self.peer, self.spool)
+        self.shelf = Shelf(self.blobs, options.cache or cache_dir(), options.cache_bytes)
         self.roster = Roster(
             self, self.options.slots, self._child_setup(), self._function, self._shipped
         )
@@ -110,6 +118,8 @@ class Worker:
                 with contextlib.suppress(asyncio.CancelledError, TimeoutError):
                     await asyncio.wait_for(asyncio.shield(keeping), 1.0)
                 keeping.cancel()
+            self.blobs.close()
+            self.spool.close()
 
     def drain(self) -> None:
         """Take nothing new, finish what runs within the grace, then go."""
@@ -168,12 +178,13 @@ class Worker:
     def connected(self, welcome: m.Welcome) -> None:
         """Send again what was not settled, and ask for work."""
         self._told, self._told_children = 0, -1
-        if self._store not in {b"", welcome.server}:
+        is_same_store = self._store in {b"", welcome.server}
+        if not is_same_store:
             # Another store knows nothing of them, and its numbers may be the same.
             self._lose_leases()
             self._outbox.settle(self._outbox.held)
         self._store = welcome.server
-        self.blobs.connected()
+        self.blobs.connected(is_same_store=is_same_store)
         if not self.options.is_elastic:  # else it is a part of the only client that could ask
             self.peer.send(self._installed())
         for work, slot in self.processes.works:
@@ -208,6 +219,7 @@ class Worker:
 
     def writable(self) -> None:
         """Back-pressure is over."""
+        self.blobs.writable()
         self._resume_output()
         self._schedule()
 
@@ -260,7 +272,8 @@ class Worker:
             elif (self._seal is not None or work.job.mark is not None) and self._mismatches(work):
                 self._schedule()
             elif isinstance(payload, m.Blob):
-                self.blobs.get(payload.digest, partial(self._payload_came, work))
+                came = partial(self._payload_came, work)
+                self.blobs.get(payload.digest, came, payload.size_bytes)
             else:
                 self._queue(work)
         if self._fence is None:
@@ -284,28 +297,37 @@ class Worker:
         else:
             self.peer.send(m.Began(*work.lease, begun.pid))
 
-    def _payload_came(self, work: Work, data: bytes | None) -> None:
+    def _payload_came(self, work: Work, copy: Copy | str) -> None:
         if self._works.get(work.grant.task) is not work:
             return
-        if data is None:
-            self._fail(work, reports.lost_blob("an argument of the task", self.name))
+        if isinstance(copy, str):
+            self._fail(work, reports.lost_blob(f"an argument of the task {copy}", self.name))
         else:
-            work.payload = data
+            self._keep(work, copy)
+            work.payload = copy.where
             self._queue(work)
         self._schedule()
 
-    def _function(self, work: Work, digest: bytes) -> bytes | None:
+    def _keep(self, work: Work, copy: Copy) -> None:
+        """The work needs the blob until it is forgotten."""
+        work.copies = (*work.copies, copy)
+        self.blobs.use(copy)
+
+    def _function(self, work: Work, digest: bytes) -> Where | None:
         """The blob if it is here; else the work goes into the backlog when it has come."""
         found = self.blobs.cached(digest)
         if found is not None:
-            return found
+            if not found.is_in_memory and found not in work.copies:
+                self._keep(work, found)
+            return found.where
 
-        def came(data: bytes | None) -> None:
+        def came(copy: Copy | str) -> None:
             if self._works.get(work.grant.task) is not work:
                 return
-            if data is None:
-                self._fail(work, reports.lost_blob("the function of the job", self.name))
+            if isinstance(copy, str):
+                self._fail(work, reports.lost_blob(f"the function of the job {copy}", self.name))
             else:
+                self._keep(work, copy)
                 self.roster.backlog.append(work)
             self._schedule()
 
@@ -367,6 +389,9 @@ class Worker:
             del self._works[work.grant.task]
         if work.timer is not None:
             work.timer.cancel()
+        if work.copies:
+            copies, work.copies = work.copies, ()
+            self.blobs.release(copies)
         if work.slot is None:
             with contextlib.suppress(ValueError):
                 self.roster.backlog.remove(work)
@@ -445,11 +470,14 @@ class Worker:
         if work.is_revoked:
             self._end(work)
 
-    def slot_done(self, slot: Slot, work: Work, ending: int, run_s: float, data: bytes) -> None:
+    def slot_done(
+        self, slot: Slot, work: Work, ending: int, run_s: float, data: bytes | InFile
+    ) -> None:
         """Report how an attempt ended."""
         self.roster.pace.note(run_s)
         self._forget(work)
         if ending == Ending.UNRUNNABLE:
+            assert isinstance(data, bytes)
             data = reports.signed(data, self.name)
             if work.job.context is not None:
                 # Perhaps its initializer failed: the next task gets a child that tries again.
@@ -462,6 +490,9 @@ class Worker:
             self._give_back([work])
         else:
             self._report(work, Ending(ending), data, run_s)
+            data = b""
+        if isinstance(data, InFile):
+            self.spool.remove(data.name)
         self._schedule()
 
     def slot_returned(self, slot: Slot, works: list[Work]) -> None:
@@ -504,14 +535,15 @@ class Worker:
             self.slot_returned(slot, fed[1:])
         self._paused.discard(slot)
         self.shelf.give_back(slot.shipped)
+        self.spool.remove_of(slot.pid)
         self.roster.died(slot)
         self._schedule()
 
     # outcomes ----------------------------------------------------------------------------
 
-    def _report(self, work: Work, ending: Ending, data: bytes, run_s: float) -> None:
+    def _report(self, work: Work, ending: Ending, data: bytes | InFile, run_s: float) -> None:
         grant = work.grant
-        if ending is not Ending.OK or len(data) <= m.INLINE_BYTES:
+        if isinstance(data, bytes) and (ending is not Ending.OK or len(data) <= m.INLINE_BYTES):
             self._outbox.add(m.Attempt(grant.task, grant.token, ending, data, run_s))
             return
         # Held like an unfinished task until the server has the result.
@@ -527,7 +559,10 @@ class Worker:
                 self._outbox.add(m.Attempt(grant.task, grant.token, ending, blob, run_s))
             self._schedule()
 
-        self.blobs.put(data, stored)
+        if isinstance(data, InFile):
+            self.blobs.put_file(data, stored)
+        else:
+            self.blobs.put(data, stored)
 
     def _fail(self, work: Work, failure: Failure) -> None:
         self._forget(work)
@@ -569,4 +604,4 @@ class Worker:
                     "seal": None if options.seal is None else options.seal.hex(),
                 }
             )
-        return ChildSetup(options.cwd, environment, setup)
+        return ChildSetup(options.cwd, environment, setup, str(self.spool.path))

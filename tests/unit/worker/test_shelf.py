@@ -9,6 +9,7 @@ import pytest
 
 from multihost.core.digest import digest_of
 from multihost.worker import shelf as module
+from multihost.worker.fetch import Copy
 from multihost.worker.shelf import Shelf, UnpackError, evict, unpack
 
 
@@ -29,7 +30,16 @@ class Blobs:
 
     def get(self, digest, then):
         self.asked.append(digest)
-        then(self.kept.get(digest))
+        data = self.kept.get(digest)
+        gone = "is not on the server any more"
+        then(gone if data is None else Copy(digest, len(data), data))
+
+    def use(self, copy):
+        copy.users += 1
+
+    def release(self, copies):
+        for copy in copies:
+            copy.users -= 1
 
 
 @pytest.fixture
@@ -80,6 +90,13 @@ def test_an_archive_that_unpacks_to_more_than_allowed_is_refused(tmp_path, monke
     monkeypatch.setattr(module, "SHIP_BYTES", 1000)
     with pytest.raises(UnpackError, match="1001 bytes"):
         unpack(archive(a=b"\0" * 1001), tmp_path / "entry")
+
+
+def test_an_archive_in_a_file_is_unpacked_from_there(tmp_path):
+    path = tmp_path / "archive"
+    path.write_bytes(archive(a="1"))
+    unpack(path, tmp_path / "entry")
+    assert (tmp_path / "entry" / "a").read_text() == "1"
 
 
 def test_bytes_that_are_no_archive_fail_the_task_and_not_the_worker(make):

@@ -146,7 +146,11 @@ class ServicesBacking:
         blob = Blob(digest_of(item), len(item))
         data: bytes | None = item
         if len(item) > ROW_BYTES:
-            await self._services.blobs.files.put_part(object(), blob, 0, item)
+            files = self._services.blobs.files
+            try:
+                await files.put_part(item, blob, 0, item)
+            finally:
+                files.forget(item)
             data = None
         await self._services.committer.ask(
             lambda store, now: store.put_blob(blob, data, now), is_durable=True

@@ -1,0 +1,138 @@
+"""Blobs that come in parts: interrupted, twice at a time, damaged, over a restart."""
+
+import asyncio
+import itertools
+import os
+
+import pytest
+
+from multihost.core.digest import digest_of
+from multihost.server.blobfiles import BlobFiles
+from multihost.server.directfile import BLOCK_BYTES
+from multihost.server.partial import BlobError
+from multihost.wire.message import ASK_FIRST_BYTES, Blob, RefusalCode
+
+DATA = os.urandom(ASK_FIRST_BYTES + 3 * BLOCK_BYTES + 5)
+BLOB = Blob(digest_of(DATA), len(DATA))
+HALF = ASK_FIRST_BYTES // 2
+ONE, OTHER = "a connection", "another connection"
+
+
+@pytest.fixture(params=[True, False], ids=["direct", "usual"])
+def files(request, tmp_path):
+    files = BlobFiles(tmp_path, is_durable=request.param)
+    yield files
+    files.close()
+
+
+def run(*steps):
+    """Results of coroutines, run one after the other."""
+
+    async def all_of_them():
+        return [await step for step in steps]
+
+    return asyncio.run(all_of_them())
+
+
+def put(files, begin, end, sender=ONE, data=DATA):
+    return files.put_part(sender, BLOB, begin, data[begin:end])
+
+
+def read(files):
+    return run(files.read(BLOB.digest, 0, BLOB.size_bytes))[0]
+
+
+async def forget(files, sender=ONE):
+    files.forget(sender)
+
+
+def test_a_blob_is_there_once_its_last_part_has_come(files):
+    assert run(put(files, 0, HALF), put(files, HALF, None)) == [False, True]
+    assert read(files) == DATA
+    assert list(files.directory.glob("*.part")) == []
+
+
+def test_an_interrupted_upload_goes_on_over_another_connection(files):
+    steps = put(files, 0, HALF), forget(files), files.have_bytes(OTHER, BLOB)
+    assert run(*steps)[-1] == HALF
+    assert run(put(files, HALF, None, OTHER)) == [True]
+    assert read(files) == DATA
+
+
+def test_an_interrupted_upload_goes_on_after_a_restart(files):
+    run(put(files, 0, HALF))
+    files.close()
+    again = BlobFiles(files.directory, is_durable=files.is_durable)
+    assert run(again.have_bytes(ONE, BLOB), put(again, HALF, None)) == [HALF, True]
+    assert read(again) == DATA
+    again.close()
+
+
+def test_after_a_restart_it_goes_on_behind_the_last_whole_block(files):
+    run(put(files, 0, HALF + 10))
+    files.close()
+    again = BlobFiles(files.directory, is_durable=files.is_durable)
+    assert run(again.have_bytes(ONE, BLOB), put(again, HALF, None)) == [HALF, True]
+    assert read(again) == DATA
+    again.close()
+
+
+def test_two_connections_may_send_the_same_blob_at_a_time(files):
+    ends = [0, 1000, HALF, HALF + 1, len(DATA)]
+    steps = [
+        put(files, begin, end, sender)
+        for begin, end in itertools.pairwise(ends)
+        for sender in (ONE, OTHER)
+    ]
+    assert run(*steps) == [False] * 6 + [True, True]
+    assert read(files) == DATA
+
+
+def test_what_another_has_completed_meanwhile_counts_for_both(files):
+    run(put(files, 0, HALF), put(files, 0, None, OTHER))
+    assert run(put(files, HALF, None)) == [True]
+    assert read(files) == DATA
+
+
+def test_a_gap_is_refused_and_the_blob_may_be_sent_again(files):
+    with pytest.raises(BlobError, match="does not continue"):
+        run(put(files, 0, HALF), put(files, HALF + 1, None))
+    assert run(files.have_bytes(ONE, BLOB), put(files, 0, None)) == [0, True]
+
+
+def test_wrong_bytes_are_refused_as_damaged_and_leave_nothing(files):
+    with pytest.raises(BlobError, match="digest") as caught:
+        run(put(files, 0, None, data=bytes(len(DATA))))
+    assert caught.value.code is RefusalCode.DAMAGED
+    assert run(files.have_bytes(ONE, BLOB), put(files, 0, None)) == [0, True]
+    assert read(files) == DATA
+
+
+def test_small_interrupted_uploads_are_not_kept(files):
+    small = Blob(digest_of(b"x" * 500_000), 500_000)
+    run(files.put_part(ONE, small, 0, b"x" * 1000), forget(files))
+    files.close()
+    assert list(files.directory.glob("*.part")) == []
+
+
+def test_beginnings_are_dropped_when_nobody_comes_back_and_kept_while_one_sends(files, monkeypatch):
+    run(put(files, 0, HALF))
+    (path,) = files.directory.glob("*.part")
+    os.utime(path, (0, 0))
+    run(files.prune())
+    assert path.exists()
+    run(forget(files), files.prune())
+    assert not path.exists()
+    assert run(files.have_bytes(ONE, BLOB)) == [0]
+
+
+def test_a_file_that_has_just_come_is_not_deleted_by_an_older_decision(files):
+    run(put(files, 0, None), files.delete([BLOB.digest]))
+    assert read(files) == DATA
+
+
+def test_a_file_that_nothing_refers_to_is_deleted(files, monkeypatch):
+    monkeypatch.setattr("multihost.server.blobfiles.LANDED_S", -1.0)
+    run(put(files, 0, HALF), put(files, HALF, None), files.delete([BLOB.digest]))
+    with pytest.raises(FileNotFoundError):
+        read(files)
