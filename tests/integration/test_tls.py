@@ -1,10 +1,13 @@
 """TLS between a server, its workers and its clients, on one machine."""
 
 import asyncio
+import contextlib
 import datetime as dt
 import ipaddress
 import json
+import socket
 import ssl
+import warnings
 from pathlib import Path
 
 import pytest
@@ -203,11 +206,22 @@ def test_tls_and_plain_http_that_meet_say_so(cluster):
         multihost.connect(other.url.replace("http", "https"), "key")
 
 
+def test_strangers_that_never_finish_a_handshake_keep_nobody_out(cluster):
+    """More of them than one address may have: silent, with nonsense, with half a hello."""
+    hello = bytes.fromhex("1603010200010001fc0303")
+    with contextlib.ExitStack() as stack:
+        for number in range(600):
+            end = stack.enter_context(socket.create_connection(("127.0.0.1", cluster.port)))
+            with contextlib.suppress(OSError):  # refused already
+                end.sendall((b"", b"\x00" * 64, b"GET / HTTP/1.1\r\n\r\n", hello)[number % 4])
+        with multihost.connect(cluster.join.text()) as client:
+            assert client.submit(double, 3).result(30) == 6
+    assert "Traceback" not in cluster.log
+    assert "SSL" not in cluster.log
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1])
 def test_old_versions_of_tls_are_refused(cluster, version):
-    import socket
-    import warnings
-
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_ciphers("ALL:@SECLEVEL=0")
