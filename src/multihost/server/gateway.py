@@ -264,4 +264,4 @@ class Connection:
         self.gateway.failures.note(self._address(), clock.mono())
 
     def _address(self) -> str:
-        return self.link.peer_address.rpartition(":")[0]
+        return self.arrival.address

@@ -8,8 +8,8 @@ import msgspec
 from multihost.wire import message as m
 from multihost.worker.options import UNSENT_OUTPUT_BYTES
 
-BLOB_BYTES = 100
-"""What an outcome counts whose payload is a blob on the server."""
+ATTEMPT_BYTES = 200
+"""What an outcome counts beside the payload it carries."""
 MESSAGE_BYTES = 1 << 20
 """Outcomes beyond this size go into another message: a frame has a limit."""
 
@@ -123,4 +123,5 @@ class OutputBox:
 
 
 def _size(attempt: m.Attempt) -> int:
-    return len(attempt.payload) if isinstance(attempt.payload, bytes) else BLOB_BYTES
+    size = len(attempt.payload) if isinstance(attempt.payload, bytes) else 0
+    return size + ATTEMPT_BYTES

@@ -2,7 +2,7 @@
 
 from multihost.core.outcome import Ending
 from multihost.wire import message as m
-from multihost.worker.outbox import BLOB_BYTES, MESSAGE_BYTES, Outbox
+from multihost.worker.outbox import ATTEMPT_BYTES, MESSAGE_BYTES, Outbox
 
 
 def attempt(task, payload=b"result", token=1):
@@ -63,14 +63,23 @@ def test_its_size_counts_inline_results_and_hardly_those_that_the_server_has():
     outbox, _ = make_outbox()
     outbox.add(attempt(1, b"x" * 1000))
     outbox.add(attempt(2, m.Blob(bytes(32), 1 << 30)))
-    assert outbox.size_bytes == 1000 + BLOB_BYTES
+    assert outbox.size_bytes == 1000 + 2 * ATTEMPT_BYTES
     outbox.settle([m.Held(1, 1), m.Held(1, 1), m.Held(2, 1)])
     assert outbox.size_bytes == 0
 
 
+def test_a_long_batch_of_tiny_outcomes_leaves_in_several_messages_too():
+    outbox, sent = make_outbox()
+    for number in range(2 * m.BATCH_TASKS):
+        outbox.add(attempt(number, b""))
+    outbox.flush()
+    assert sum(len(message.attempts) for message in sent) == 2 * m.BATCH_TASKS
+    assert max(len(message.attempts) for message in sent) <= m.BATCH_TASKS
+
+
 def test_a_large_batch_leaves_in_several_messages_in_order():
     outbox, sent = make_outbox()
-    attempts = [attempt(number, b"x" * (MESSAGE_BYTES // 3)) for number in range(7)]
+    attempts = [attempt(number, b"x" * (MESSAGE_BYTES // 3 - ATTEMPT_BYTES)) for number in range(7)]
     for one in attempts:
         outbox.add(one)
     outbox.flush()

@@ -81,7 +81,7 @@ class Door:
 
     def refused(self, connection: Connection) -> None:
         """A client knew no authkey: its address's next attempts may have to wait."""
-        self.failures.note(connection.host, clock.mono())
+        self.failures.note(connection.arrival.address, clock.mono())
         if self._gate is not None:
             self._gate.refused(connection.arrival)
 
