@@ -1,13 +1,12 @@
 """Pipes between processes on any machines: two queues on the server, one each way.
 
 An end may be held by several processes: each time it is pickled there is one
-holder more. When the last one has closed it or ended in good order, the other
-end gets EOFError once it has read what was sent before. Addresses, listeners
+holder more. When the last one has closed it, ended or died, the other end gets
+EOFError once it has read what was sent before. Addresses, listeners
 and file descriptors are of one machine, and refused.
 """
 
 import asyncio
-import contextlib
 import os
 import pickle
 import queue as standard
@@ -17,19 +16,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from multihost.client import client as _client  # noqa: F401 - runs what is done before exit
-from multihost.client.handles import Handle, before_exit
-from multihost.client.items import Items
-from multihost.client.packing import as_payload, pack_item, travels
-from multihost.client.taker import LoopTaker, Taker, run
+from multihost.client.handles import before_exit
+from multihost.client.packing import as_payload, pack_item
+from multihost.client.pipes import End
+from multihost.client.taker import LoopTaker, run
 from multihost.errors import Gone, MultihostError, QueueClosed
-from multihost.wire.act import Confirm, Exchange, Put
 
 if TYPE_CHECKING:
     from multihost.client import Client as ServerClient
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
-
-_A_HOLDER = b"N."
 
 
 def Pipe(  # noqa: N802 - the standard library's name
@@ -41,7 +37,7 @@ def Pipe(  # noqa: N802 - the standard library's name
 
     They live with the program that made them.
     """
-    first, second = _End(client), _End(client)
+    first, second = End(client), End(client)
     first.takes = second.gives = first.make_queue()
     if duplex:
         first.gives = second.takes = first.make_queue()
@@ -86,61 +82,10 @@ def _refuse(what: str) -> NoReturn:
     )
 
 
-class _End(Handle):
-    """What an end consists of, and how it is let go of; knows no Connection."""
-
-    takes: Items | None = None
-    gives: Items | None = None
-
-    def __init__(self, client: "ServerClient | None") -> None:
-        self._attach(client, None)
-        self._is_own = False
-        self.holders = self.make_queue()
-        """Has an item for each holder but one."""
-        self.pid = os.getpid()
-
-    def make_queue(self) -> Items:
-        """A queue that lives with this program."""
-        taker = self._attach(self._client, None)
-        self._is_own = False
-        return run(Items.open(taker, self._name, 0, Confirm.GET, is_transient=True))
-
-    async def let_go(self, taker: Taker) -> None:
-        """One holder less; the last one closes the end."""
-        try:
-            await self.holders.take(taker, 1, 0.0, is_checked=False)
-        except standard.Empty:
-            for items in (self.gives, self.takes):
-                if items is not None:
-                    await items.shut(taker)
-
-    async def add_holder(self, taker: Taker) -> None:
-        """One holder more: it is on its way to another process."""
-        put = Put(self.holders.number, [_A_HOLDER])
-        await taker.exchange(lambda: Exchange(puts=[put]))
-
-    def forget(self) -> None:
-        """Let go of it without waiting: nobody has it any more, or the process ends."""
-        client = self._client
-        if self.pid != os.getpid() or (client is not None and not client.is_usable):
-            return
-        with contextlib.suppress(MultihostError):  # no server: the pipe has ended with it
-            self._calls().spawn(self.let_go)
-
-    def __getstate__(self) -> dict[str, Any]:
-        if travels(self):
-            run(self.add_holder(self._taker()))
-        return super().__getstate__()
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self.pid = os.getpid()
-
-
 class _Watch:
     """Takes one message ahead and makes a descriptor readable, for who waits with ``select``."""
 
-    def __init__(self, end: _End) -> None:
+    def __init__(self, end: End) -> None:
         assert end.takes is not None
         self._takes = end.takes
         self.readable, self._signal = os.pipe()
@@ -167,7 +112,7 @@ class _Watch:
         os.close(self.readable)
         os.close(self._signal)
 
-    async def _watch(self, taker: Taker) -> None:
+    async def _watch(self, taker: LoopTaker) -> None:
         while True:
             try:
                 _, (data,) = await self._takes.take(taker, 1, None)
@@ -186,13 +131,13 @@ class _Watch:
 class Connection:
     """One end of a pipe."""
 
-    def __init__(self, end: _End) -> None:
+    def __init__(self, end: End) -> None:
         """Hold ``end``; ``Pipe`` makes both."""
-        self._end: _End | None = end
+        self._end: End | None = end
         self._watch: _Watch | None = None
         self._ahead: list[bytes] = []
         """What ``poll`` has taken already."""
-        self._forget = weakref.finalize(self, _End.forget, end)
+        self._forget = weakref.finalize(self, End.forget, end)
         # At exit it would come too late, when the client has said goodbye.
         self._forget.atexit = False
         _open_connections.add(self)
@@ -272,7 +217,7 @@ class Connection:
             self._unwatch()
             self._watch = None
         if end is not None and self._forget.detach():
-            run(end.let_go(end._taker()))
+            end.close()
 
     @property
     def closed(self) -> bool:
@@ -322,7 +267,7 @@ class Connection:
 
     # within ------------------------------------------------------------------------------
 
-    def _open_end(self) -> _End:
+    def _open_end(self) -> End:
         if self._end is None:
             raise OSError("handle is closed")
         return self._end
@@ -331,6 +276,7 @@ class Connection:
         end = self._open_end()
         if end.gives is None:
             raise OSError("connection is read-only")
+        end.wait_arrived()
         try:
             run(end.gives.put(end._taker(), packed, None))
         except (QueueClosed, Gone):
@@ -344,6 +290,7 @@ class Connection:
         end = self._open_end()
         if end.takes is None:
             raise OSError("connection is write-only")
+        end.wait_arrived()
         if self._watch is not None:
             return self._watch.take(wait_s)
         try:

@@ -51,3 +51,30 @@ def test_processes_share_queues_locks_values_and_pipes(tmp_path):
     )
     assert out.splitlines() == ["['done', 'done']", "end", "[0, 0] 0"]
     assert err == ""
+
+
+def test_a_process_that_is_killed_ends_its_pipe(tmp_path):
+    out, err = programs.run(
+        tmp_path,
+        """
+        import multihost as multiprocessing
+
+        def hold(end):
+            end.send("here")
+            end.recv()
+
+        if __name__ == "__main__":
+            mine, theirs = multiprocessing.Pipe()
+            process = multiprocessing.Process(target=hold, args=(theirs,))
+            process.start()
+            theirs.close()
+            print(mine.recv())
+            process.kill()
+            try:
+                mine.recv()
+            except EOFError:
+                print("end")
+            process.join()
+        """,
+    )
+    assert (out, err) == ("here\nend\n", "")

@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 import multiprocessing
+import os
 import pickle
+import signal
 import threading
 from pathlib import Path
 
@@ -386,6 +388,49 @@ def test_a_pipe_reaches_into_a_task_and_ends_with_it(client):
     mine.send([1, 2])
     assert mine.recv() == ("answer", [1, 2])
     future.result(SOON_S)
+    with pytest.raises(EOFError):
+        mine.recv()
+    with pytest.raises(BrokenPipeError):
+        mine.send(1)
+
+
+def answer_in_the_second_life(end, marker):
+    try:
+        Path(marker).touch(exist_ok=False)
+    except FileExistsError:
+        end.send("second")
+    else:
+        end.send("first")
+        end.recv()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_pipe_lives_on_with_a_task_that_is_tried_again_and_ends_with_it(client, tmp_path):
+    mine, theirs = Pipe(client=client)
+    future = client.submit(answer_in_the_second_life, theirs, str(tmp_path / "marker"))
+    theirs.close()
+    assert mine.recv() == "first"
+    mine.send("die")
+    assert mine.recv() == "second"
+    future.result(SOON_S)
+    with pytest.raises(EOFError):
+        mine.recv()
+
+
+def test_the_end_of_a_pipe_that_a_killed_program_held_is_closed(client, cluster, tmp_path):
+    mine, theirs = Pipe(client=client)
+    client.queue("ends").put(theirs)
+    theirs.close()
+    source = """
+    from multihost import Queue
+    end = Queue(name="ends").get()
+    end.send("here")
+    end.recv()
+    """
+    program = programs.start(tmp_path, source, environment=cluster.environment)
+    assert mine.recv() == "here"
+    program.kill()
+    program.communicate()
     with pytest.raises(EOFError):
         mine.recv()
     with pytest.raises(BrokenPipeError):

@@ -297,10 +297,15 @@ def shared_client(url: str | Target | None = None, authkey: bytes | str | None =
         return client
 
 
+def open_clients() -> list[Client]:
+    """Those of this process that can be used."""
+    return [client for client in list(_open_clients) if client.is_usable]
+
+
 def client_of(store: bytes, target: Target | None) -> Client:
     """A client of the server with this store, else of ``target``, else the shared one."""
-    for client in list(_open_clients):
-        if client.session.store == store and client.is_usable:
+    for client in open_clients():
+        if client.session.store == store:
             return client
     if target is None:
         return shared_client()
