@@ -59,6 +59,7 @@ class Session:
         self._unwritten: dict[Callable[[], None], None] = {}
         self._keeper: asyncio.Task[None] | None = None
         self._told_waiting = ""
+        self._was_told_forbidden = False
         self.printer = Printer()
         self.calls = Calls(self)
         """What its takers ask of queues and synchronizers."""
@@ -215,7 +216,7 @@ class Session:
             elif kind is m.Waiting:
                 self._waits(message)
             elif kind is m.Forbidden:
-                _log.warning("%s", message.message)
+                self._forbidden(message)
 
     def writable(self) -> None:
         """Back-pressure is over."""
@@ -249,6 +250,12 @@ class Session:
                 self.post(lambda: stream.on_outcomes(message))
 
         self.printer.after(tell)
+
+    def _forbidden(self, message: m.Forbidden) -> None:
+        """Say it once: what was asked for next fails with an error of its own."""
+        if not self._was_told_forbidden:
+            self._was_told_forbidden = True
+            _log.warning("%s", message.message)
 
     def _waits(self, message: m.Waiting) -> None:
         stream = self._streams.get(message.job)

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import sys
 from collections import OrderedDict
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from multihost.runtime import clock
@@ -23,6 +24,8 @@ MAX_COUNTS = 1_000
 
 _log = logging.getLogger(LOGGER)
 _log.addHandler(logging.NullHandler())  # who embeds a server decides where the lines go
+Entry = tuple[str, str, str]
+"""Address, key and what, of a refusal that may come again."""
 
 
 class Audit:
@@ -30,7 +33,7 @@ class Audit:
 
     def __init__(self) -> None:
         """Begin with a clean record."""
-        self._counts: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        self._counts: OrderedDict[Entry, _Count] = OrderedDict()
 
     def did(self, address: str, key: AccessKey | None, what: str) -> None:
         """An administrative act was done."""
@@ -39,24 +42,35 @@ class Audit:
     def refused(self, address: str, key: AccessKey | None, what: str) -> None:
         """An act was refused; ``key`` None: nobody has proved one."""
         entry = group_of(_host_of(address)), "" if key is None else key.id, what
-        count = self._counts.get(entry, 0) + 1
-        if count == 1:
-            self._begin(entry, key)
-        self._counts[entry] = count
-        if count <= LINES:
+        count = self._counts.get(entry) or self._begin(entry, key)
+        count.number += 1
+        if count.number <= LINES:
             _log.warning("%s", _line("refused", address, key, what))
 
-    def _begin(self, entry: tuple[str, str, str], key: AccessKey | None) -> None:
+    def _begin(self, entry: Entry, key: AccessKey | None) -> "_Count":
         if len(self._counts) >= MAX_COUNTS:
-            self._end(next(iter(self._counts)), None)
-        asyncio.get_running_loop().call_later(WINDOW_S, self._end, entry, key)
+            self._end(next(iter(self._counts)))
+        timer = asyncio.get_running_loop().call_later(WINDOW_S, self._end, entry)
+        count = self._counts[entry] = _Count(key, timer)
+        return count
 
-    def _end(self, entry: tuple[str, str, str], key: AccessKey | None) -> None:
-        more = self._counts.pop(entry, 0) - LINES
+    def _end(self, entry: Entry) -> None:
+        count = self._counts.pop(entry)
+        count.timer.cancel()
+        more = count.number - LINES
         if more > 0:
             address, _, what = entry
             text = f"{what} ({more} more times within {WINDOW_S:g} s)"
-            _log.warning("%s", _line("refused", address, key, text))
+            _log.warning("%s", _line("refused", address, count.key, text))
+
+
+@dataclass(slots=True)
+class _Count:
+    """How often something was refused to somebody."""
+
+    key: AccessKey | None
+    timer: asyncio.TimerHandle
+    number: int = 0
 
 
 def write_to_stderr() -> None:
