@@ -213,6 +213,10 @@ def root(x):
     return math.sqrt(x)
 
 
+def origin():
+    return __file__
+
+
 def nested(x):
     with Pool(1, queue="sealed-below") as pool:
         return pool.apply(root, (x,))
@@ -232,6 +236,8 @@ def test_every_face_works_with_a_seal(sealed, cluster):
             pool.apply(root, (-1,))
     with Pool(1, print, ("begun",), **where) as pool:
         assert pool.apply(root, (4,)) == 2
+    with Pool(**where, ship=Path(__file__)) as pool:
+        assert pool.apply(origin) != __file__
     with Executor(**where) as executor:
         assert list(executor.map(root, [1, 4], chunksize=2)) == [1, 2]
     with connect(cluster) as client:
@@ -267,19 +273,22 @@ def test_processes_and_what_tasks_submit_are_signed_too(sealed, cluster, monkeyp
     worker.wait()
 
 
+def key_join(cluster, *options):
+    command = [sys.executable, "-m", "multihost", "key", "join", *options]
+    command += ["--state", str(cluster.directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    return done.stdout.strip()
+
+
 def test_a_join_string_brings_the_seal_along(cluster, tmp_path, monkeypatch):
     monkeypatch.delenv("MULTIHOST_SEAL")
     monkeypatch.setenv("MULTIHOST_CONFIG", str(tmp_path / "there" / "config.toml"))
-    made = subprocess.run(
-        [sys.executable, "-m", "multihost", "key", "join", "--state", str(cluster.directory)],
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout.strip()
+    made = key_join(cluster)
     kept = tmp_path / "there" / "seal"
     assert parse_join(made).seal == read_seal(kept)
     assert kept.stat().st_mode & 0o777 == 0o600
+    assert parse_join(key_join(cluster, "--role", "work")).seal == parse_join(made).seal
+    assert parse_join(key_join(cluster, "--role", "view")).seal is None
     monkeypatch.setenv("MULTIHOST_CONFIG", str(tmp_path / "elsewhere" / "config.toml"))
     monkeypatch.setenv("MULTIHOST_JOIN", made)
     file = tmp_path / "join"

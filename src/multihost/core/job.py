@@ -18,6 +18,9 @@ MAX_LABEL_CHARS = 1_000
 """Of what people see; a longer command line is cut."""
 MAX_AFTER = 1_000
 """Jobs that one may wait for."""
+MAX_SHIPPED = 100
+"""Archives of code that a job may ship."""
+MAX_MARK_BYTES = 64
 MAX_NUMBER = 1e12
 """Largest duration or limit (30,000 years, if it is one of seconds); infinity is no number."""
 MIN_PRIORITY, MAX_PRIORITY = -1000, 1000
@@ -117,6 +120,9 @@ def blobs_of(spec: JobSpec) -> list[bytes]:
     return [*own, *spec.ship]
 
 
+_PARTS = {"after": "jobs", "ship": "archives", "mark": "bytes"}
+
+
 class JobSpecError(ValueError):
     """A job's options contradict a limit; the message names both."""
 
@@ -136,9 +142,14 @@ def check(spec: JobSpec) -> None:
         if text is not None and not least <= len(text) <= most:
             message = f"{what} has {len(text)} characters; {least} to {most} are allowed"
             raise JobSpecError(message)
-    if len(spec.after) > MAX_AFTER:
-        message = f"after names {len(spec.after)} jobs; {MAX_AFTER} are allowed"
-        raise JobSpecError(message)
+    for what, count, most in (
+        ("after", len(spec.after), MAX_AFTER),
+        ("ship", len(spec.ship), MAX_SHIPPED),
+        ("mark", len(spec.mark or b""), MAX_MARK_BYTES),
+    ):
+        if count > most:
+            message = f"{what} has {count} {_PARTS[what]}; {most} are allowed"
+            raise JobSpecError(message)
     if not MIN_PRIORITY <= spec.priority <= MAX_PRIORITY:
         message = f"priority {spec.priority} is not within {MIN_PRIORITY} to {MAX_PRIORITY}"
         raise JobSpecError(message)

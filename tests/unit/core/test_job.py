@@ -52,6 +52,8 @@ def test_sensible_options_are_accepted(options):
         ({"backoff": Backoff(max_s=math.inf)}, "max_s"),
         ({"backoff": Backoff(jitter=1.5)}, "jitter"),
         ({"style": Style.MAP}, "function"),
+        ({"ship": (b"d" * 32,) * 101}, "101 archives"),
+        ({"mark": b"m" * 65}, "65 bytes"),
     ],
 )
 def test_what_no_server_accepts_is_named(options, word):
