@@ -1,5 +1,6 @@
 """Four machines that have nothing in common but a network and one join string."""
 
+import base64
 import contextlib
 import json
 import sys
@@ -142,6 +143,14 @@ def command_lines():
             yield path.read_text(errors="replace")
 
 
+def seals_in(site, crossed):
+    """Ways in which the seal, which the server never has, was written there."""
+    seal = site.join.seal
+    assert seal is not None
+    ways = (seal, seal.hex().encode(), base64.b64encode(seal), base64.urlsafe_b64encode(seal))
+    return [way for way in ways if way.rstrip(b"=") in crossed]
+
+
 def test_a_join_string_is_all_that_other_machines_need(network):
     """And nothing but TLS crosses the network: the workers' coming, the work, the listings."""
     with network.recording() as recording:
@@ -164,6 +173,7 @@ def test_a_join_string_is_all_that_other_machines_need(network):
         assert (kinds[0], kinds.count(23) > 1) == (22, True)
     for secret in (site.key, site.text, ARGUMENT, RESULT, OBJECT, "Authorization", "GET /ws"):
         assert secret.encode() not in crossed
+    assert not seals_in(site, crossed)
 
 
 def test_without_tls_the_recording_shows_all_that_crosses(network):
@@ -176,6 +186,7 @@ def test_without_tls_the_recording_shows_all_that_crosses(network):
     assert site.join.urls[0] == f"http://{network.address('server')}:{PORT}"
     for seen in (site.key, RESULT, OBJECT, "GET /ws"):
         assert seen.encode() in crossed
+    assert not seals_in(site, crossed)  # what is signed stays so, even there
 
 
 # what is refused ----------------------------------------------------------------------------------
