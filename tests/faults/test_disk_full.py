@@ -17,14 +17,15 @@ HERE = [str(Path(__file__).parent)]  # the workers import this module from there
 DISK = "size=40m"
 DATA_BYTES = 3000
 RESULT_BYTES = 50_000
+BIG_BYTES = 400_000
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
 
-def wait_for(path, number):
+def wait_for(path, number, size=RESULT_BYTES):
     while not Path(path).exists():
         time.sleep(0.01)
-    return bytes([number]) * RESULT_BYTES
+    return bytes([number]) * size
 
 
 @pytest.fixture
@@ -87,7 +88,8 @@ def test_a_full_disk_refuses_submits_and_everything_goes_on_when_there_is_room(d
     state = disk / "state"
     with Cluster(workers=1, slots=3, durability="power", python_path=HERE, state=state) as cluster:
         with multihost.connect(cluster.url, cluster.key) as client:
-            running = [client.submit(wait_for, str(flag), number) for number in range(3)]
+            running = [client.submit(wait_for, str(flag), number) for number in range(2)]
+            running.append(client.submit(wait_for, str(flag), 2, BIG_BYTES))
             wait_until(lambda: sum(job["running"] for job in cluster.get("/api/jobs")) == 3)
             with ballast(disk):
                 futures = submit_until_full(cluster, client)
@@ -98,6 +100,8 @@ def test_a_full_disk_refuses_submits_and_everything_goes_on_when_there_is_room(d
                 # Listings are answered meanwhile, all of them.
                 for path in ("/api/jobs", "/api/queues", "/api/workers"):
                     assert cluster.get(path)
+                with pytest.raises(errors.StoreFull, match="make room and submit again"):
+                    client.submit(len, bytes(BIG_BYTES)).result(30)
                 assert not any(future.done() for future in running)
             assert [future.result(30)[0] for future in running] == [0, 1, 2]
             # Each was refused, or has its result: of what was acknowledged nothing is lost.

@@ -21,6 +21,8 @@ BURST_BYTES = 2 << 20
 KNOWN_S = 60.0
 """How long a blob is trusted to be still there without anything of ours referring to it."""
 MAX_KNOWN = 4096
+ROOM_RETRY_S = 1.0
+"""Pause before a blob is sent again that was refused because the disk is full."""
 
 Read = Callable[[int, int], bytes | memoryview]
 """The bytes of a blob from an offset on, so many of them; may raise OSError."""
@@ -59,8 +61,20 @@ class Uploads:
     Invariant: each callback given is called exactly once, on the event-loop thread.
     """
 
-    def __init__(self, line: Line, loop: asyncio.AbstractEventLoop, explain: Explain) -> None:
-        """Send over ``line``; ``explain`` makes the error of a refusal."""
+    def __init__(
+        self,
+        line: Line,
+        loop: asyncio.AbstractEventLoop,
+        explain: Explain,
+        *,
+        waits_for_room: bool = False,
+    ) -> None:
+        """Send over ``line``; ``explain`` makes the error of a refusal.
+
+        ``waits_for_room``: what is refused because the disk is full is sent again until it is
+        not: the outcome of work that nobody wants to do twice.
+        """
+        self._waits_for_room = waits_for_room
         self._line = line
         self._loop = loop
         self._explain = explain
@@ -179,7 +193,18 @@ class Uploads:
                 self._to_send.remove(upload)
             self._begin(upload)
             return
+        if self._waits_for_room and message.code is m.RefusalCode.STORE_FULL:
+            if upload in self._to_send:
+                self._to_send.remove(upload)
+            self._loop.call_later(ROOM_RETRY_S, self._try_again, upload)
+            return
         self._done(message.digest, self._explain(message, upload.blob))
+
+    def _try_again(self, upload: _Upload) -> None:
+        """There may be room now; unless a new connection has begun with it meanwhile."""
+        is_idle = not upload.is_asking and upload not in self._to_send
+        if is_idle and self._uploads.get(upload.blob.digest) is upload:
+            self._begin(upload)
 
     def _done(self, digest: bytes, error: MultihostError | None) -> None:
         upload = self._uploads.pop(digest, None)

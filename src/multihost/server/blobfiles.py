@@ -9,6 +9,7 @@ somebody is about to ask for them.
 
 import asyncio
 import contextlib
+import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -68,7 +69,10 @@ class BlobFiles:
             raise BlobError(f"{name}: {error}", error.code) from None
         except OSError as error:
             await self._run(partial.discard)
-            raise BlobError(f"{name}: {error.strerror}", RefusalCode.STORE_FULL) from None
+            text = f"{name}: {error.strerror} on the disk of {self.directory}"
+            if error.errno == errno.ENOSPC:
+                text += "; make room and submit again"
+            raise BlobError(text, RefusalCode.STORE_FULL) from None
         if is_whole:
             if self._partial.get(blob.digest) is partial:
                 del self._partial[blob.digest]

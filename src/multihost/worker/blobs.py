@@ -41,7 +41,7 @@ class WorkerBlobs:
         """Exchange blobs over ``line``; large ones pass through ``spool``."""
         self._line = line
         self._spool = spool
-        self._uploads = Uploads(line, asyncio.get_running_loop(), _refusal)
+        self._uploads = Uploads(line, asyncio.get_running_loop(), _refusal, waits_for_room=True)
         self._unsent_bytes = 0
         self._copies: OrderedDict[bytes, Copy] = OrderedDict()
         self._memory_bytes = 0

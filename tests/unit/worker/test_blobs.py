@@ -292,8 +292,9 @@ async def test_the_same_result_twice_is_sent_once_and_both_are_told(blobs, peer,
     for _ in range(2):
         blobs.put(DATA, lambda _, error: told.append(error))
     assert len(await sent(peer, 1)) == 1
-    blobs.received(m.BlobRefused(digest_of(DATA), "the disk is full"))
-    assert told == ["the disk is full"] * 2
+    refusal = m.BlobRefused(digest_of(DATA), "it is too large", m.RefusalCode.TOO_LARGE)
+    blobs.received(refusal)
+    assert told == ["it is too large"] * 2
 
 
 @in_loop
