@@ -17,7 +17,7 @@ from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending
 from multihost.errors import SealError
 from multihost.wire.blob import Blob, Payload
-from multihost.wire.seal import JobSeal, Seal, is_outcome, job_text, marked
+from multihost.wire.seal import PREFIX_BYTES, JobSeal, Seal, is_outcome, job_text, marked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,11 @@ class Signer:
         """A large payload, signed."""
         data = self._task(index, bulk.data)
         return Bulk(Blob(digest_of(data), len(data)), data)
+
+    @staticmethod
+    def unsigned(payload: Payload) -> bytes | None:
+        """A payload as it was before it was signed; None when only its digest is known."""
+        return payload[PREFIX_BYTES:] if isinstance(payload, bytes) else None
 
     def _task(self, index: int, payload: bytes) -> bytes:
         mark = self._marks[index] = self._job.task_mark(index, payload)

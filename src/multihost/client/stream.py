@@ -93,7 +93,7 @@ class Stream:
         self._is_watched = is_watched
         self._changing = threading.RLock()
         """Held to send tasks, and where it matters that none is sent meanwhile."""
-        self._inbox: deque[tuple[bytes | Bulk, Any, int]] = deque()
+        self._inbox: deque[tuple[bytes | Bulk | m.Blob, Any, int]] = deque()
         self._is_due = False
         self._count = 0
         self._pending: dict[int, tuple[Any, int]] = {}
@@ -107,6 +107,8 @@ class Stream:
         self._is_closed = False
         self._is_cut = False
         """Closed with tasks unfinished."""
+        self._was_ended = False
+        """Closed by the server, which had taken us for dead."""
         self.failure: MultihostError | None = None
         """Why nothing of it will ever run; another stream has to be made."""
         self._when_opened: list[Callable[[], None]] = []
@@ -185,8 +187,8 @@ class Stream:
             self._refuse_inbox(failure)
             self._after_outcomes()
             return
-        if self._is_closed and self._inbox:
-            self._begin_again()
+        if self._is_closed and self._inbox and not self._begins_again():
+            return
         if not self._inbox or not self._may_send():
             return
         inbox, pending, index = self._inbox, self._pending, self._count
@@ -203,7 +205,7 @@ class Stream:
                 if size_bytes < ADD_BYTES and len(payloads) < ADD_TASKS:
                     continue
             self._add(first, payloads)
-            if type(payload) is Bulk:
+            if not isinstance(payload, bytes):
                 self._add_bulk(index - 1, payload)
             first, payloads, turn_bytes, size_bytes = index, [], turn_bytes + size_bytes, 0
         if self.earlier is not None:
@@ -214,13 +216,23 @@ class Stream:
             self._is_due = True
             self.session.post(self._flush)
 
-    def _begin_again(self) -> None:
-        """A task came while the idle job was being closed: it goes into a new one."""
+    def _begins_again(self) -> bool:
+        """A task came while the idle job was being closed: it goes into a new one.
+
+        Not yet if that job was ended by the server and tasks of it are still to be told so.
+        """
+        if self._pending:
+            return False
+        if self._was_ended:
+            self._was_ended = False
+            self.session.send(m.Close(self.alias))
+            self.session.unregister(self)
         self.uid = make_uid(time.time_ns() // 1_000_000, os.urandom(10))
         self._sign()
         self.alias = self._count = 0
         self._is_closed = self._is_sent = self._is_opened = False
         self.number = self.total = None
+        return True
 
     def _sign(self) -> None:
         if self.session.seal is not None:
@@ -278,8 +290,11 @@ class Stream:
             part = indices[at : at + m.BATCH_TASKS]
             self.session.send(m.Cancel(self.alias, part, only_queued))
 
-    def _add_bulk(self, index: int, bulk: Bulk) -> None:
+    def _add_bulk(self, index: int, bulk: Bulk | m.Blob) -> None:
         """Send the task when the server has its payload."""
+        if isinstance(bulk, m.Blob):  # it has: this is not the first job that it is for
+            self._add(index, [bulk])
+            return
         if self._signer is not None:
             bulk = self._signer.bulk(index, bulk)
 
@@ -326,9 +341,9 @@ class Stream:
     def close(self, reason: str = "its client is done with it") -> None:
         """Be done with the job: a transient one is ended, a lasting one goes on without us."""
         with self._changing:
-            if self._is_closed:
+            if self._is_closed and not self._was_ended:
                 return
-            self._is_closed = True
+            self._is_closed, self._was_ended = True, False
             self._is_cut = self.unfinished > 0
         if self._is_cut:
             self.fail(TaskCancelled(f"the task was given up: {reason}"))
@@ -381,7 +396,7 @@ class Stream:
             outcomes = self.earlier.sift(outcomes)
         for outcome in outcomes:
             payload = outcome.payload
-            if type(payload) is not bytes:
+            if not isinstance(payload, bytes):
                 self._fetch(outcome)
                 continue
             entry = pending.pop(outcome.index, None)
@@ -397,6 +412,8 @@ class Stream:
         if self._untaken >= TAKEN_EVERY and self.spec.is_transient:
             self._untaken = 0
             self.session.send(m.Taken(self.alias, self._taken_upto()))
+        if self._was_ended and self._inbox and not self._pending:
+            self._flush()
         if self._when_idle and not self.unfinished:
             waiting, self._when_idle = self._when_idle, []
             for then in waiting:
@@ -484,6 +501,11 @@ class Stream:
         if self.earlier is not None:
             self.earlier.count = max(self.earlier.count, message.count)
         self._tell_opened()
+        if message.is_sealed and self.total is None and self.spec.is_transient:
+            with self._changing:
+                if not self._is_closed:
+                    self._is_closed = self._was_ended = True
+            self._flush()
 
     def _tell_opened(self) -> None:
         waiting, self._when_opened = self._when_opened, []
@@ -496,10 +518,32 @@ class Stream:
 
     def on_add_refused(self, message: m.AddRefused) -> None:
         """These tasks were not stored."""
+        if self._was_ended:
+            self._move(message)
+            return
         self._forget(message.first, message.count)
         error = self._refusal(message.code, message.message, message.indices)
         self._refuse(range(message.first, message.first + message.count), error)
         self._after_outcomes()
+
+    def _move(self, message: m.AddRefused) -> None:
+        """Put tasks that came too late for a job that was ended into the next one."""
+        with self._changing:
+            payloads: list[Any] = []
+            while (add := self._unstored.pop(message.first + len(payloads), None)) is not None:
+                payloads += add.payloads
+                if len(payloads) >= message.count:
+                    break
+            for index, payload in reversed([*enumerate(payloads, message.first)]):
+                entry = self._pending.pop(index, None)
+                if entry is None:
+                    continue
+                bare = payload if self._signer is None else self._signer.unsigned(payload)
+                if bare is None:
+                    entry[0].refuse(entry[1], refusal(message.code, message.message))
+                else:
+                    self._inbox.appendleft((bare, *entry))
+        self._flush()
 
     def _refusal(self, code: m.RefusalCode, text: str, indices: tuple[int, ...]) -> MultihostError:
         if self.earlier is not None:
@@ -516,9 +560,10 @@ class Stream:
     def _resume(self) -> None:
         self._is_sent = False
         self._open()
-        if self._is_closed:
+        is_closed = self._is_closed and not self._was_ended
+        if is_closed:
             self._say_close()
-        if self._is_closed or not self._is_sent:
+        if is_closed or not self._is_sent:
             return
         for add in sorted(self._unstored.values(), key=lambda add: add.first):
             self.session.send(add)

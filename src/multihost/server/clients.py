@@ -267,7 +267,13 @@ class ClientPeer:
         self.services.hub.remember(opened.number, opened.spec)
         self.services.watchers.add(opened.number, self, subscription)
         self.connection.link.send(
-            m.Opened(subscription.alias, opened.number, opened.is_new, opened.count)
+            m.Opened(
+                subscription.alias,
+                opened.number,
+                opened.is_new,
+                opened.count,
+                is_sealed=opened.total is not None,
+            )
         )
         if not opened.is_new:
             for index, process in self.services.hub.processes.told(opened.number):

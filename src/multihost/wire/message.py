@@ -360,6 +360,8 @@ class Opened(Message, frozen=True, tag=60):
     is_new: bool
     count: int = 0
     """Tasks it already holds."""
+    is_sealed: bool = False
+    """Whether it takes no more; a client that did not say so was taken for dead meanwhile."""
 
 
 class OpenRefused(Message, frozen=True, tag=61):
