@@ -373,7 +373,11 @@ def _give_up(  # noqa: PLR0917 - arguments of a finalizer
 
 
 def _is_own_thread() -> bool:
-    return threading.current_thread().name.startswith("multihost-")
+    """Whether the calling thread may be one that others wait for to get on with serving.
+
+    One that is just being started, which its starter waits for, has no name but Dummy yet.
+    """
+    return threading.current_thread().name.startswith(("multihost-", "Dummy-"))
 
 
 # --- the end of threads and processes --------------------------------------------------------
