@@ -38,7 +38,6 @@ class FakePeer:
         self.round_trip_s = 0.0
         self.welcome = None
         self.goodbye = None
-        self.round_trip_s = 0.0
         self.drops = []
         self.listener: Callable[[m.Message], None] = lambda message: None
         self._closed = asyncio.get_running_loop().create_future()
