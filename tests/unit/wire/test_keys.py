@@ -1,6 +1,5 @@
 """Claims about keys: how they are written, and how they are proved."""
 
-
 import pytest
 
 from multihost.wire.keys import (
