@@ -9,6 +9,7 @@ import pytest
 from cli_runner import Shell
 
 from multihost.cli.exits import Exit
+from multihost.runtime.config import read_seal
 from multihost.runtime.join import parse_join
 
 
@@ -111,6 +112,16 @@ def test_the_introduction_can_be_copied_and_keeps_the_key_to_itself(shell, state
 )
 def test_the_introduction_says_what_protects_the_server_and_what_does_not(shell, options, says):
     assert says in introduction(shell, *options)
+
+
+def test_a_server_makes_no_seal_but_for_a_join_string_that_it_is_to_show(tmp_path):
+    mine = {"MULTIHOST_CONFIG": str(tmp_path / "config.toml"), "MULTIHOST_SEAL": ""}
+    shell = Shell(MULTIHOST_STATE=str(tmp_path / "state"), **mine)
+    introduction(shell)
+    assert not (tmp_path / "seal").exists()
+    shown = introduction(shell, "--show-key")
+    join = parse_join(re.search(r"MULTIHOST_JOIN=(\S+) multihost worker", shown)[1])
+    assert join.seal == read_seal(tmp_path / "seal")
 
 
 def test_a_server_elsewhere_names_its_state_to_the_worker_here(tmp_path):

@@ -33,13 +33,19 @@ INNER = ("docker", "br-", "veth", "virbr", "cni", "podman", "lxc")
 
 
 def make_join(
-    state: Path, addresses: Sequence[str] = (), *, key: str | None = None, is_pinned: bool = False
+    state: Path,
+    addresses: Sequence[str] = (),
+    *,
+    key: str | None = None,
+    is_pinned: bool = False,
+    has_seal: bool = True,
 ) -> Join:
     """The join string of the server that keeps its state in ``state``.
 
     ``addresses``: under which others reach it (HOST or HOST:PORT), else what the
     server says, else all of this machine's. ``key``: instead of the server's.
     ``is_pinned``: expect its very certificate, even if an authority vouches for it.
+    ``has_seal``: with the user's seal, which is made if there is none.
     Raises CommandError or ConfigError.
     """
     note = config.read_server_note(state)
@@ -53,7 +59,7 @@ def make_join(
         places = [(host, port) for host in _hosts(note, is_named=is_tls and pin is None)]
     urls = dict.fromkeys(url_of(*place, is_tls=is_tls) for place in places)
     text = key or config.read_key(state / config.KEY_FILE).decode()
-    return Join(tuple(urls), pin, text, config.seal_to_give())
+    return Join(tuple(urls), pin, text, config.seal_to_give() if has_seal else None)
 
 
 def machine_addresses(*, has_ipv6: bool) -> list[str]:

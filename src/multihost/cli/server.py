@@ -256,7 +256,7 @@ def elsewhere(server: "Server", *, shows_key: bool) -> list[str]:
 
     options = server.options
     login = f"{getpass.getuser()}@{socket.gethostname()}"
-    join = make_join(options.state)
+    join = make_join(options.state, has_seal=shows_key)  # a server has no business with it
     lines = []
     if is_for_here_only(join):
         # Only this machine reaches the port; ssh carries it over, encrypted.
