@@ -116,7 +116,7 @@ def run_master(cluster, script, *, kill_after=None):
     """Lines that a master printed before it ended or was killed."""
     master = subprocess.Popen(
         [sys.executable, str(script)],
-        env={**cluster.environment, "PATH": ""},
+        env={**cluster.environment, "PATH": "", "MULTIHOST_SEAL": "off"},
         stdout=subprocess.PIPE,
         text=True,
     )
