@@ -25,7 +25,16 @@ def test_a_key_is_read_as_it_is_written(secret):
 
 
 @pytest.mark.parametrize(
-    "text", [b"x", KEY.text.encode()[:-1], KEY.text.encode() + b"x", b"mhk_", b"", b"\xff\0"]
+    "text",
+    [
+        KEY.text.encode()[:-1] + b"9",
+        b"x",
+        KEY.text.encode()[:-1],
+        KEY.text.encode() + b"x",
+        b"mhk_",
+        b"",
+        b"\xff\0",
+    ],
 )
 def test_any_other_text_is_that_of_a_servers_own_key(text):
     key = parse_key(text)
