@@ -129,7 +129,11 @@ class Cluster:
 
     def start_worker(self, *options: str, slots: int | None = None) -> subprocess.Popen[bytes]:
         """Start one more worker."""
-        worker = self._run("worker", "--slots", str(slots or self.slots), *options)
+        worker = self._run(
+            "worker",
+            *("--slots", str(slots or self.slots), "--spool", str(self.directory)),
+            *options,
+        )
         self.workers.append(worker)
         return worker
 
