@@ -209,6 +209,8 @@ class Server:
         self.gateway.pause()
         await self._drain()
         self._acceptor.stop()
+        for peer in self.services.worker_peers.values():
+            peer.send_settled()  # else it stays with them until there is a server again
         self.gateway.stop("the server is stopping")
         await self._http.shutdown(sockets=[])
         await self._drain()

@@ -104,7 +104,7 @@ class WorkerPeer:
     def grant(self, message: m.Grants) -> None:
         """Have leases sent."""
         if self._settled:
-            self._send_settled()
+            self.send_settled()
         self.connection.link.send(message)
 
     def revoke(self, leases: list[m.Held]) -> None:
@@ -182,10 +182,11 @@ class WorkerPeer:
     def _settle_soon(self, held: list[m.Held]) -> None:
         """Have the worker told that it may forget these; it only tidies up, and is not woken."""
         if not self._settled:
-            asyncio.get_running_loop().call_later(SETTLED_S, self._send_settled)
+            asyncio.get_running_loop().call_later(SETTLED_S, self.send_settled)
         self._settled += held
 
-    def _send_settled(self) -> None:
+    def send_settled(self) -> None:
+        """Tell the worker now which outcomes it may forget."""
         settled, self._settled = self._settled, []
         if settled:
             self.connection.link.send(m.Settled(settled))
