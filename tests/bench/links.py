@@ -4,7 +4,6 @@ A server, a client and two workers of two slots, each in a network namespace of
 its own, over TLS. Needs root, iproute2 and nftables.
 """
 
-import contextlib
 import json
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "scenario"))
 
 import report
-from links import Link, Proxy
+from links import Link, Proxy, working
 from networks import Network, tell
 
 from multihost.runtime.join import Join, parse_join
@@ -89,23 +88,6 @@ def measure(directory: Path) -> dict[str, list[float]]:
                 rates[f"{2 * DELAY_S * 1e3:.0f} ms there and back"] = run(network, far)
         tell(server)
     return rates
-
-
-@contextlib.contextmanager
-def working(network, join):
-    """Two workers of two slots."""
-    workers = []
-    for host in ("one", "two"):
-        worker = network.start_multihost(
-            *(host, "worker", "--slots", "2", "--join", "-"), stdin=-1, stderr=-1
-        )
-        worker.stdin.write(join.text() + "\n")
-        worker.stdin.close()
-        worker.stderr.readline()
-        workers.append(worker)
-    yield
-    for worker in workers:
-        tell(worker)
 
 
 def run(network, join):

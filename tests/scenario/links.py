@@ -59,6 +59,27 @@ class Link:
         assert code == 0, output + errors
 
 
+@contextlib.contextmanager
+def working(network, join):
+    """Two workers of two slots that have joined."""
+    workers = []
+    for host in ("one", "two"):
+        worker = network.start_multihost(
+            *(host, "worker", "--slots", "2", "--join", "-"), stdin=-1, stderr=-1
+        )
+        worker.stdin.write(join.text() + "\n")
+        worker.stdin.close()
+        assert "is connected to" in worker.stderr.readline()
+        workers.append(worker)
+    yield
+    for worker in workers:
+        worker.terminate()
+    for worker in workers:
+        worker.stderr.read()
+        assert worker.wait(60) == 0
+        worker.stderr.close()
+
+
 class Proxy:
     """A long way to a server's port: what is said is heard ``delay_s`` later, each way."""
 

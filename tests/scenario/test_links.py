@@ -7,7 +7,7 @@ import random
 import sys
 
 import pytest
-from links import Link, Proxy, need_nft
+from links import Link, Proxy, need_nft, working
 from networks import Network, tell
 
 from multihost.runtime.join import Join, parse_join
@@ -82,27 +82,6 @@ def join(network):
     yield parse_join(output)
     tell(server)
     server.stdout.close()
-
-
-@contextlib.contextmanager
-def working(network, join):
-    """Two workers of two slots that have joined."""
-    workers = []
-    for host in ("one", "two"):
-        worker = network.start_multihost(
-            *(host, "worker", "--slots", "2", "--join", "-"), stdin=-1, stderr=-1
-        )
-        worker.stdin.write(join.text() + "\n")
-        worker.stdin.close()
-        assert "is connected to" in worker.stderr.readline()
-        workers.append(worker)
-    yield
-    for worker in workers:
-        worker.terminate()
-    for worker in workers:
-        worker.stderr.read()
-        assert worker.wait(60) == 0
-        worker.stderr.close()
 
 
 @pytest.fixture(scope="module")

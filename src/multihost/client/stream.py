@@ -136,13 +136,9 @@ class Stream:
             if self._inbox or self._pending or self._is_due or not self._is_steady():
                 return False
             index = self._count
-            payloads: list[m.Payload] = [payload]
-            if self._signer is not None:
-                payloads = self._signer.tasks(index, payloads)
-            add = m.Add(self.alias, index, payloads)
+            add = self._new_add(index, [payload])
             self._count = index + 1
             self._pending[index] = (receiver, position)
-            self._unstored[index] = add
             try:
                 if self.session.send_here(add):
                     return True
@@ -279,11 +275,14 @@ class Stream:
 
     def _add(self, first: int, payloads: list[Any]) -> None:
         if payloads:
-            if self._signer is not None:
-                payloads = self._signer.tasks(first, payloads)
-            add = m.Add(self.alias, first, payloads)
-            self._unstored[first] = add
-            self.session.send(add)
+            self.session.send(self._new_add(first, payloads))
+
+    def _new_add(self, first: int, payloads: list[Any]) -> m.Add:
+        """The message that adds these, signed if there is a seal, kept until it is acknowledged."""
+        if self._signer is not None:
+            payloads = self._signer.tasks(first, payloads)
+        add = self._unstored[first] = m.Add(self.alias, first, payloads)
+        return add
 
     def _send_cancels(self, indices: list[int], *, only_queued: bool = False) -> None:
         for at in range(0, len(indices), m.BATCH_TASKS):

@@ -50,29 +50,26 @@ class Target(NamedTuple):
 
 def state_dir() -> Path:
     """Directory in which a server of this user keeps its state, unless told otherwise."""
-    given = os.environ.get(STATE_VARIABLE)
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "multihost"
+    return _place(STATE_VARIABLE, "XDG_STATE_HOME", ".local/state", "multihost")
 
 
 def cache_dir() -> Path:
     """Directory in which workers of this user unpack what jobs ship."""
-    given = os.environ.get(CACHE_VARIABLE)
-    if given:
-        return Path(given)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "multihost" / "shipped"
+    return _place(CACHE_VARIABLE, "XDG_CACHE_HOME", ".cache", "multihost/shipped")
 
 
 def config_file() -> Path:
     """The user's config file (TOML: ``url``, ``key_file``)."""
-    given = os.environ.get(CONFIG_VARIABLE)
+    return _place(CONFIG_VARIABLE, "XDG_CONFIG_HOME", ".config", "multihost/config.toml")
+
+
+def _place(variable: str, base_variable: str, base: str, name: str) -> Path:
+    """What ``variable`` says, else ``name`` below the user's directory for such things."""
+    given = os.environ.get(variable)
     if given:
         return Path(given)
-    base = os.environ.get("XDG_CONFIG_HOME")
-    return (Path(base) if base else Path.home() / ".config") / "multihost" / "config.toml"
+    below = os.environ.get(base_variable)
+    return (Path(below) if below else Path.home() / base) / name
 
 
 def find_target(

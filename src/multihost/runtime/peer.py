@@ -103,6 +103,8 @@ class Peer:
         self.welcome: m.Welcome | None = None
         self.renewed_at = clock.mono()
         """When the last frame left that the server is known to have received."""
+        self.round_trip_s = 0.0
+        """How long the server takes to answer: the least of the last few heartbeats'."""
         self._round_trips_s: deque[float] = deque(maxlen=ROUND_TRIPS)
         self._connection: _Connection | None = None
         self._is_closing = False
@@ -116,11 +118,6 @@ class Peer:
     def is_writable(self) -> bool:
         """Whether there is a connection and it takes more bytes."""
         return self._connection is not None and self._connection.link.is_writable
-
-    @property
-    def round_trip_s(self) -> float:
-        """How long the server takes to answer: the least of the last few heartbeats'."""
-        return min(self._round_trips_s, default=0.0)
 
     def send(self, message: m.Message) -> None:
         """Send a message; without a connection it is dropped (the owner re-sends on return)."""
@@ -242,6 +239,11 @@ class Peer:
             number += 1
             connection.beat(number)
 
+    def _beat_answered(self, sent_at: float, took_s: float) -> None:
+        self.renewed_at = sent_at
+        self._round_trips_s.append(took_s)
+        self.round_trip_s = min(self._round_trips_s)
+
     def _connection_opened(self, connection: "_Connection", welcome: m.Welcome) -> None:
         self.url, self.welcome = connection.url, welcome
         self._connection = connection
@@ -288,8 +290,7 @@ class _Connection:
                 if type(message) is m.BeatBack:
                     sent_at = self.beats.pop(message.number, None)
                     if sent_at is not None:
-                        self.peer.renewed_at = sent_at
-                        self.peer._round_trips_s.append(self.received_at - sent_at)
+                        self.peer._beat_answered(sent_at, self.received_at - sent_at)
         if others:
             self.peer.owner.received(others)
 

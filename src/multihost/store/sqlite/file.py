@@ -26,6 +26,7 @@ import apsw
 
 from multihost.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreTooNew
 from multihost.store.lockfile import LockFile
+from multihost.store.places import sync_directory
 
 SCHEMA_VERSION: Final = 3
 """Version of the newest migration."""
@@ -189,7 +190,7 @@ class DatabaseFile:
         """Sync the log whatever happened, and the directory that names the files."""
         self._synced_changes = -1
         self.sync()
-        _sync_directory(self.path.parent)
+        sync_directory(self.path.parent)
 
     def lengthen_log(self) -> None:
         """Give the log the size it will reach anyway.
@@ -249,11 +250,3 @@ def _flush(fd: int) -> None:
         fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
     else:
         os.fdatasync(fd)
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
