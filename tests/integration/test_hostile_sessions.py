@@ -169,6 +169,45 @@ def test_a_request_that_can_not_be_served_is_told_why(cluster, path, body, statu
         connection.close()
 
 
+# who speaks of what is another's ------------------------------------------------------------
+
+
+def expect(stranger, kind):
+    """The next message of a kind, and all that came before it."""
+    heard = []
+    while not any(isinstance(message, kind) for message in heard):
+        messages = stranger.receive()
+        assert messages, "the server hung up"
+        heard += messages
+    return next(message for message in heard if isinstance(message, kind)), heard
+
+
+def test_a_worker_that_guesses_a_token_changes_nothing_of_another_s_task(idle_cluster):
+    workers = enter(idle_cluster, m.Role.WORKER), enter(idle_cluster, m.Role.WORKER)
+    with enter(idle_cluster) as client, workers[0] as worker, workers[1] as rogue:
+        client.send(m.Open(1, os.urandom(16), JobSpec(Style.COMMAND, wants_output=True)))
+        expect(client, m.Opened)
+        client.send(m.Add(1, 0, [b""]))
+        worker.send(m.Want(1))
+        grants, _ = expect(worker, m.Grants)
+        (grant,) = grants.tasks
+        lease = grant.task, grant.token
+        rogue.send(
+            m.Output(*lease, 1, b"forged"),
+            m.Began(*lease, pid=1),
+            m.GiveBack([m.Held(*lease)]),
+            m.Finished([m.Attempt(*lease, Ending.OK, b"forged")]),
+        )
+        assert expect(rogue, m.Settled)[0].tasks == [m.Held(*lease)]
+        worker.send(
+            m.Output(*lease, 1, b"printed"), m.Finished([m.Attempt(*lease, Ending.OK, b"good")])
+        )
+        outcomes, heard = expect(client, m.Outcomes)
+        assert [each.data for each in heard if isinstance(each, m.Printed)] == [b"printed"]
+        (outcome,) = outcomes.outcomes
+        assert (outcome.ending, outcome.payload) == (Ending.OK, b"good")
+
+
 # who does not read ---------------------------------------------------------------------------
 
 

@@ -29,7 +29,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from multihost.core.ids import task_id
 from multihost.core.job import Context
 from multihost.core.outcome import Certificate, Ending
 from multihost.core.resources import Requirement
@@ -411,7 +410,7 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(session=SIZES, how_many=st.integers(1, 12))
     def lease_and_finish(self, session: int, how_many: int) -> None:
         self.lease(10, 15, session)
-        self.finish_well(how_many, session)
+        self.finish_well(how_many)
 
     @rule(
         chosen=st.lists(
@@ -419,17 +418,18 @@ class StoreMachine(RuleBasedStateMachine):
             min_size=1,
             max_size=5,
         ),
-        session=SIZES,
+        session=st.none() | st.none() | SIZES,
         chance=st.sampled_from([0.0, 0.5]),
         future=st.sampled_from([0, 0, 0, 1]),
     )
     def finish(
         self,
         chosen: list[tuple[int, Ending, Payload]],
-        session: int,
+        session: int | None,
         chance: float,
         future: int,
     ) -> None:
+        """Attempts of the workers whose they are; or of one that says so of all."""
         attempts = []
         for choice, ending, payload in chosen:
             if not (held := self.held([choice])):
@@ -439,15 +439,32 @@ class StoreMachine(RuleBasedStateMachine):
             if ending is Ending.CRASHED:
                 given = failure_bytes(ending, certificates=(Certificate(pid=choice),))
             attempts.append(Attempt(lease.task, lease.token + future, ending, given))
-        self.both("finish", self.session(session), attempts, self.now, chance)
+        if session is not None:
+            self.both("finish", self.session(session), attempts, self.now, chance)
+            return
+        for number, its in self.by_holder(attempts):
+            self.both("finish", number, its, self.now, chance)
 
-    @rule(how_many=st.integers(1, 12), session=SIZES)
-    def finish_well(self, how_many: int, session: int) -> None:
+    @rule(how_many=st.integers(1, 12))
+    def finish_well(self, how_many: int) -> None:
         attempts = [
             Attempt(lease.task, lease.token, Ending.OK, b"result")
             for lease in self.held(list(range(how_many)))
         ]
-        self.both("finish", self.session(session), attempts, self.now, 0.5)
+        for number, its in self.by_holder(attempts):
+            self.both("finish", number, its, self.now, 0.5)
+
+    def holder(self, task: int) -> int:
+        """The session that runs it; any other, if none does."""
+        it = self.model._data.tasks.get(task)
+        return self.session(0) if it is None or it.session is None else it.session
+
+    def by_holder(self, leases: list[Any]) -> list[tuple[int, list[Any]]]:
+        """Attempts or leases by whose they are."""
+        its: dict[int, list[Any]] = {}
+        for lease in leases:
+            its.setdefault(self.holder(lease.task), []).append(lease)
+        return list(its.items())
 
     def running(self) -> list[tuple[int, int]]:
         tasks = self.model._data.in_order()
@@ -462,10 +479,15 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(
         verb=st.sampled_from(["release", "reinstate"]),
         choices=st.lists(st.integers(0, 12), max_size=5),
-        session=SIZES,
+        session=st.none() | SIZES,
     )
-    def give_back(self, verb: str, choices: list[int], session: int) -> None:
-        self.both(verb, self.session(session), self.held(choices), self.now)
+    def give_back(self, verb: str, choices: list[int], session: int | None) -> None:
+        held = self.held(choices)
+        if session is None:
+            for number, its in self.by_holder(held):
+                self.both(verb, number, its, self.now)
+        else:
+            self.both(verb, self.session(session), held, self.now)
 
     @rule(verb=st.sampled_from(["lose", "lose", "disown"]), session=SIZES)
     def vanish(self, verb: str, session: int) -> None:
@@ -526,10 +548,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.commit(is_durable=False)
         self.both("unused_blobs", self.now - before_s, 100)
 
-    @rule(choice=SIZES, index=SIZES, stream=st.integers(1, 2), data=st.binary(max_size=9))
-    def append_output(self, choice: int, index: int, stream: int, data: bytes) -> None:
-        task = task_id(self.job_number(choice), index)
-        self.both("append_output", task, stream, data, 12)
+    @rule(
+        choice=st.integers(0, 12),
+        session=st.none() | st.none() | SIZES,
+        stream=st.integers(1, 2),
+        data=st.binary(max_size=9),
+    )
+    def append_output(self, choice: int, session: int | None, stream: int, data: bytes) -> None:
+        for held in self.held([choice]):
+            number = self.holder(held.task) if session is None else self.session(session)
+            self.both("append_output", number, held, stream, data, 12)
 
     @rule(
         name=st.sampled_from([*QUEUES, "empty"]),

@@ -24,8 +24,10 @@ from multihost.store.sqlite import (
     progress,
     prune,
     settling,
+    side,
     submit,
 )
+from multihost.wire.message import Held
 
 from test_store_items import ItemMachine  # isort: skip - beside this file
 from test_store_model import StoreMachine  # isort: skip - beside this file
@@ -48,6 +50,38 @@ def any_token_will_do(patch: Patch) -> None:
     patch.setattr(
         finish, "_matched", lambda book, attempt, tally: book.running.pop(attempt.task, None)
     )
+
+
+def any_worker_s_word_is_taken(patch: Patch) -> None:
+    plain = finish._matched
+
+    def matched(book: book.Book, attempt: finish.Attempt, tally: finish._Tally) -> object:
+        run = book.running.get(attempt.task)
+        if run is not None:
+            tally.session = run[1]
+        return plain(book, attempt, tally)
+
+    patch.setattr(finish, "_matched", matched)
+
+
+def anybody_gives_tasks_back(patch: Patch) -> None:
+    plain = lease.release
+
+    def release(book: book.Book, session: int, held: list[Held], now: float) -> int:
+        every = {book.running[it.task][1] for it in held if it.task in book.running}
+        return sum(plain(book, number, held, now) for number in every | {session})
+
+    patch.setattr(lease, "release", release)
+
+
+def anybody_prints_for_a_task(patch: Patch) -> None:
+    plain = side.append_output
+
+    def append(book: book.Book, session: int, held: Held, *rest: object, **limit: int) -> bool:
+        run = book.running.get(held.task)
+        return plain(book, session if run is None else run[1], held, *rest, **limit)
+
+    patch.setattr(side, "append_output", append)
 
 
 def tokens_begin_anew_at_each_opening(patch: Patch) -> None:
@@ -256,6 +290,9 @@ PLANTED_IN_ITEMS = (
 PLANTED = (
     durable_commits_are_not_flushed,
     any_token_will_do,
+    any_worker_s_word_is_taken,
+    anybody_gives_tasks_back,
+    anybody_prints_for_a_task,
     tokens_begin_anew_at_each_opening,
     a_rollback_keeps_leases,
     a_rollback_keeps_jobs,

@@ -104,10 +104,13 @@ class Hub:
         """Whether a lane that the taker serves may have ready tasks."""
         return not self._maybe_ready.isdisjoint(self._lanes_for(taker))
 
-    def let_go(self, taker: Taker | None, session: int, tasks: Iterable[int]) -> None:
+    def let_go(
+        self, taker: Taker | None, session: int, leases: Iterable[m.Held | m.Attempt | Lease]
+    ) -> None:
         """Tasks left a worker: finished, given back or revoked."""
-        for task in tasks:
-            if self.processes.let_go(task):
+        for lease in leases:
+            task = lease.task
+            if self.processes.let_go(task, lease.token, session):
                 continue
             if taker is not None and taker.held > 0:
                 taker.held -= 1
@@ -172,11 +175,11 @@ class Hub:
         """Take the leases of the transaction back, from workers that have them already too."""
         for taker, leases, _ in self._grants:
             taker.room += sum(1 for lease in leases if lease.task not in self.processes)
-            self.let_go(taker, taker.session, [lease.task for lease in leases])
+            self.let_go(taker, taker.session, leases)
         self._grants.clear()
         for taker, leases, _ in self._sent:
             taker.revoke([m.Held(lease.task, lease.token) for lease in leases])
-            self.let_go(taker, taker.session, [lease.task for lease in leases])
+            self.let_go(taker, taker.session, leases)
         self._sent.clear()
         self._maybe_ready.update(self._lanes)
 

@@ -50,16 +50,17 @@ class Processes:
         if known is not None and (known.token, known.session) == (token, session):
             return
         signals = self.take_signals(task)
-        self.let_go(task)
+        if known is not None:
+            self._counts[known.session] -= 1
         self._by_task[task] = Process(session, token)
         if signals:
             self._signals[task] = signals
         self._counts[session] += 1
 
-    def began(self, message: m.Began, host: str, worker: str) -> Process | None:
-        """Its worker has started it; None when that lease is over."""
+    def began(self, message: m.Began, session: int, host: str, worker: str) -> Process | None:
+        """Its worker has started it; None when that lease is over, or another's."""
         process = self._by_task.get(message.task)
-        if process is None or process.token != message.token:
+        if process is None or (process.token, process.session) != (message.token, session):
             return None
         process.pid, process.host, process.worker = message.pid, host, worker
         return process
@@ -76,13 +77,16 @@ class Processes:
         """Signals that it is still to be sent."""
         return self._signals.pop(task, [])
 
-    def let_go(self, task: int) -> bool:
-        """It has ended, or goes to another worker; whether it was known."""
-        self._signals.pop(task, None)
-        process = self._by_task.pop(task, None)
+    def let_go(self, task: int, token: int, session: int) -> bool:
+        """That lease of it is over; whether the task is a process that some worker has."""
+        process = self._by_task.get(task)
         if process is None:
+            self._signals.pop(task, None)
             return False
-        self._counts[process.session] -= 1
+        if (process.token, process.session) == (token, session):
+            self._signals.pop(task, None)
+            del self._by_task[task]
+            self._counts[session] -= 1
         return True
 
     def forget(self, session: int) -> None:

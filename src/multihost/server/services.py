@@ -97,7 +97,7 @@ class Services:
             revoked.setdefault(session, []).append(m.Held(task, token))
         for session, held in revoked.items():
             peer = self.worker_peers.get(session)
-            self.hub.let_go(peer, session, [lease.task for lease in held])
+            self.hub.let_go(peer, session, held)
             if peer is not None:
                 peer.connection.link.send(m.Revoked(held))
         self.watchers.push(result.finals)

@@ -168,7 +168,7 @@ class WorkerPeer:
 
         def run(store: Store, now: float) -> Settlement:
             settlement = store.finish(self.session, attempts, now, chance)
-            self._let_go([attempt.task for attempt in attempts])
+            self._let_go(attempts)
             return settlement
 
         def done(settlement: Settlement) -> None:
@@ -195,25 +195,29 @@ class WorkerPeer:
         held = message.tasks
 
         def run(store: Store, now: float) -> int:
-            self._let_go([lease.task for lease in held])
+            self._let_go(held)
             return store.release(self.session, held, now)
 
         self.services.committer.submit(Operation(run, is_durable=False))
 
-    def _let_go(self, tasks: list[int]) -> None:
-        self.services.hub.let_go(self, self.session, tasks)
+    def _let_go(self, leases: Sequence[m.Held | m.Attempt]) -> None:
+        self.services.hub.let_go(self, self.session, leases)
 
     def _on_output(self, message: m.Output) -> None:
-        def run(store: Store, _: float) -> None:
-            store.append_output(message.task, message.stream, message.data, OUTPUT_BYTES)
+        task, stream, data = message.task, message.stream, message.data
 
-        self.services.committer.submit(Operation(run, is_durable=False))
-        self.services.watchers.printed(
-            job_of(message.task), index_of(message.task), message.stream, message.data
-        )
+        def run(store: Store, _: float) -> bool:
+            held = m.Held(task, message.token)
+            return store.append_output(self.session, held, stream, data, OUTPUT_BYTES)
+
+        def done(is_its: bool) -> None:  # noqa: FBT001 - the answer of the verb
+            if is_its:
+                self.services.watchers.printed(job_of(task), index_of(task), stream, data)
+
+        self.services.committer.submit(Operation(run, done, is_durable=False))
 
     def _on_began(self, message: m.Began) -> None:
-        process = self.services.hub.processes.began(message, self.host, self.name)
+        process = self.services.hub.processes.began(message, self.session, self.host, self.name)
         if process is None:
             return
         for number in self.services.hub.processes.take_signals(message.task):

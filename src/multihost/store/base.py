@@ -360,14 +360,15 @@ class Store(ItemStore, AccessStore, Protocol):
     ) -> Settlement:
         """Record how attempts ended; ``chance`` in [0, 1) spreads retries.
 
-        An attempt whose token is not the running one is stale and changes
-        nothing; of two for the same lease one counts, the successful one if
-        they differ. A blob that is not in the store makes the attempt a failure.
+        An attempt whose token is not the running one, or whose lease is another
+        session's, is stale and changes nothing; of two for the same lease one
+        counts, the successful one if they differ. A blob that is not in the store
+        makes the attempt a failure.
         """
         ...
 
     def release(self, session: int, held: Sequence[Held], now: float) -> int:
-        """Queue again what was handed out but not run; no fault is counted. How many."""
+        """Queue again what ``session`` got but did not run; no fault is counted. How many."""
         ...
 
     def lose(self, session: int, now: float) -> Settlement:
@@ -460,8 +461,13 @@ class Store(ItemStore, AccessStore, Protocol):
 
     # output ----------------------------------------------------------------------------
 
-    def append_output(self, task: int, stream: int, data: bytes, limit_bytes: int) -> None:
-        """Keep what a running task printed; past ``limit_bytes`` the oldest goes."""
+    def append_output(
+        self, session: int, held: Held, stream: int, data: bytes, limit_bytes: int
+    ) -> bool:
+        """Keep what a running task printed; past ``limit_bytes`` the oldest goes.
+
+        False when it does not run under that lease of ``session``: nothing is kept.
+        """
         ...
 
     def output(self, task: int) -> list[tuple[int, bytes]]:

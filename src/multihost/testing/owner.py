@@ -166,6 +166,14 @@ class Owner:
         settlement: Settlement = self.do("finish", session, attempts, self.now, chance)
         return settlement
 
+    def prints(
+        self, session: int, lease: Lease | Held, data: bytes, *, stream: int = 1, limit: int = 100
+    ) -> bool:
+        """A task prints something; whether it is kept."""
+        held = Held(lease.task, lease.token)
+        is_kept: bool = self.do("append_output", session, held, stream, data, limit)
+        return is_kept
+
     def promote(self, after_s: float = 0.0) -> Any:
         """Let time pass and look what that does."""
         self.now += after_s

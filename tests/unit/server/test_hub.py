@@ -9,6 +9,7 @@ from multihost.core.job import JobSpec
 from multihost.core.resources import Offer, Requirement
 from multihost.server.hub import Hub
 from multihost.store.base import Changes, Lane, Lease
+from multihost.wire.message import Held
 
 
 @dataclass
@@ -68,6 +69,10 @@ class Store:
 @pytest.fixture
 def hub():
     return Hub(lambda job, indices: None)
+
+
+def leases(tasks):
+    return [Held(task, 1) for task in tasks]
 
 
 def turn(hub, store):
@@ -156,7 +161,7 @@ def test_a_pool_s_slots_are_free_again_when_its_tasks_are_done(hub):
     two.room = 1
     turn(hub, store)
     assert two.got == []
-    hub.let_go(one, 1, one.got)
+    hub.let_go(one, 1, leases(one.got))
     turn(hub, store)
     assert two.got == [task_id(1, 1)]
 
@@ -170,7 +175,7 @@ def test_a_pool_goes_back_to_the_worker_that_served_it_while_it_has_a_slot_free(
         turn(hub, store)
         served = one if one.got else two
         assert served.got[-1:] == [task_id(job, 0)]
-        hub.let_go(served, served.session, served.got[-1:])
+        hub.let_go(served, served.session, leases(served.got[-1:]))
         served.room = 1
     other = two if served is one else one
     assert other.got == []
@@ -251,7 +256,7 @@ def test_processes_are_spread_and_take_no_room_of_tasks(hub):
     turn(hub, store)
     assert [len(worker.got) for worker in workers] == [4, 4]
     assert [worker.held for worker in workers] == [2, 2]
-    hub.let_go(workers[0], 1, [task for task in workers[0].got if job_of(task) == 1])
+    hub.let_go(workers[0], 1, leases(task for task in workers[0].got if job_of(task) == 1))
     assert workers[0].held == 2
 
 

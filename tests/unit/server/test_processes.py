@@ -15,18 +15,18 @@ def test_a_process_is_known_from_its_lease_until_its_worker_lets_go():
     processes.leased(TASK, 1, session=3)
     assert TASK in processes
     assert processes.told(7) == []
-    process = processes.began(m.Began(TASK, 1, pid=42), "host", "worker")
+    process = processes.began(m.Began(TASK, 1, pid=42), 3, "host", "worker")
     assert (process.pid, process.host, process.worker) == (42, "host", "worker")
     assert processes.told(7) == [(0, process)]
-    assert processes.let_go(TASK)
+    assert processes.let_go(TASK, 1, 3)
     assert TASK not in processes
-    assert not processes.let_go(TASK)
+    assert not processes.let_go(TASK, 1, 3)
 
 
 def test_a_worker_that_comes_back_changes_nothing_of_what_is_known():
     processes = Processes()
     processes.leased(TASK, 1, session=3)
-    process = processes.began(m.Began(TASK, 1, pid=42), "host", "worker")
+    process = processes.began(m.Began(TASK, 1, pid=42), 3, "host", "worker")
     processes.leased(TASK, 1, session=3)
     assert processes.find(TASK) is process
 
@@ -34,7 +34,17 @@ def test_a_worker_that_comes_back_changes_nothing_of_what_is_known():
 def test_what_a_lease_that_is_over_began_is_not_believed():
     processes = Processes()
     processes.leased(TASK, 2, session=3)
-    assert processes.began(m.Began(TASK, 1, pid=42), "host", "worker") is None
+    assert processes.began(m.Began(TASK, 1, pid=42), 3, "host", "worker") is None
+
+
+def test_what_another_worker_says_of_a_process_changes_nothing():
+    processes = Processes()
+    processes.leased(TASK, 1, session=3)
+    assert processes.began(m.Began(TASK, 1, pid=42), 4, "host", "worker") is None
+    assert processes.let_go(TASK, 1, 4)
+    assert processes.let_go(TASK, 0, 3)
+    assert processes.find(TASK) is not None
+    assert processes.burden(3, 0, 1, Offer(processes=1)) == (True, 1.0)
 
 
 def test_a_signal_is_kept_until_the_worker_is_back_and_forgotten_with_the_process():
@@ -44,7 +54,7 @@ def test_a_signal_is_kept_until_the_worker_is_back_and_forgotten_with_the_proces
     assert processes.take_signals(TASK) == [15]
     assert processes.take_signals(TASK) == []
     processes.keep_signal(TASK, 9)
-    processes.let_go(TASK)
+    processes.let_go(TASK, 1, 3)
     assert processes.take_signals(TASK) == []
 
 

@@ -1,8 +1,8 @@
 """How attempts end: outcomes are recorded once, faults counted, tasks run again or fail.
 
-Every write matches the task's state *and* token. An attempt that does not
-match is stale: another worker has the task, or it was cancelled; it changes
-nothing.
+Every write matches the task's state *and* token, and that the lease is the
+session's that speaks of it. An attempt that does not match is stale: another
+worker has the task, or it was cancelled; it changes nothing.
 """
 
 from collections.abc import Sequence
@@ -57,7 +57,6 @@ class _Fault(NamedTuple):
 
     task: int
     run: Run
-    session: int
     ending: Ending
     payload: Payload
 
@@ -66,6 +65,8 @@ class _Fault(NamedTuple):
 class _Tally:
     """What a batch has come to so far."""
 
+    session: int
+    """Whose attempts they are."""
     now: float
     chance: float = 0.0
     finals: list[Final] = field(default_factory=list)
@@ -77,7 +78,7 @@ def finish(
     book: Book, session: int, attempts: Sequence[Attempt], now: float, chance: float
 ) -> Settlement:
     """Record how attempts ended."""
-    tally = _Tally(now, chance)
+    tally = _Tally(session, now, chance)
     if any(attempt.payload.__class__ is not bytes for attempt in attempts):
         attempts = [_with_payload(book, attempt) for attempt in attempts]
     good = [attempt for attempt in attempts if attempt.ending is Ending.OK]
@@ -87,7 +88,7 @@ def finish(
     for attempt in bad:
         run = _matched(book, attempt, tally)
         if run is not None:
-            _finish_badly(book, run, session, attempt, tally)
+            _finish_badly(book, run, attempt, tally)
     book.record(tally.finals)
     settle_keys(book, now)
     return Settlement(tally.finals, tally.stale, tally.requeued)
@@ -95,12 +96,12 @@ def finish(
 
 def lose(book: Book, session: int, now: float) -> Settlement:
     """A session is gone: queue its tasks again, or fail those lost too often."""
-    tally = _Tally(now)
+    tally = _Tally(session, now)
     tasks = [task for (task,) in book.run(_RUNNING_OF, (-session,))]
     if tasks:
         failure = failures.lost(book.session_name(session), session)
         for task in tasks:
-            fault = _Fault(task, book.running.pop(task), session, Ending.LOST, b"")
+            fault = _Fault(task, book.running.pop(task), Ending.LOST, b"")
             _fail(book, fault, failure, tally)
         book.record(tally.finals)
         settle_keys(book, now)
@@ -110,7 +111,7 @@ def lose(book: Book, session: int, now: float) -> Settlement:
 def _matched(book: Book, attempt: Attempt, tally: _Tally) -> Run | None:
     """The run that an attempt ends, which is over with that; or None: it is stale."""
     run = book.running.get(attempt.task)
-    if run is None or run[0] != attempt.token:
+    if run is None or run[0] != attempt.token or run[1] != tally.session:
         tally.stale.append(Held(attempt.task, attempt.token))
         return None
     del book.running[attempt.task]
@@ -175,11 +176,11 @@ def _drop_big_payload(book: Book, task: int) -> None:
 # --- failure ----------------------------------------------------------------------------
 
 
-def _finish_badly(book: Book, run: Run, session: int, attempt: Attempt, tally: _Tally) -> None:
+def _finish_badly(book: Book, run: Run, attempt: Attempt, tally: _Tally) -> None:
     task, ending, payload = attempt.task, attempt.ending, attempt.payload
     if ending in _NOT_A_WORKERS:
         ending = Ending.RAISED
-    fault = _Fault(task, run, session, ending, payload)
+    fault = _Fault(task, run, ending, payload)
     if ending is Ending.CANCELLED:
         faults = Faults(*book.run(_FAULTS, (task,)).fetchone())
         _end(book, fault, Event.CANCELLED, faults, tally)
@@ -189,7 +190,7 @@ def _finish_badly(book: Book, run: Run, session: int, attempt: Attempt, tally: _
 
 def _fail(book: Book, fault: _Fault, failure: Failure, tally: _Tally) -> None:
     """Note an attempt that went wrong, and run the task again or fail it for good."""
-    task, (token, _, _, _), session, ending, payload = fault
+    task, (token, session, _, _), ending, payload = fault
     spec = book.job_of(task).spec
     faults = Faults(*book.run(_FAULTS, (task,)).fetchone())
     verdict = failures.verdict(ending, faults, spec, tally.chance)

@@ -98,12 +98,12 @@ def count_moves(book: Book, tasks: Iterable[int], before: TaskState, event: Even
         book.move(book.job_of(number << INDEX_BITS), before, event, count)
 
 
-def release(book: Book, held: Sequence[Held], now: float) -> int:
+def release(book: Book, session: int, held: Sequence[Held], now: float) -> int:
     """Queue again what was handed out but not run; no fault is counted. How many."""
     updates = []
     for lease in held:
         run = book.running.get(lease.task)
-        if run is None or run[0] != lease.token:
+        if run is None or run[0] != lease.token or run[1] != session:
             continue
         del book.running[lease.task]
         updates.append((queued_again(book, lease.task, run[2]), lease.task, lease.token))
@@ -133,4 +133,4 @@ def reinstate(book: Book, session: int, held: Sequence[Held], now: float) -> Rei
     believed = set(held)
     stale = [lease for lease in held if lease not in booked]
     unknown = sorted(booked - believed, key=lambda lease: lease.task)
-    return Reinstated(stale, release(book, unknown, now))
+    return Reinstated(stale, release(book, session, unknown, now))

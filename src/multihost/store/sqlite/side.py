@@ -4,7 +4,7 @@ from multihost.core.ids import is_task
 from multihost.store.base import SessionInfo, StoredBlob
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.entries import encode
-from multihost.wire.message import Blob
+from multihost.wire.message import Blob, Held
 
 _FIND_SESSION = "SELECT number FROM sessions WHERE uid = ?"
 _NEW_SESSION = (
@@ -89,18 +89,26 @@ def unused_blobs(book: Book, before: float, limit: int) -> list[Blob]:
 # --- output -----------------------------------------------------------------------------
 
 
-def append_output(book: Book, task: int, stream: int, data: bytes, limit_bytes: int) -> None:
-    """Keep what a task printed: the last ``limit_bytes`` of it."""
-    if not data or not is_task(task):
-        return
-    if book.run("SELECT 1 FROM tasks WHERE id = ?", (task,)).get is None:
-        return
+def append_output(
+    book: Book, session: int, held: Held, stream: int, data: bytes, *, limit_bytes: int
+) -> bool:
+    """Keep what a task printed: the last ``limit_bytes`` of it. Whether it runs under that lease.
+
+    An attempt's output comes before its outcome, so what comes later is not its.
+    """
+    task = held.task
+    run = book.running.get(task)
+    if run is None or run[0] != held.token or run[1] != session:
+        return False
+    if not data:
+        return True
     start: int = book.run(_LAST_OUTPUT, (task,)).get or 0
     end = start + len(data)
     book.run(_ADD_OUTPUT, (task, start, stream, data))
     begin = book.run(_FIRST_OUTPUT, (task,)).get
     if end - begin > limit_bytes:
         _cut_output(book, task, end - limit_bytes)
+    return True
 
 
 def _cut_output(book: Book, task: int, begin: int) -> None:

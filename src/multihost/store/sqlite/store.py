@@ -257,7 +257,7 @@ class SQLiteStore:
     @_verb
     def release(self, session: int, held: Sequence[Held], now: float) -> int:
         """Queue again what was handed out but not run."""
-        return lease.release(self._book, held, now)
+        return lease.release(self._book, session, held, now)
 
     @_verb
     def lose(self, session: int, now: float) -> Settlement:
@@ -445,9 +445,11 @@ class SQLiteStore:
     # output ----------------------------------------------------------------------------
 
     @_verb
-    def append_output(self, task: int, stream: int, data: bytes, limit_bytes: int) -> None:
-        """Keep what a running task printed; past ``limit_bytes`` the oldest goes."""
-        side.append_output(self._book, task, stream, data, limit_bytes)
+    def append_output(
+        self, session: int, held: Held, stream: int, data: bytes, limit_bytes: int
+    ) -> bool:
+        """Keep what a running task printed, if it runs under that lease of ``session``."""
+        return side.append_output(self._book, session, held, stream, data, limit_bytes=limit_bytes)
 
     @_verb
     def output(self, task: int) -> list[tuple[int, bytes]]:

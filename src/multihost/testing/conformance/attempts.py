@@ -57,6 +57,21 @@ class AttemptTests:
             assert owner.finish(worker, [future], ending).stale == [future]
         assert owner.finish(worker, [lease]).stale == []
 
+    def test_nobody_settles_another_s_task(self, owner: Owner) -> None:
+        job = owner.submit(1)
+        worker, rogue = owner.worker(), owner.worker("rogue")
+        lease = owner.lease(worker)[0]
+        held = Held(lease.task, lease.token)
+        for ending in (Ending.OK, Ending.RAISED, Ending.CANCELLED):
+            settlement = owner.finish(rogue, [lease], ending)
+            assert (settlement.finals, settlement.stale) == ([], [held])
+        assert owner.do("release", rogue, [held], owner.now) == 0
+        assert not owner.prints(rogue, held, b"forged")
+        assert owner.store.output(lease.task) == []
+        assert owner.finish(worker, [lease], payload=b"good").stale == []
+        assert [final.payload for final in owner.store.outcomes(job, -1, 9)] == [b"good"]
+        assert owner.store.attempts(lease.task) == []
+
     def test_an_outcome_that_is_sent_again_is_stale(self, owner: Owner) -> None:
         owner.submit(2)
         worker = owner.worker()

@@ -7,7 +7,7 @@ from multihost.core.outcome import Ending
 from multihost.core.state import JobState, TaskState
 from multihost.store.base import Added, SessionInfo, StoredBlob
 from multihost.testing.owner import Owner, make_spec
-from multihost.wire.message import Blob, RefusalCode, Role
+from multihost.wire.message import Blob, Held, RefusalCode, Role
 
 ANY = 1000
 
@@ -55,7 +55,7 @@ class KeepingTests:
         job = owner.submit([b"a", b"b" * 5000], owner=owner.client(), is_transient=True)
         worker = owner.worker()
         first, second = owner.lease(worker)
-        owner.do("append_output", second.task, 1, b"printed", 100)
+        owner.prints(worker, second, b"printed")
         owner.finish(worker, [first])
         assert owner.do("take", job, 2) == 1
         assert owner.store.output(second.task) == [(1, b"printed")]
@@ -77,7 +77,7 @@ class KeepingTests:
         kept = owner.submit(1)
         worker = owner.worker()
         leases = owner.lease(worker)
-        owner.do("append_output", leases[0].task, 1, b"printed", 100)
+        owner.prints(worker, leases[0], b"printed")
         owner.finish(worker, leases[:2])
         owner.finish(worker, leases[2:3], Ending.RAISED)
         prune(owner, 99.0)
@@ -236,25 +236,37 @@ class KeepingTests:
     # output ------------------------------------------------------------------------------
 
     def test_output_is_kept_in_order_and_by_stream(self, owner: Owner) -> None:
-        task = task_id(owner.submit(1), 0)
+        owner.submit(1)
+        worker = owner.worker()
+        lease = owner.lease(worker)[0]
         for stream, data in ((1, b"one"), (2, b"two"), (1, b"three")):
-            owner.do("append_output", task, stream, data, 100)
+            assert owner.prints(worker, lease, data, stream=stream)
         owner.reopen()
-        assert owner.store.output(task) == [(1, b"one"), (2, b"two"), (1, b"three")]
+        assert owner.store.output(lease.task) == [(1, b"one"), (2, b"two"), (1, b"three")]
 
     def test_only_the_last_bytes_of_output_are_kept(self, owner: Owner) -> None:
-        task = task_id(owner.submit(1), 0)
+        owner.submit(1)
+        worker = owner.worker()
+        lease = owner.lease(worker)[0]
+        task = lease.task
         for stream, data in ((1, b"abcd"), (2, b"efgh"), (1, b"ij")):
-            owner.do("append_output", task, stream, data, 5)
+            owner.prints(worker, lease, data, stream=stream, limit=5)
         assert owner.store.output(task) == [(2, b"fgh"), (1, b"ij")]
-        owner.do("append_output", task, 1, b"0123456789", 5)
+        owner.prints(worker, lease, b"0123456789", limit=5)
         assert owner.store.output(task) == [(1, b"56789")]
-        owner.do("append_output", task, 1, b"", 5)
+        assert owner.prints(worker, lease, b"", limit=5)
         assert owner.store.output(task) == [(1, b"56789")]
 
-    def test_output_of_an_unknown_task_is_dropped(self, owner: Owner) -> None:
-        owner.do("append_output", 5 << 32, 1, b"x", 100)
-        assert owner.store.output(5 << 32) == []
+    def test_output_of_a_task_that_does_not_run_is_dropped(self, owner: Owner) -> None:
+        owner.submit(1)
+        worker = owner.worker()
+        lease = owner.lease(worker)[0]
+        for held in (Held(5 << 32, 1), Held(lease.task, lease.token + 1)):
+            assert not owner.prints(worker, held, b"x")
+            assert owner.store.output(held.task) == []
+        owner.finish(worker, [lease])
+        assert not owner.prints(worker, lease, b"late")
+        assert owner.store.output(lease.task) == []
 
     # sessions ----------------------------------------------------------------------------
 

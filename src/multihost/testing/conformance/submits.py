@@ -213,7 +213,7 @@ class SubmitTests:
             assert store.task(number) is None
             assert store.output(number) == []
             assert store.attempts(number) == []
-            owner.do("append_output", number, 1, b"x", 9)
+            assert not owner.prints(1, Held(number, huge), b"x")
             assert owner.finish(1, [Held(number, huge)]).stale == [Held(number, huge)]
             assert owner.do("release", 1, [Held(number, huge)], owner.now) == 0
         for index in (huge, -1):

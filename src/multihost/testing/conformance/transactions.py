@@ -5,7 +5,7 @@ from multihost.core.ids import task_id
 from multihost.core.outcome import Ending
 from multihost.store.base import Added, OpenedJob, SessionInfo
 from multihost.testing.owner import Owner, make_spec
-from multihost.wire.message import Attempt, Blob, Role
+from multihost.wire.message import Attempt, Blob, Held, Role
 
 
 class TransactionTests:
@@ -23,11 +23,11 @@ class TransactionTests:
         assert isinstance(opened, OpenedJob)
         store.add_tasks(opened.number, 0, [b"x"] * 5, None, owner.now)
         store.put_blob(blob, b"1", owner.now)
+        store.append_output(worker, Held(lease.task, lease.token), 1, b"x", 9)
         store.finish(worker, [Attempt(lease.task, lease.token, Ending.OK, b"r")], owner.now, 0.5)
         store.cancel(kept, None, only_queued=False, now=owner.now)
         store.open_session(SessionInfo(owner.uid(), Role.WORKER), owner.now)
         store.set_queue("default", is_paused=True, limit=1)
-        store.append_output(lease.task, 1, b"x", 9)
         store.prepare(owner.now)
         store.rollback()
         assert (store.jobs(), store.queues(), store.sessions(Role.WORKER)) == before

@@ -71,6 +71,10 @@ class Task:
         """Best priority first, then first come first served."""
         return self.rank, self.seq
 
+    def is_run_by(self, session: int, token: int) -> bool:
+        """Whether it runs under that very lease."""
+        return self.state is TaskState.RUNNING and (self.session, self.token) == (session, token)
+
     def move(self, event: Event) -> None:
         """Go to the state that follows on ``event``; raises if the table has none."""
         self.state = after(self.state, event)

@@ -10,7 +10,7 @@ from multihost.store.access import AccessKey
 from multihost.store.base import Refusal, SessionInfo
 from multihost.testing.model.data import BlobData, Session
 from multihost.testing.model.listings import Listings
-from multihost.wire.message import Blob, RefusalCode
+from multihost.wire.message import Blob, Held, RefusalCode
 
 
 class Keeping(Listings):
@@ -99,11 +99,13 @@ class Keeping(Listings):
             del self._data.blobs[blob.digest]
         return unused
 
-    def append_output(self, task: int, stream: int, data: bytes, limit_bytes: int) -> None:
-        """Keep what a running task printed; past ``limit_bytes`` the oldest goes."""
-        it = self._data.tasks.get(task)
-        if it is None:
-            return
+    def append_output(
+        self, session: int, held: Held, stream: int, data: bytes, limit_bytes: int
+    ) -> bool:
+        """Keep what a running task printed, if it runs under that lease of ``session``."""
+        it = self._data.tasks.get(held.task)
+        if it is None or not it.is_run_by(session, held.token):
+            return False
         it.output = (*it.output, (stream, data)) if data else it.output
         excess = sum(len(part) for _, part in it.output) - limit_bytes
         while excess > 0:
@@ -111,6 +113,7 @@ class Keeping(Listings):
             kept = part[excess:]
             it.output = ((first_stream, kept), *rest) if kept else tuple(rest)
             excess -= len(part) - len(kept)
+        return True
 
     def set_queue(self, name: str, *, is_paused: bool | None, limit: int | None) -> None:
         """Pause or resume a queue, bound its length."""

@@ -75,7 +75,7 @@ class Runs(Ground):
         given = [self._with_result(attempt) for attempt in attempts]
         for attempt in sorted(given, key=lambda attempt: attempt.ending is not Ending.OK):
             task = self._data.tasks.get(attempt.task)
-            if task is None or task.state is not TaskState.RUNNING or task.token != attempt.token:
+            if task is None or not task.is_run_by(session, attempt.token):
                 tally.stale.append(Held(attempt.task, attempt.token))
             else:
                 self._finish(task, attempt, tally)
@@ -123,7 +123,7 @@ class Runs(Ground):
         count = 0
         for task_number, token in ((lease.task, lease.token) for lease in held):
             task = self._data.tasks.get(task_number)
-            if task is None or task.state is not TaskState.RUNNING or task.token != token:
+            if task is None or not task.is_run_by(session, token):
                 continue
             task.move(Event.RELEASED)
             task.session = None
