@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from multihost.client import forking
+from multihost.client.absence import Absence
 from multihost.client.blobs import BlobExchange
 from multihost.client.calls import Calls
 from multihost.client.options import PATIENCE_S
@@ -60,6 +61,7 @@ class Session:
         self._keeper: asyncio.Task[None] | None = None
         self._told_waiting = ""
         self._was_told_forbidden = False
+        self._absence = Absence(self.loop, patience_s)
         self.printer = Printer()
         self.calls = Calls(self)
         """What its takers ask of queues and synchronizers."""
@@ -129,6 +131,7 @@ class Session:
         if self.failure is not None:
             return
         self.failure = error
+        self._absence.forget()
         streams, self._streams = list(self._streams.values()), {}
         for stream in streams:
             stream.fail(error)
@@ -178,6 +181,7 @@ class Session:
 
     def connected(self, welcome: m.Welcome) -> None:
         """Go on where the last connection broke off."""
+        self._absence.ended(self.peer.url)
         is_same_store = self.store in (None, welcome.server)
         self.store = welcome.server
         if self._slots:
@@ -225,6 +229,8 @@ class Session:
 
     def disconnected(self, reason: str) -> None:
         """The peer comes back by itself; until then nothing is sent."""
+        if self.failure is None:
+            self._absence.began(self.peer.url, reason)
 
     # within ------------------------------------------------------------------------------
 

@@ -1,0 +1,51 @@
+"""A client whose server is away says so, once."""
+
+import logging
+
+import pytest
+
+from multihost.client import absence
+from multihost.testing import wait_until
+
+
+def told(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "multihost"]
+
+
+@pytest.fixture(autouse=True)
+def _warnings(caplog):
+    caplog.set_level(logging.WARNING, logger="multihost")
+
+
+def test_that_the_server_is_away_is_told_once_and_so_is_its_return(
+    client, server, caplog, monkeypatch
+):
+    monkeypatch.setattr(absence, "AWAY_S", 0.0)
+    server.gate.clear()
+    future = client.submit(len, "abc")
+    assert future.wait_stored(20)
+    server.stop_listening()
+    wait_until(lambda: told(caplog))
+    (away,) = told(caplog)
+    assert f"{server.url} has not answered since " in away
+    assert "for 10 s in all" in away
+    server.gate.set()
+    server.listen_again()
+    assert future.result(20) == 3
+    wait_until(lambda: len(told(caplog)) > 1)
+    assert f"{server.url} is back after " in told(caplog)[1]
+    assert len(told(caplog)) == 2
+
+
+def test_a_short_absence_is_not_worth_a_word(client, server, caplog):
+    server.cut()
+    assert client.submit(len, "abc").result(20) == 3
+    assert told(caplog) == []
+
+
+def test_who_was_closed_waits_for_nobody(client, server, caplog):
+    server.stop_listening()
+    wait_until(lambda: not client.session.peer.is_connected)
+    client.close()
+    assert client.session._absence._timer is None
+    assert told(caplog) == []
