@@ -1,6 +1,9 @@
-"""A server's address: read from a URL, written as one. No name is looked up here."""
+"""A server's address: read from a URL, written as one.
 
-from typing import NamedTuple
+No name is looked up here, but by ``is_own_host``, which is asked only when little else is left.
+"""
+
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from multihost.errors import ConfigError
@@ -78,3 +81,33 @@ def is_loopback(host: str) -> bool:
 def is_wildcard(host: str) -> bool:
     """Whether a listener at ``host`` takes connections to every address of the machine."""
     return host in ("", "0.0.0.0", "::")  # noqa: S104 - recognised, not bound
+
+
+def is_reached(listener: str, host: str) -> bool:
+    """Whether what is said to ``host``, of this machine, may come to a listener at ``listener``."""
+    return listener == host or is_wildcard(listener) or (is_loopback(listener) == is_loopback(host))
+
+
+def is_own_host(host: str) -> bool:
+    """Whether ``host`` is this machine, by an address or a name of its own."""
+    import socket
+
+    try:
+        found = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)
+    except OSError:
+        return False
+    return bool(found) and all(_is_own_address(family, at) for family, _, _, _, at in found)
+
+
+def _is_own_address(family: int, at: tuple[Any, ...]) -> bool:
+    """Whether an address is one of this machine's: only those can be bound."""
+    import socket
+
+    if is_loopback(str(at[0])):
+        return True
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind(at)
+    except OSError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multihost.errors import ConfigError
-from multihost.runtime.address import cut, is_join, parse_url
+from multihost.runtime.address import cut, is_join, is_own_host, is_reached, parse_url
 from multihost.runtime.trust import CA_VARIABLE, INSECURE_VARIABLE, Trust, refuse_plain
 
 JOIN_VARIABLE = "MULTIHOST_JOIN"
@@ -32,6 +32,8 @@ SEAL_FILE = "seal"
 SEAL_OFF = "off"
 """In the place of a seal: neither sign nor check, whatever else is configured."""
 SEAL_BYTES = 32
+SETTINGS = {"url": str, "join_file": str, "key_file": str, "ca_file": str, "insecure": bool}
+"""What a config file may have in it."""
 
 
 class Target(NamedTuple):
@@ -104,8 +106,10 @@ def _find(url: str | None, authkey: bytes | str | None) -> Target | None:
     if url is None:
         return running_server(state_dir(), key)
     urls = tuple(url.split(","))
-    running = None if trust.ca_file else running_server(state_dir(), key)
-    if running is not None and set(urls) <= set(running.urls):
+    for each in urls:
+        parse_url(each)  # what is no address needs no key
+    running = None if trust.ca_file else _own_server(urls, key)
+    if running is not None:
         return running
     if key is None:
         message = (
@@ -114,6 +118,23 @@ def _find(url: str | None, authkey: bytes | str | None) -> Target | None:
         )
         raise ConfigError(message)
     return Target(urls, key, trust)
+
+
+def _own_server(urls: tuple[str, ...], key: bytes | None) -> Target | None:
+    """The server that this user has running on this machine, if it is the one at ``urls``."""
+    note = read_server_note(state_dir())
+    if note is None:
+        return None
+    own = parse_url(note.url)
+    for url in urls:
+        address = parse_url(url)
+        if (address.is_tls, address.port) != (own.is_tls, own.port):
+            return None
+        if address.host != own.host and not (
+            is_reached(note.host, address.host) and is_own_host(address.host)
+        ):
+            return None
+    return running_server(state_dir(), key)
 
 
 def _joined(text: str, authkey: bytes | str | None, trust: Trust) -> Target:
@@ -167,6 +188,7 @@ def _from_config_file(
     except (OSError, tomllib.TOMLDecodeError) as error:
         message = f"can't read the config file {path}: {error}; correct it, or delete it"
         raise ConfigError(message) from None
+    _refuse_unknown(path, config)
     url = config.get("url")
     if "join_file" in config:
         from multihost.runtime.join import read_join
@@ -183,6 +205,24 @@ def _from_config_file(
         authkey,
         trust._replace(is_insecure=trust.is_insecure or config.get("insecure") is True),
     )
+
+
+def _refuse_unknown(path: Path, config: dict[str, object]) -> None:
+    """Raise ConfigError for a setting that would be passed over: its writer relies on it."""
+    for name, value in config.items():
+        kind = SETTINGS.get(name)
+        if kind is None:
+            import difflib
+
+            near = difflib.get_close_matches(name, SETTINGS, n=1)
+            meant = f"did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(
+                f"the config file {path} has a setting {name!r}, and there is none of that name; "
+                f"{meant}There are {', '.join(SETTINGS)}"
+            )
+        if not isinstance(value, kind):
+            wanted = "true or false" if kind is bool else "a text in quotes"
+            raise ConfigError(f"the config file {path}: {name} has to be {wanted}, not {value!r}")
 
 
 def _refuse_readable(path: Path) -> None:

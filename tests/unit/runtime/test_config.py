@@ -96,6 +96,50 @@ def test_the_running_server_says_which_certificate_it_has(tmp_path):
     assert find_target("https://127.0.0.1:7078", "key").trust.fingerprint is None
 
 
+@pytest.mark.parametrize("host", ["localhost", "127.3.2.1"])
+def test_the_running_servers_key_is_found_for_whatever_name_this_machine_has(tmp_path, host):
+    private(tmp_path / "state" / "key", "its key")
+    note = ServerNote("https://127.0.0.1:7077", os.getpid(), PIN, "0.0.0.0")
+    config.write_server_note(tmp_path / "state", note)
+    assert find_target(f"https://{host}:7077") == Target((note.url,), b"its key", Trust(PIN))
+
+
+@pytest.mark.parametrize(
+    "url", ["https://192.0.2.1:7077", "http://localhost:7077", "https://localhost:7078"]
+)
+def test_another_servers_key_is_still_asked_for(tmp_path, url):
+    private(tmp_path / "state" / "key", "its key")
+    note = ServerNote("https://127.0.0.1:7077", os.getpid(), PIN, "0.0.0.0")
+    config.write_server_note(tmp_path / "state", note)
+    with pytest.raises(ConfigError, match="no key for"):
+        find_target(url)
+
+
+@pytest.mark.parametrize("wrong", ["myserver", "myserver:7077", "https://"])
+def test_what_is_no_address_is_called_that_and_not_a_missing_key(monkeypatch, wrong):
+    monkeypatch.setenv("MULTIHOST_URL", wrong)
+    with pytest.raises(ConfigError, match="is not a server's address"):
+        find_target()
+
+
+def test_a_setting_that_does_not_exist_is_refused_with_the_nearest_that_does(tmp_path):
+    (tmp_path / "config.toml").write_text('ulr = "https://server:7077"\n')
+    with pytest.raises(ConfigError, match=r"'ulr'.*did you mean 'url'"):
+        find_target()
+    (tmp_path / "config.toml").write_text('colour = "blue"\n')
+    with pytest.raises(ConfigError, match="There are url, join_file"):
+        find_target()
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"), [('insecure = "yes"', "true or false"), ("url = 7077", "a text in quotes")]
+)
+def test_a_setting_of_the_wrong_kind_is_refused(tmp_path, line, wanted):
+    (tmp_path / "config.toml").write_text(line + "\n")
+    with pytest.raises(ConfigError, match=wanted):
+        find_target()
+
+
 @pytest.mark.parametrize(
     "target",
     [
