@@ -9,6 +9,7 @@ stderr in a program that has set up no logging.
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 
 AWAY_S = 3.0
 """How long the server has to be away until that is told."""
@@ -19,9 +20,19 @@ _log = logging.getLogger("multihost")
 class Absence:
     """One client's view of a server that comes and goes. For the event loop's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, patience_s: float | None) -> None:
-        """Begin with a server that is there; ``patience_s`` is how long it is waited for."""
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        patience_s: float | None,
+        is_missed: Callable[[], bool],
+    ) -> None:
+        """Begin with a server that is there.
+
+        ``patience_s`` is how long it is waited for; it ``is_missed`` while there is something
+        that it should do.
+        """
         self._loop = loop
+        self._is_missed = is_missed
         self._patience_s = patience_s
         self._since = ""
         self._began_s = 0.0
@@ -49,6 +60,9 @@ class Absence:
             self._timer = None
 
     def _tell(self, url: str, reason: str) -> None:
+        if not self._is_missed():
+            self._timer = self._loop.call_later(AWAY_S, self._tell, url, reason)
+            return
         self._is_told = True
         until = "" if self._patience_s is None else f", for {self._patience_s:g} s in all"
         _log.warning(

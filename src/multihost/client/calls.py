@@ -57,6 +57,11 @@ class Calls:
         """The server's number of the session, once it is known."""
 
     @property
+    def are_waiting(self) -> bool:
+        """Whether a taker waits for an answer."""
+        return bool(self._pending)
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop that everything runs on."""
         return self.session.loop

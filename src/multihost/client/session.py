@@ -61,7 +61,7 @@ class Session:
         self._keeper: asyncio.Task[None] | None = None
         self._told_waiting = ""
         self._was_told_forbidden = False
-        self._absence = Absence(self.loop, patience_s)
+        self._absence = Absence(self.loop, patience_s, self._has_work)
         self.printer = Printer()
         self.calls = Calls(self)
         """What its takers ask of queues and synchronizers."""
@@ -233,6 +233,10 @@ class Session:
             self._absence.began(self.peer.url, reason)
 
     # within ------------------------------------------------------------------------------
+
+    def _has_work(self) -> bool:
+        """Whether anything that the server was asked for is still to come."""
+        return self.calls.are_waiting or any(s.unfinished for s in self._streams.values())
 
     def _run_unwritten(self) -> None:
         calls, self._unwritten = self._unwritten, {}

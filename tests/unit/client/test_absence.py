@@ -43,6 +43,15 @@ def test_a_short_absence_is_not_worth_a_word(client, server, caplog):
     assert told(caplog) == []
 
 
+def test_a_server_that_nobody_misses_may_be_away(client, server, caplog, monkeypatch):
+    monkeypatch.setattr(absence, "AWAY_S", 0.0)
+    looked = []
+    client.session._absence._is_missed = lambda: looked.append(1) or len(looked) > 3
+    server.stop_listening()
+    wait_until(lambda: told(caplog))
+    assert len(looked) == 4
+
+
 def test_who_was_closed_waits_for_nobody(client, server, caplog):
     server.stop_listening()
     wait_until(lambda: not client.session.peer.is_connected)
