@@ -52,7 +52,9 @@ def protocol() -> str:
     lines += ["", "## What a peer accepts", "", "| peer | in phase | messages |", "|---|---|---|"]
     for role in Role:
         for phase in Phase:
-            lines.append(f"| {role} | {phase} | {_names(LEGAL_FROM_SERVER[role, phase])} |")
+            kinds = LEGAL_FROM_SERVER.get((role, phase))
+            if kinds is not None:
+                lines.append(f"| {role} | {phase} | {_names(kinds)} |")
     lines += [
         "",
         "## The messages",

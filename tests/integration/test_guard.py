@@ -164,8 +164,8 @@ def test_a_canary_in_every_field_of_every_message_never_fires(tmp_path):
             with Stranger(cluster.url, cluster.key) as stranger:
                 stranger.upgrade()
                 stranger.send(message)
-        for kind in (m.Attach, m.Enlist):
-            role = m.Role.CLIENT if kind is m.Attach else m.Role.WORKER
+        for kind in (m.Attach, m.Branch, m.Enlist):
+            role = m.Role.WORKER if kind is m.Enlist else m.Role.CLIENT
             for message in samples(kind, stuff):
                 with Stranger(cluster.url, cluster.key, role) as stranger:
                     stranger.upgrade()

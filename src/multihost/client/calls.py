@@ -15,11 +15,13 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
 from multihost.client.blobs import BlobExchange
+from multihost.client.branches import FRAME_BYTES, Branch, Branches
 from multihost.client.taker import LoopTaker, Pending, Taker, ThreadTaker
 from multihost.client.takers import TaskTakers, ThreadTakers
 from multihost.errors import MultihostError
 from multihost.runtime import clock
 from multihost.wire import message as m
+from multihost.wire.codec import encode
 from multihost.wire.taking import LINGER_S
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class Calls:
         self._staged: set[Taker] = set()
         self._is_sweep_due = False
         self._keeper: LoopTaker | None = None
+        self.branches = Branches(session)
         self.is_exiting = False
         """Only daemon threads are left: they are not woken to fail, but stop where they are."""
         self._number = 0
@@ -103,24 +106,42 @@ class Calls:
         with contextlib.suppress(MultihostError):  # closed: transients go with the session
             self.session.post(lambda: self._spawn(work))
 
-    def start_here(self, pending: Pending) -> None:
+    def start_here(self, pending: Pending) -> bool:
         """Send a call from the thread that makes it, if its turn has come.
 
-        Raises ConnectionLost when the client has been closed.
+        True: it is answered already. Raises ConnectionLost when the client has been closed.
         """
-        if not pending.taker.enter(pending, self._pending):
-            return
+        taker = pending.taker
+        assert isinstance(taker, ThreadTaker)
+        if not taker.enter_here(pending, self._pending):
+            return False
         failure = self.session.failure
         if failure is not None:
             # Whoever told the others that the session is lost may have missed this one.
-            pending.taker.leave(self._pending)
+            taker.drop_branch(pending)
+            taker.leave(self._pending)
             raise failure
         if pending.act is None:
             self.session.post(lambda: self._send(pending))
-            return
-        call = m.Call(pending.taker.number, pending.number, pending.act, pending.wait_s)
+            return False
+        call = m.Call(taker.number, pending.number, pending.act, pending.wait_s)
+        if pending.branch is not None:
+            frame = encode((call,))
+            if len(frame) <= FRAME_BYTES:
+                return self._ask(pending.branch, frame, pending, taker)
+            pending.branch = None
         if not self.session.send_here(call):
             self.session.post(lambda: self.session.send(call))
+        return False
+
+    def resend(self, pending: Pending) -> None:
+        """Have a call go on over the session's connection, unless it is answered by then."""
+
+        def resend() -> None:
+            if pending.taker.current is pending:
+                self._transmit(pending)
+
+        self.session.post(resend)
 
     # the loop's thread ---------------------------------------------------------------
 
@@ -161,6 +182,8 @@ class Calls:
             over.set_result(None)
 
         self._staged.discard(taker)
+        if isinstance(taker, ThreadTaker):
+            taker.retire()
         self.start(Pending(taker, taker.last_act if is_clean else _nothing, 0.0, gone))
 
     def answered(self, answer: m.Answer) -> None:
@@ -168,11 +191,14 @@ class Calls:
         pending = self._pending.get(answer.taker)
         if pending is None or pending.number != answer.number:
             return
-        pending.taker.answered(pending, answer.result, self._pending)
-        current = pending.taker.current
-        if current is not None:
-            self._send(current)
+        following = pending.taker.answered(pending, answer.result, self._pending)
+        if following is not None:
+            self._send(following)
         pending.wake()
+
+    def disconnected(self) -> None:
+        """The connection broke, and with it the branches."""
+        self.branches.cut()
 
     def connected(self, welcome: m.Welcome, error: MultihostError | None) -> None:
         """The connection stands (again). ``error``: what calls asked for is not there any more."""
@@ -180,6 +206,7 @@ class Calls:
             for taker in self._takers():
                 taker.lose()
         self._number = welcome.session
+        self.branches.connected(welcome.ticket)
         if error is not None:
             self.fail(error)
         for number in self._ended:
@@ -191,6 +218,7 @@ class Calls:
 
     def fail(self, error: MultihostError) -> None:
         """The session is lost: every call ends with ``error``."""
+        self.branches.cut()
         for first in list(self._pending.values()):
             for pending in first.taker.leave(self._pending):
                 if not (self.is_exiting and isinstance(pending.taker, ThreadTaker)):
@@ -214,10 +242,25 @@ class Calls:
         if act is not None:
             self.session.send(m.Call(taker.number, pending.number, act, pending.wait_s))
             return
-        taker.advance(self._pending)
-        if taker.current is not None:
-            self._send(taker.current)
+        following = taker.advance(self._pending)
+        if following is not None:
+            self._send(following)
         pending.wake()
+
+    def _ask(self, branch: Branch, frame: bytes, pending: Pending, taker: ThreadTaker) -> bool:
+        """Make a call on a branch; whether it was answered there."""
+        result = branch.ask(frame, pending.number)
+        if result is not None:
+            counts, following = taker.answered_on_branch(pending, result, self._pending)
+            if following is not None:
+                # Something else is asked for the taker: nobody waits for that here.
+                self.session.post(lambda: self._send(following))
+            if counts:
+                return True
+        taker.drop_branch(pending)
+        if taker.current is pending:
+            self.resend(pending)
+        return False
 
     def _transmit(self, pending: Pending) -> None:
         """Send a call again."""

@@ -229,6 +229,7 @@ class Session:
 
     def disconnected(self, reason: str) -> None:
         """The peer comes back by itself; until then nothing is sent."""
+        self.calls.disconnected()
         if self.failure is None:
             self._absence.began(self.peer.url, reason)
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
 from multihost.client.blobs import BlobExchange
+from multihost.client.branches import EVERY_CALLS, Branch, Branches
 from multihost.client.packing import Bulk
 from multihost.client.refusals import error_of
 from multihost.errors import MultihostError
@@ -48,9 +49,11 @@ class Pending:
     __slots__ = (
         "act",
         "began",
+        "branch",
         "decide",
         "error",
         "is_abandoned",
+        "is_settled",
         "number",
         "result",
         "taker",
@@ -68,10 +71,14 @@ class Pending:
         """When it was first sent, on the clock of this process."""
         self.number = 0
         self.act: AnyAct | None = None
+        self.branch: Branch | None = None
+        """Where it was made, if not on the session's connection."""
         self.result: AnyResult | None = None
         self.error: MultihostError | None = None
         self.is_abandoned = False
         """Nobody waits for it any more; what it is granted is given back."""
+        self.is_settled = False
+        """Its taker has followed the answer; it may come again after an interrupt."""
 
 
 class Line(Protocol):
@@ -100,8 +107,20 @@ class Line(Protocol):
         """Send a call when its turn has come."""
         ...
 
-    def start_here(self, pending: Pending) -> None:
-        """The same from any thread; raises ConnectionLost when the client is closed."""
+    def start_here(self, pending: Pending) -> bool:
+        """The same from the taker's thread; whether it is answered already.
+
+        Raises ConnectionLost when the client is closed.
+        """
+        ...
+
+    def resend(self, pending: Pending) -> None:
+        """From any thread: have a call go on over the session's connection."""
+        ...
+
+    @property
+    def branches(self) -> Branches:
+        """Connections of single threads."""
         ...
 
     def abandon(self, pending: Pending) -> None:
@@ -226,23 +245,17 @@ class Taker:
             self._make_current(pending, registry)
             return True
 
-    def answered(self, pending: Pending, result: AnyResult, registry: dict[int, Pending]) -> None:
-        """The current call was answered; what that calls for is current now, else the next."""
-        act = pending.act
-        assert act is not None
+    def answered(
+        self, pending: Pending, result: AnyResult, registry: dict[int, Pending]
+    ) -> Pending | None:
+        """The current call was answered; what is current now, and to be sent."""
         with self._guard:
-            pending.result = result
-            follow = self._settle(act, result)
-            if follow is None and pending.is_abandoned:
-                follow = self.undo(act, result)
-            if follow is not None:
-                self._behind.appendleft(Pending(self, lambda: follow, 0.0, _nobody))
-            self._next(registry)
+            return self._answered(pending, result, registry)
 
-    def advance(self, registry: dict[int, Pending]) -> None:
-        """The current call asks for nothing after all."""
+    def advance(self, registry: dict[int, Pending]) -> Pending | None:
+        """The current call asks for nothing after all; what is current now, and to be sent."""
         with self._guard:
-            self._next(registry)
+            return self._next(registry)
 
     def cancel(self, pending: Pending) -> None:
         """A call whose turn has not come is not to be made."""
@@ -307,12 +320,30 @@ class Taker:
         pending.began = clock.mono()
         pending.act = pending.decide()
 
-    def _next(self, registry: dict[int, Pending]) -> None:
+    def _answered(
+        self, pending: Pending, result: AnyResult, registry: dict[int, Pending]
+    ) -> Pending | None:
+        act = pending.act
+        assert act is not None
+        pending.result = result
+        follow = None
+        if not pending.is_settled:
+            follow = self._settle(act, result)
+            pending.is_settled = True
+        if follow is None and pending.is_abandoned:
+            follow = self.undo(act, result)
+        if follow is not None:
+            self._behind.appendleft(Pending(self, lambda: follow, 0.0, _nobody))
+        return self._next(registry)
+
+    def _next(self, registry: dict[int, Pending]) -> Pending | None:
         if self._behind:
-            self._make_current(self._behind.popleft(), registry)
-        else:
-            self.current = None
-            del registry[self.number]
+            following = self._behind.popleft()
+            self._make_current(following, registry)
+            return following
+        self.current = None
+        del registry[self.number]
+        return None
 
     def _settle_exchange(self, act: Exchange, result: AnyResult) -> AnyAct | None:
         taking = self.taking
@@ -361,6 +392,14 @@ class ThreadTaker(Taker):
 
     has_failed = False
     """Whether its thread is ending with an exception."""
+    looked_at = 0.0
+    """When it was last considered for a branch."""
+
+    def __init__(self, line: Line, number: int) -> None:
+        """As ``Taker``; without a branch at first."""
+        super().__init__(line, number)
+        self._branch: Branch | None = None
+        self._is_over = False
 
     async def _perform(self, decide: Decide, wait_s: float | None) -> Pending:
         door = allocate_lock()
@@ -368,16 +407,109 @@ class ThreadTaker(Taker):
         pending = Pending(self, decide, wait_s, door.release)
         line = self.line
         try:
-            line.start_here(pending)
+            if line.start_here(pending):
+                return pending
             door.acquire()
         except MultihostError:
             raise
         except BaseException:
+            self.drop_branch(pending)
             line.post(lambda: line.abandon(pending))
             raise
         if pending.error is not None:
             raise pending.error
+        if pending.number % EVERY_CALLS == 0 and self._branch is None:
+            line.branches.consider(self, pending.began)
         return pending
+
+    # its branch ----------------------------------------------------------------------
+
+    def enter_here(self, pending: Pending, registry: dict[int, Pending]) -> bool:
+        """As ``enter``, on its own thread; a call whose turn it is has the branch, if any.
+
+        A call under way there is handed to the session: this thread makes the new one out of a
+        signal's handler, and comes to read the answer only when that is over.
+        """
+        with self._guard:
+            if self.current is None:
+                self._make_current(pending, registry)
+                branch = self._branch
+                if branch is not None and pending.act is not None:
+                    pending.branch = branch
+                    branch.used_at = pending.began
+                return True
+            self._behind.append(pending)
+            interrupted = self.current
+        if interrupted.branch is not None:
+            self.cut_branch()
+            self.line.resend(interrupted)
+        return False
+
+    @property
+    def has_branch(self) -> bool:
+        """Whether its next call is made on a branch."""
+        return self._branch is not None
+
+    def adopt(self, branch: Branch) -> bool:
+        """From now on make calls on a branch; False: it has ended."""
+        with self._guard:
+            if not self._is_over:
+                self._branch = branch
+            return not self._is_over
+
+    def answered_on_branch(
+        self, pending: Pending, result: AnyResult, registry: dict[int, Pending]
+    ) -> tuple[bool, Pending | None]:
+        """The call was answered on its branch: whether that counts, and what is to be sent now.
+
+        It does not when the branch was cut meanwhile: then the session goes on without it.
+        """
+        with self._guard:
+            if self.current is not pending or self._branch is not pending.branch:
+                return False, None
+            return True, self._answered(pending, result, registry)
+
+    def drop_branch(self, pending: Pending) -> None:
+        """On its own thread: the branch that a call was made on is of no use any more."""
+        branch = pending.branch
+        if branch is None:
+            return
+        with self._guard:
+            if self._branch is branch:
+                self._branch = None
+            pending.branch = None
+            branch.link.close()
+        self.line.branches.forget(self)
+
+    def cut_branch(self, unused_since: float | None = None) -> None:
+        """From any thread: end the branch; a call under way on it goes on without it.
+
+        ``unused_since``: only if it has not been used for so long.
+        """
+        with self._guard:
+            branch = self._branch
+            if branch is None:
+                return
+            is_in_use = self.current is not None and self.current.branch is branch
+            if unused_since is not None and (is_in_use or branch.used_at > unused_since):
+                return
+            self._branch = None
+            if is_in_use:
+                branch.link.interrupt()
+            else:
+                branch.link.close()
+        self.line.branches.forget(self)
+
+    def retire(self) -> None:
+        """Its thread has ended, and its branch ends with it."""
+        self._is_over = True
+        self.cut_branch()
+
+    def forget_branch(self) -> None:
+        """In a forked child, where nothing else runs: the branch is the parent's."""
+        branch, self._branch = self._branch, None
+        if branch is not None:
+            branch.link.forget()
 
     async def _wait_for(self, begin: Begin) -> Any:
         door = allocate_lock()

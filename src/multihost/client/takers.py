@@ -96,6 +96,7 @@ class ThreadTakers:
         """In a forked child: the takers are the parent's."""
         for anchor in list(self._anchors):
             anchor.is_dropped = True
+            anchor.taker.forget_branch()
 
 
 class TaskTakers:

@@ -30,6 +30,7 @@ from multihost.server.api import Api, make_app
 from multihost.server.audit import Audit
 from multihost.server.backups import Backups
 from multihost.server.blobs import BlobStore
+from multihost.server.branches import open_branch
 from multihost.server.calls import Calls
 from multihost.server.clients import ClientPeer, Watchers
 from multihost.server.committer import Committer
@@ -266,6 +267,7 @@ class Server:
             Desk(
                 attach=lambda connection, message: ClientPeer(self.services, connection, message),
                 enlist=lambda connection, message: WorkerPeer(self.services, connection, message),
+                branch=lambda connection, message: open_branch(self.services, connection, message),
             ),
             self.admission,
             committer,

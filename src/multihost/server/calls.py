@@ -89,6 +89,11 @@ class Calls:
         takers[taker] = max(number, known or 0)
         self._submit_call(pending)
 
+    def is_next(self, taker: int, number: int) -> bool:
+        """Whether it is a taker's that is known here, and later than all of its calls."""
+        known = self._takers.get(session_of(taker), {}).get(taker)
+        return known is not None and number > known
+
     def withdraw(self, taker: int, number: int) -> None:
         """Answer a call now, as if its time were over; nothing if it is answered."""
         pending = self._pending.get(taker)

@@ -13,7 +13,9 @@ from typing import Any
 from multihost.core.ids import MAX_TAKER, index_of, taker_id, task_id
 from multihost.core.job import MAX_NAME_CHARS, JobSpec, JobSpecError, check
 from multihost.core.state import TaskState
+from multihost.runtime.link import Link
 from multihost.server.blobs import BlobTraffic
+from multihost.server.branches import Branches
 from multihost.server.committer import Operation
 from multihost.server.dispatch import by_role, refusal_of
 from multihost.server.gateway import Connection
@@ -131,6 +133,7 @@ class ClientPeer:
         self.connection = connection
         self.session = 0
         self._handlers = _HANDLERS[connection.key.role]
+        self.branches = Branches(self)
         self.uid = attach.session
         self.slots = 0
         """Slots that this client asked for."""
@@ -177,6 +180,7 @@ class ClientPeer:
     def closed(self, reason: str) -> None:
         """The connection is gone: wait for it to come back, unless it said goodbye."""
         self._blobs.close()
+        self.branches.close()
         if self._waiting is not None:
             self._waiting.cancel()
         for subscription in self._jobs.values():
@@ -205,11 +209,12 @@ class ClientPeer:
         older = self.services.client_peers.get(self.uid)
         self.services.client_peers[self.uid] = self
         if older is not None and older is not self:
+            older.branches.close()
             older.connection.link.abort("the session goes on over a newer connection")
         now = self.services.now()
         self.services.clients.renew(session, now)
         self.services.takers.renew(session, now)
-        self.connection.link.send(self.services.welcome(session))
+        self.connection.link.send(self.services.welcome(session, self.branches.ticket))
 
     def _on_goodbye(self, _: m.Goodbye) -> None:
         self._is_leaving = True
@@ -409,7 +414,11 @@ class ClientPeer:
     # calls -----------------------------------------------------------------------------
 
     def _on_call(self, message: m.Call) -> None:
-        index, number, link = message.taker, message.number, self.connection.link
+        self.call(message, self.connection.link)
+
+    def call(self, message: m.Call, link: Link) -> None:
+        """Do a call that came by ``link``, and answer there."""
+        index, number = message.taker, message.number
 
         def reply(result: AnyResult) -> None:
             unanswered.pop(index, None)
@@ -446,7 +455,8 @@ class ClientPeer:
         return ""
 
     def _on_withdraw(self, message: m.Withdraw) -> None:
-        self.services.calls.withdraw(taker_id(self.session, message.taker), message.number)
+        if 0 < message.taker <= MAX_TAKER:
+            self.services.calls.withdraw(taker_id(self.session, message.taker), message.number)
 
     def _on_end_taker(self, message: m.EndTaker) -> None:
         if 0 < message.taker <= MAX_TAKER:

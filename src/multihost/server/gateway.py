@@ -34,7 +34,11 @@ MAX_SLOW_S = 1.0
 REMEMBERED_ADDRESSES = 10_000
 FOR_TASKS = "; if this is a task, its worker needs --tasks-key-file with such a key"
 _OPENED_BY: dict[m.Role, type[m.Message]] = {m.Role.CLIENT: m.Attach, m.Role.WORKER: m.Enlist}
-_OPENINGS = {m.Attach: "opening a client's session", m.Enlist: "opening a worker's session"}
+_OPENINGS = {
+    m.Attach: "opening a client's session",
+    m.Branch: "branching a client's session",
+    m.Enlist: "opening a worker's session",
+}
 
 
 class FailureLog:
@@ -65,6 +69,7 @@ class Desk:
 
     attach: Callable[["Connection", m.Attach], SessionPeer]
     enlist: Callable[["Connection", m.Enlist], SessionPeer]
+    branch: Callable[["Connection", m.Branch], SessionPeer | m.Denied]
 
 
 class Gateway:
@@ -200,18 +205,26 @@ class Connection:
             self._greet(message)
         elif isinstance(message, m.Proof):
             self._check(message)
-        elif isinstance(message, m.Attach | m.Enlist) and self._is_proved:
+        elif isinstance(message, m.Attach | m.Enlist | m.Branch) and self._is_proved:
             if self.key.role not in MAY_SEND[type(message)]:
                 self.deny(m.DenialCode.ROLE, self.refuse(message))
                 return
+            peer = self._open(message)
+            if isinstance(peer, m.Denied):
+                self.audit_refusal(f"{_OPENINGS[type(message)]}: {peer.message}")
+                self.deny(peer.code, peer.message)
+                return
             assert self._deadline is not None
             self._deadline.cancel()
-            desk = self.gateway.desk
-            if isinstance(message, m.Attach):
-                peer = desk.attach(self, message)
-            else:
-                peer = desk.enlist(self, message)
             self.intake = Intake(self.link, peer, self.gateway.committer)
+
+    def _open(self, message: m.Attach | m.Enlist | m.Branch) -> SessionPeer | m.Denied:
+        desk = self.gateway.desk
+        if isinstance(message, m.Attach):
+            return desk.attach(self, message)
+        if isinstance(message, m.Enlist):
+            return desk.enlist(self, message)
+        return desk.branch(self, message)
 
     def _greet(self, hello: m.Hello) -> None:
         if self._hello is not None:

@@ -69,14 +69,15 @@ class Services:
         """A random number in [0, 1) for jitter."""
         return _chance.random()
 
-    def welcome(self, session: int) -> m.Welcome:
-        """The message that opens a session."""
+    def welcome(self, session: int, ticket: bytes = b"") -> m.Welcome:
+        """The message that opens a session, to be branched with ``ticket``."""
         return m.Welcome(
             session,
             self.committer.store.uid,
             f"multihost {multihost.__version__}",
             self.heartbeat_s,
             self.lease_s,
+            ticket=ticket,
         )
 
     def why_waiting(self, queue: str, requires: Requirement) -> str:

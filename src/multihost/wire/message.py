@@ -99,6 +99,8 @@ class DenialCode(StrEnum):
     PROTOCOL = "protocol"
     LIMIT = "limit"
     ROLE = "role"
+    SESSION = "session"
+    """There is no open session with this ticket."""
     STOPPING = "stopping"
 
 
@@ -153,6 +155,8 @@ class Welcome(Message, frozen=True, tag=7):
     heartbeat_s: float = HEARTBEAT_S
     lease_s: float = LEASE_S
     max_frame_bytes: int = MAX_FRAME_BYTES
+    ticket: bytes = b""
+    """What a client shows to branch its session; with each connection another. Empty: it can't."""
 
 
 class Beat(Message, frozen=True, tag=8):
@@ -180,6 +184,17 @@ class Forbidden(Message, frozen=True, tag=11):
     """
 
     message: str
+
+
+class Branch(Message, frozen=True, tag=12):
+    """A client makes this connection a branch of its session: for one thread's calls, no more."""
+
+    session: bytes
+    ticket: bytes
+
+
+class Branched(Message, frozen=True, tag=13):
+    """The branch stands; it ends with the connection that the session is open on."""
 
 
 class RefusalCode(StrEnum):
@@ -624,6 +639,7 @@ FromPeer = (
     Hello
     | Proof
     | Attach
+    | Branch
     | Enlist
     | Beat
     | Goodbye
@@ -656,6 +672,7 @@ FromServer = (
     Challenge
     | Denied
     | Welcome
+    | Branched
     | BeatBack
     | Goodbye
     | Forbidden

@@ -23,6 +23,8 @@ class Phase(StrEnum):
     PROVED = "proved"
     """The peer knows the key; it has still to say which session it opens."""
     OPEN = "open"
+    BRANCH = "branch"
+    """It belongs to a session that is open on another connection, and carries calls."""
 
 
 def _kinds(*kinds: type[Message]) -> frozenset[type[Message]]:
@@ -38,7 +40,7 @@ LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]
     (None, Phase.NEW): _kinds(m.Hello),
     (Role.CLIENT, Phase.CHALLENGED): _kinds(m.Proof),
     (Role.WORKER, Phase.CHALLENGED): _kinds(m.Proof),
-    (Role.CLIENT, Phase.PROVED): _kinds(m.Attach),
+    (Role.CLIENT, Phase.PROVED): _kinds(m.Attach, m.Branch),
     (Role.WORKER, Phase.PROVED): _kinds(m.Enlist),
     (Role.CLIENT, Phase.OPEN): _BLOBS
     | _kinds(m.Beat, m.Goodbye, m.Open, m.Add, m.Seal, m.Cancel, m.Taken, m.Close, m.Resize)
@@ -46,6 +48,7 @@ LEGAL_FROM_PEER: Final[dict[tuple[Role | None, Phase], frozenset[type[Message]]]
     (Role.WORKER, Phase.OPEN): _BLOBS
     | _kinds(m.Beat, m.Goodbye, m.Want, m.Finished, m.GiveBack, m.Output, m.Drain)
     | _kinds(m.Began, m.Children, m.Installed),
+    (Role.CLIENT, Phase.BRANCH): _kinds(m.Call),
 }
 """What the server accepts from a peer of a role in a phase."""
 
@@ -53,6 +56,7 @@ MAY_SEND: Final[dict[type[Message], frozenset[KeyRole]]] = {
     m.Hello: ANYBODY,
     m.Proof: ANYBODY,
     m.Attach: READERS,
+    m.Branch: SUBMITTERS,
     m.Enlist: WORKERS,
     m.Beat: ANYBODY,
     m.Goodbye: ANYBODY,
@@ -86,7 +90,7 @@ LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
     (Role.WORKER, Phase.NEW): _ANY_TIME | _kinds(m.Challenge),
     (Role.CLIENT, Phase.CHALLENGED): _ANY_TIME,
     (Role.WORKER, Phase.CHALLENGED): _ANY_TIME,
-    (Role.CLIENT, Phase.PROVED): _ANY_TIME | _kinds(m.Welcome),
+    (Role.CLIENT, Phase.PROVED): _ANY_TIME | _kinds(m.Welcome, m.Branched),
     (Role.WORKER, Phase.PROVED): _ANY_TIME | _kinds(m.Welcome),
     (Role.CLIENT, Phase.OPEN): _WHEN_OPEN
     | _BLOB_ANSWERS
@@ -107,6 +111,7 @@ LEGAL_FROM_SERVER: Final[dict[tuple[Role, Phase], frozenset[type[Message]]]] = {
     (Role.WORKER, Phase.OPEN): _WHEN_OPEN
     | _BLOB_ANSWERS
     | _kinds(m.BeatBack, m.Grants, m.Settled, m.Revoked, m.SetSlots, m.SignalTask, m.StarterGone),
+    (Role.CLIENT, Phase.BRANCH): _ANY_TIME | _kinds(m.Answer, m.BeatBack),
 }
 """What a peer of a role accepts from the server in a phase."""
 
@@ -114,6 +119,7 @@ _STEPS: Final[dict[type[Message], Phase]] = {
     m.Challenge: Phase.CHALLENGED,
     m.Proof: Phase.PROVED,
     m.Welcome: Phase.OPEN,
+    m.Branched: Phase.BRANCH,
 }
 """Messages that carry a connection on to its next phase, whoever sends them."""
 

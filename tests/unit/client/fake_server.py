@@ -49,6 +49,9 @@ class FakeServer:
         self.drop_adds = False
         self.refuse_blobs = False
         self.slots = 0
+        self.ticket = b""
+        """By which branches are made; empty: none are."""
+        self.branch_calls = []
         self.answer = lambda call: None
         """What a call of a taker is answered; None: nothing yet."""
         self._runner = ThreadPoolExecutor(2)
@@ -85,6 +88,16 @@ class FakeServer:
     def cut(self):
         """Cut every connection."""
         self.on_loop(lambda: [c.link.abort("cut by the test") for c in list(self.connections)])
+
+    def cut_branches(self):
+        """Cut every connection but those that sessions are open on."""
+        self.on_loop(
+            lambda: [c.link.abort("cut by the test") for c in list(self.connections) if c.is_branch]
+        )
+
+    @property
+    def branches(self):
+        return [connection for connection in self.connections if connection.is_branch]
 
     def stop_listening(self):
         self.on_loop(self._server.close)
@@ -185,6 +198,8 @@ def _failure(error):
 
 
 class _Connection:
+    is_branch = False
+
     def __init__(self, server):
         self.server = server
         self.aliases = {}
@@ -219,7 +234,15 @@ class _Connection:
         self.link.admit()
 
     def on_attach(self, message):
-        self.link.send(m.Welcome(1, self.server.store))
+        self.link.send(m.Welcome(1, self.server.store, ticket=self.server.ticket))
+
+    def on_branch(self, message):
+        if message.ticket != self.server.ticket:
+            self.link.send(m.Denied(m.DenialCode.LIMIT, "refused by the test"))
+            self.link.close("refused")
+            return
+        self.is_branch = True
+        self.link.send(m.Branched())
 
     def on_beat(self, message):
         self.link.send(m.BeatBack(message.number))
@@ -314,6 +337,8 @@ class _Connection:
                 self.server.finish(job, index, Ending.CANCELLED, b"")
 
     def on_call(self, message):
+        if self.is_branch:
+            self.server.branch_calls.append(message)
         result = self.server.answer(message)
         if result is not None:
             self.link.send(m.Answer(message.taker, message.number, result))

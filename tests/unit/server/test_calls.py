@@ -39,6 +39,17 @@ def payloads(result):
     return [item.payload for item in result.items]
 
 
+@case
+async def test_a_call_is_next_if_its_taker_is_known_and_has_made_no_later_one(desk):
+    queue = await desk.queue()
+    assert not desk.calls.is_next(ANN, 1)
+    await desk.take(ANN, queue, 0)
+    number = desk.numbers[ANN]
+    assert [desk.calls.is_next(ANN, number + step) for step in (-1, 0, 1)] == [False, False, True]
+    desk.calls.end_taker(ANN)
+    assert not desk.calls.is_next(ANN, number + 1)
+
+
 # --- items -----------------------------------------------------------------------------
 
 

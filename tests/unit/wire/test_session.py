@@ -30,6 +30,17 @@ def test_a_peer_that_follows_the_handshake_gets_an_open_session(role):
     assert open_session(role).phase is Phase.OPEN
 
 
+def test_a_branch_carries_nothing_but_calls_to_the_server():
+    server = Session(None)
+    server.received(m.Hello(m.Role.CLIENT, NONCE))
+    server.sent(m.Challenge(NONCE, b""))
+    server.received(m.Proof(b""))
+    server.received(m.Branch(b"u" * 16, b"ticket"))
+    server.sent(m.Branched())
+    assert server.phase is Phase.BRANCH
+    assert LEGAL_FROM_PEER[m.Role.CLIENT, Phase.BRANCH] == {m.Call}
+
+
 def test_nothing_but_hello_is_legal_at_first():
     for kind in m.Message.__subclasses__():
         assert (kind in LEGAL_FROM_PEER[None, Phase.NEW]) == (kind is m.Hello)
