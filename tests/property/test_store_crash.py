@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,11 +20,14 @@ from multihost.core.retry import Backoff, Limits
 from multihost.store.base import Store
 from multihost.store.sqlite import SQLiteStore, open_store
 from multihost.store.sqlite import file as store_file
+from multihost.store.sqlite import journal as store_journal
 from multihost.store.sqlite.items import FEW_ITEMS
 from multihost.testing.disk import MemoryDisk
 from multihost.testing.owner import Owner
 from multihost.wire.act import Confirm, Exchange, ExchangeEnd, Item, Kind, Put
 from multihost.wire.message import Blob
+
+pytestmark = pytest.mark.timeout(300)
 
 LOSSES = max(1, int(os.environ.get("MULTIHOST_PROPERTY_EXAMPLES", "100")) // 50)
 TABLES = (
@@ -49,13 +52,26 @@ class Recorder(Owner):
 
     def __init__(self, path: Path) -> None:
         self.disk = MemoryDisk(f"recording-{path.name}")
+        self.path = path
         self.marks: list[Mark] = []
         super().__init__(lambda: open_on(self.disk, path))
         self.mark(is_durable=True)
 
     def mark(self, *, is_durable: bool) -> None:
-        state = state_of(cast("SQLiteStore", self.store))
+        state = self.state_when_opened()
         self.marks.append(Mark(len(self.disk.journal), is_durable, state))
+
+    def state_when_opened(self) -> dict[str, list[Any]]:
+        """What a store has that is opened on a copy of the disk: what is in the journal, too."""
+        image, path = MemoryDisk(f"mark-{self.path.name}"), self.path.with_name("mark")
+        self.disk.copy_to(image)
+        image.rename(str(self.path), str(path))
+        store = open_on(image, path)
+        try:
+            return state_of(store)
+        finally:
+            store.close()
+            image.close()
 
     @contextmanager
     def transaction(self, *, is_durable: bool = False) -> Iterator[Store]:
@@ -118,6 +134,14 @@ def run_takers(owner: Owner) -> None:
     )
     exchange(owner, 1, puts=[Put(queue, [b"a", blob, b"c" * 5000])])
     (item,) = exchange(owner, 2, take=queue)
+    for call in (3, 4):
+        # Transactions that only the journal knows of, until something else happens.
+        act = Exchange(puts=[Put(results, [b"%d" % call] * call)], take=results)
+        owner.do("exchange", TAKER, call, act, owner.now)
+        owner.do("note_answer", TAKER, call, b"answer")
+    owner.do("exchange", TAKER, 5, Exchange(returns=[item.number]), owner.now)
+    (item,) = exchange(owner, 6, take=queue)
+    owner.reopen()
     with owner.transaction() as store:
         act = Exchange([item.number], puts=[Put(results, [b"A", blob])], take=queue)
         store.exchange(TAKER, 3, act, owner.now)
@@ -144,7 +168,12 @@ def exchange(owner: Owner, call: int, **parts: Any) -> list[Item]:
 
 
 def open_on(disk: MemoryDisk, path: Path) -> SQLiteStore:
-    return open_store(path, vfs=disk.vfs, sync_log=lambda: disk.sync(f"{path}-wal"))
+    return open_store(
+        path,
+        vfs=disk.vfs,
+        sync_log=lambda: disk.sync(f"{path}-wal"),
+        journal=disk.file(f"{path}-items"),
+    )
 
 
 def state_of(store: SQLiteStore) -> dict[str, list[Any]]:
@@ -172,6 +201,7 @@ def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recording]:
     with pytest.MonkeyPatch.context() as patch:
         # So that checkpoints happen in the middle of it, not only at its end.
         patch.setattr(store_file, "CHECKPOINT_PAGES", 40)
+        patch.setattr(store_journal, "LAP_BYTES", 200)
         checkpoints = count_checkpoints(patch)
         recording = Recording(tmp_path_factory.mktemp("crash") / "store")
         recording.checkpoints = len(checkpoints)

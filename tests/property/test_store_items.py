@@ -8,6 +8,7 @@ has: the same process is killed at any write, and the power fails.
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
@@ -15,6 +16,7 @@ from test_store_model import BIT, BLOBS, EXAMPLES, PAYLOADS, SIZES, STEPS, Store
 
 from multihost.core.ids import taker_id
 from multihost.store.base import Store
+from multihost.store.sqlite import journal, memtable
 from multihost.wire.act import Confirm, Exchange, Finish, Kind, Put
 
 TAKERS = [taker_id(session, taker) for session in (1, 2) for taker in (1, 2)]
@@ -162,7 +164,15 @@ class ItemMachine(StoreMachine):
             self.both("put_blob", blob, b"data", self.now)
 
 
-def test_sqlite_agrees_with_the_model_on_items() -> None:
+@pytest.mark.parametrize("is_short", [False, True])
+def test_sqlite_agrees_with_the_model_on_items(
+    is_short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_short:
+        # Laps end, memory is written down, and records are too long, all the time.
+        for name, value in (("JOURNAL_BYTES", 900), ("LAP_BYTES", 300), ("RECORD_BYTES", 150)):
+            monkeypatch.setattr(journal, name, value)
+        monkeypatch.setattr(memtable, "HEAVY_ROWS", 6)
     run_state_machine_as_test(
         ItemMachine,
         settings=settings(

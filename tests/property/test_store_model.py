@@ -128,6 +128,7 @@ class StoreMachine(RuleBasedStateMachine):
             cached_jobs=self.cached_jobs,
             vfs=self.disk.vfs,
             sync_log=lambda: self.disk.sync(f"{self.path}-wal"),
+            journal=self.disk.file(f"{self.path}-items"),
         )
 
     def open_both(self) -> None:

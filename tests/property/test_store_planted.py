@@ -6,6 +6,7 @@ the everyday checks.
 
 import os
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -19,8 +20,10 @@ from multihost.store.sqlite import (
     finish,
     itembook,
     items,
+    journal,
     keys,
     lease,
+    memtable,
     progress,
     prune,
     settling,
@@ -204,7 +207,13 @@ def a_retry_keeps_its_old_faults(patch: Patch) -> None:
 
 
 def a_lost_taker_s_items_stay_held_in_the_file(patch: Patch) -> None:
-    patch.setattr(items, "_RETURN", items._RETURN + " AND 0")
+    plain = memtable.Memtable.write
+
+    def write(self: memtable.Memtable, many: object, holds: Callable[[int], Any]) -> None:
+        self.held = {item: None for item in self.held if holds(item)[1] is not None}
+        plain(self, many, holds)
+
+    patch.setattr(memtable.Memtable, "write", write)
 
 
 def a_rollback_keeps_holds(patch: Patch) -> None:
@@ -236,7 +245,12 @@ def anybody_may_confirm(patch: Patch) -> None:
 
 
 def confirmed_items_keep_their_blobs(patch: Patch) -> None:
-    patch.setattr(items, "_BLOB", items._BLOB + " AND 0")
+    plain = items.Hold
+
+    def hold(holder: int, call: int, attempt: int, digest: bytes | None) -> itembook.Hold:
+        return plain(holder, call, attempt, None)
+
+    patch.setattr(items, "Hold", hold)
 
 
 def dropped_items_keep_their_blobs(patch: Patch) -> None:
@@ -274,7 +288,42 @@ def calls_are_not_told_apart(patch: Patch) -> None:
     patch.setattr(items, "_take", take)
 
 
+def the_journal_is_not_flushed(patch: Patch) -> None:
+    patch.setattr(journal.Journal, "sync", lambda self: None)
+
+
+def generations_never_end(patch: Patch) -> None:
+    patch.setattr(SQLiteStore, "_turn", lambda self: None)
+
+
+def a_lap_is_written_over_too_early(patch: Patch) -> None:
+    patch.setattr(journal, "LAP_BYTES", 0)
+    plain = SQLiteStore._commit_database
+
+    def commit(self: SQLiteStore) -> None:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(file.DatabaseFile, "sync", lambda self: None)
+            plain(self)
+
+    patch.setattr(SQLiteStore, "_commit_database", commit)
+
+
+def a_rollback_forgets_the_journal(patch: Patch) -> None:
+    plain = SQLiteStore.rollback
+
+    def rollback(self: SQLiteStore) -> None:
+        with pytest.MonkeyPatch.context() as within:
+            within.setattr(self, "_replay", lambda: None)
+            plain(self)
+
+    patch.setattr(SQLiteStore, "rollback", rollback)
+
+
 PLANTED_IN_ITEMS = (
+    the_journal_is_not_flushed,
+    generations_never_end,
+    a_lap_is_written_over_too_early,
+    a_rollback_forgets_the_journal,
     durable_commits_are_not_flushed,
     a_lost_taker_s_items_stay_held_in_the_file,
     a_rollback_keeps_holds,

@@ -1,4 +1,4 @@
-"""Where a store lies within its state directory: the database, and a file for each big blob."""
+"""Where a store lies within its state directory: database, journal, a file for each big blob."""
 
 import os
 from collections.abc import Iterator
@@ -8,6 +8,11 @@ from typing import Final
 STORE_FILE: Final = "store.sqlite"
 BLOB_DIRECTORY: Final = "blobs"
 DIGEST_CHARS: Final = 64
+
+
+def journal_of(store: Path) -> Path:
+    """The journal of the database at ``store``; ``-journal`` is SQLite's own."""
+    return store.with_name(f"{store.name}-items")
 
 
 def blob_place(directory: Path, digest: bytes) -> Path:

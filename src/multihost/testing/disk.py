@@ -6,6 +6,7 @@ torn. After a *power loss* only what was synced is surely there; of the rest
 any part may be. It can also be full, or answer writes and syncs with errors.
 """
 
+import errno
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -46,7 +47,8 @@ class Faults:
 class MemoryDisk:
     """Files by path; what of them is durable; and what is wrong at present.
 
-    ``vfs`` and ``sync`` are what ``open_store`` takes as ``vfs`` and ``sync_log``.
+    ``vfs``, ``sync`` and ``file`` are what ``open_store`` takes as ``vfs``, ``sync_log`` and
+    ``journal``.
     """
 
     def __init__(self, name: str) -> None:
@@ -57,16 +59,28 @@ class MemoryDisk:
         self.writes = 0
         """Writes, cuts and deletions so far."""
         self.syncs = 0
+        self.files_that_are_full: set[str] = set()
+        """Ends of names of files that can't be written to for want of room."""
         self.journal: list[Callable[[MemoryDisk], None]] = []
         """What was done, in order; applied to another disk, it does the same there."""
         self._durable: dict[str, bytearray] = {}
         self._unsynced: list[_Change] = []
+        self._writes: dict[str, int] = {}
         self._is_dead = False
         self._registered = _MemoryVFS(self)
 
     def close(self) -> None:
         """Take it away from SQLite."""
         self._registered.unregister()
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether the process is dead."""
+        return self._is_dead
+
+    def writes_to(self, end: str) -> int:
+        """How often files were written whose names end so."""
+        return sum(count for path, count in self._writes.items() if path.endswith(end))
 
     # what tests do ---------------------------------------------------------------------
 
@@ -110,6 +124,16 @@ class MemoryDisk:
         yield
         self.faults.room_bytes = None
 
+    def rename(self, before: str, after: str) -> None:
+        """Let the names of files begin with ``after`` that began with ``before``."""
+        for files in (self.files, self._durable):
+            for path in [path for path in files if path.startswith(before)]:
+                files[after + path.removeprefix(before)] = files.pop(path)
+
+    def file(self, path: str) -> "PlainFile":
+        """A file that is written without SQLite."""
+        return PlainFile(self, path)
+
     # what SQLite does ------------------------------------------------------------------
 
     def check_alive(self) -> None:
@@ -120,6 +144,9 @@ class MemoryDisk:
     def write(self, path: str, offset: int, data: bytes) -> None:
         """Write, or die instead."""
         self._spend(path, offset, data)
+        self._writes[path] = self._writes.get(path, 0) + 1
+        if any(path.endswith(end) for end in self.files_that_are_full):
+            raise apsw.FullError("the disk is full")
         if self.faults.fails_write:
             raise apsw.IOError("the disk fails")
         growth = offset + len(data) - len(self.files[path])
@@ -199,6 +226,38 @@ def _sectors(path: str, offset: int, data: bytes | None) -> Iterator[_Change]:
         stop = min(end, (offset // SECTOR_BYTES + 1) * SECTOR_BYTES)
         yield _Change(path, offset, data[len(data) - (end - offset) : len(data) - (end - stop)])
         offset = stop
+
+
+class PlainFile:
+    """A file on the disk; its errors are the system's."""
+
+    def __init__(self, disk: MemoryDisk, path: str) -> None:
+        """The file ``path``, made when it is first written to."""
+        self._disk = disk
+        self._path = path
+
+    def read(self) -> bytes:
+        """All that is there."""
+        return bytes(self._disk.files.get(self._path, b""))
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write, or die instead."""
+        if self._path not in self._disk.files:
+            self._disk.create(self._path)
+        try:
+            self._disk.write(self._path, offset, data)
+        except apsw.FullError as error:
+            raise OSError(errno.ENOSPC, str(error)) from error
+        except apsw.IOError as error:
+            raise OSError(errno.EIO, str(error)) from error
+
+    def sync(self) -> None:
+        """Make it durable."""
+        if self._path in self._disk.files:
+            self._disk.sync(self._path)
+
+    def close(self) -> None:
+        """Let go of it."""
 
 
 class _MemoryVFS(apsw.VFS):

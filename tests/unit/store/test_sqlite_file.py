@@ -223,7 +223,12 @@ def disk(request: pytest.FixtureRequest) -> Iterator[MemoryDisk]:
 @pytest.fixture
 def owner(disk: MemoryDisk, path: Path) -> Iterator[Owner]:
     def open_it() -> SQLiteStore:
-        return open_store(path, vfs=disk.vfs, sync_log=lambda: disk.sync(f"{path}-wal"))
+        return open_store(
+            path,
+            vfs=disk.vfs,
+            sync_log=lambda: disk.sync(f"{path}-wal"),
+            journal=disk.file(f"{path}-items"),
+        )
 
     owner = Owner(open_it)
     yield owner

@@ -22,7 +22,13 @@ from multihost.core.digest import Digester
 from multihost.core.ids import TOKEN_COUNT_BITS, UID_BYTES
 from multihost.errors import StoreCorrupt, StoreError, StoreTooNew
 from multihost.store.lockfile import LockFile
-from multihost.store.places import BLOB_DIRECTORY, STORE_FILE, blob_place, sync_directory
+from multihost.store.places import (
+    BLOB_DIRECTORY,
+    STORE_FILE,
+    blob_place,
+    journal_of,
+    sync_directory,
+)
 from multihost.store.sqlite.file import (
     APPLICATION_ID,
     BACKUP_ID,
@@ -263,8 +269,9 @@ def _move_aside(path: Path) -> Path | None:
     number = 1
     while (aside := path.with_name(f"{path.name}.replaced-{number}")).exists():
         number += 1
-    log = Path(f"{path}-wal")
-    if log.exists():
-        log.rename(f"{aside}-wal")
+    places = ((Path(f"{path}-wal"), Path(f"{aside}-wal")), (journal_of(path), journal_of(aside)))
+    for beside, place in places:
+        if beside.exists():
+            beside.rename(place)
     path.rename(aside)
     return aside

@@ -374,6 +374,11 @@ class Book:
             seen.add(payload)
         return None
 
+    @property
+    def has_references(self) -> bool:
+        """Whether this transaction refers to blobs, or does so no more."""
+        return bool(self._refs)
+
     def has_new_references(self, digest: bytes) -> bool:
         """Whether this transaction refers to the blob and the file does not know it yet."""
         return digest in self._refs

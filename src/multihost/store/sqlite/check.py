@@ -15,7 +15,13 @@ import apsw
 from multihost.core.digest import Digester, digest_of
 from multihost.errors import StoreCorrupt, StoreError
 from multihost.store.lockfile import LockFile
-from multihost.store.places import BLOB_DIRECTORY, STORE_FILE, blob_files, blob_place
+from multihost.store.places import (
+    BLOB_DIRECTORY,
+    STORE_FILE,
+    blob_files,
+    blob_place,
+    journal_of,
+)
 from multihost.store.sqlite.backup import reading
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.file import (
@@ -25,6 +31,7 @@ from multihost.store.sqlite.file import (
     store_errors,
     translated,
 )
+from multihost.store.sqlite.journal import DiskFile, Journal
 from multihost.store.sqlite.verify import verify
 
 READ_BYTES: Final = 1 << 20
@@ -72,6 +79,7 @@ def _check_store(state: Path) -> Report:
     try:
         with _opened(path) as db:
             _check_rows(db, report, APPLICATION_ID)
+            _look_at_journal(db, report)
             _check_files(db, report, state / BLOB_DIRECTORY)
     finally:
         lock.close()
@@ -106,6 +114,20 @@ def _check_rows(db: apsw.Connection, report: Report, application: int) -> None:
                 report.problems.append(f"blob {digest.hex()}: its bytes are not those it names")
     except (apsw.CorruptError, apsw.NotADBError) as error:
         report.problems.append(str(translated(error, str(report.path))))
+
+
+def _look_at_journal(db: apsw.Connection, report: Report) -> None:
+    uid, generation = (
+        db.execute("SELECT value FROM meta WHERE name = ?", (name,)).get
+        for name in ("uid", "journal")
+    )
+    path = journal_of(report.path)
+    records = Journal(DiskFile(path), uid, generation).records if generation is not None else []
+    if records:
+        report.notes.append(
+            f"{len(records)} changes of queues and locks are in the journal {path} and not counted "
+            "here; the next server writes them into the store"
+        )
 
 
 def _check_whose(db: apsw.Connection, path: Path, application: int) -> None:

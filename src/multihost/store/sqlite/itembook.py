@@ -1,8 +1,9 @@
 """What is remembered of queues of items: their counters, who holds what, what comes next.
 
 Few items are held at a time, so all that is held is in memory; what waits is
-in the file alone. As in ``Book``, counters are changed here and written once a
-transaction, and after a rollback all is read again.
+in the file alone, but for what the memtable has. As in ``Book``, counters are
+changed here and written with the memtable, and after a rollback all is read
+again.
 """
 
 import heapq
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 
 from multihost.core.ids import item_id, queue_of
 from multihost.store.items import ItemQueueRow
+from multihost.store.sqlite.memtable import Memtable
 from multihost.wire.act import Confirm
 
 _QUEUES = (
@@ -22,7 +24,10 @@ _WRITE_QUEUE = (
     "UPDATE item_queues SET is_closed = ?, waiting = ?, held = ?, unfinished = ?, put = ?,"
     " confirmed = ? WHERE number = ?"
 )
-_TAKEN = "SELECT id, holder, call, attempt FROM taken_items ORDER BY id"
+_TAKEN = (
+    "SELECT taken_items.id, holder, call, attempt, iif(size IS NULL, NULL, payload)"
+    " FROM taken_items LEFT JOIN items ON items.id = taken_items.id ORDER BY taken_items.id"
+)
 
 
 class Hold(NamedTuple):
@@ -32,6 +37,8 @@ class Hold(NamedTuple):
     """None: it came back and waits."""
     call: int
     attempt: int
+    digest: bytes | None
+    """Of the blob that is its payload; None: the payload is in its row."""
 
 
 @dataclass(slots=True)
@@ -51,6 +58,8 @@ class ItemQueue:
     confirmed: int = 0
     fresh: int = 0
     """Items from this one on were never taken."""
+    filed: int = 0
+    """Items from this one on are in the memtable, one after the other, until they are done with."""
     returned: list[int] = field(default_factory=list)
     """Items before ``fresh`` that wait again; a heap."""
 
@@ -78,12 +87,14 @@ class ItemBook:
         """Read it all through ``run``; write through ``many``."""
         self._run = run
         self._many = many
+        self.memtable = Memtable()
         self._dirty: dict[int, ItemQueue] = {}
         self.reload()
 
     def reload(self) -> None:
         """Read again all that a rollback may have made untrue."""
         self._dirty.clear()
+        self.memtable.clear()
         self.queues: dict[int, ItemQueue] = {}
         self.named: dict[str, ItemQueue] = {}
         self.holds: dict[int, Hold] = {}
@@ -104,6 +115,7 @@ class ItemBook:
     def add(self, queue: ItemQueue) -> None:
         """Know a queue."""
         queue.fresh = max(queue.fresh, item_id(queue.number, 0))
+        queue.filed = item_id(queue.number, queue.put)
         self.queues[queue.number] = queue
         self.named[queue.name] = queue
 
@@ -120,8 +132,12 @@ class ItemBook:
         self._dirty[queue.number] = queue
 
     def write(self) -> None:
-        """Write what has changed."""
+        """Write what has changed, the memtable as well."""
+        if self.memtable.is_dirty:
+            self.memtable.write(self._many, self._holding)
         if self._dirty:
+            for queue in self._dirty.values():
+                queue.filed = item_id(queue.number, queue.put)
             self._many(
                 _WRITE_QUEUE,
                 [
@@ -158,16 +174,22 @@ class ItemBook:
         """Take out the first items that came back."""
         return [heapq.heappop(queue.returned) for _ in range(min(limit, len(queue.returned)))]
 
-    def give_back(self, items: Iterable[int]) -> list[tuple[int]]:
-        """Held items wait again; their numbers, as parameters."""
-        rows = []
+    def give_back(self, items: Iterable[int]) -> set[int]:
+        """Held items wait again; their queues."""
+        queues = set()
         for item in items:
             queue = self.queues[queue_of(item)]
             hold = self.holds[item]
             self.note(item, hold._replace(holder=None))
+            self.memtable.hold(item)
             heapq.heappush(queue.returned, item)
             queue.held -= 1
             queue.waiting += 1
             self.touch(queue)
-            rows.append((item,))
-        return rows
+            queues.add(queue.number)
+        return queues
+
+    def _holding(self, item: int) -> tuple[int, int | None, int, int]:
+        """Row of an item that was taken."""
+        hold = self.holds[item]
+        return item, hold.holder, hold.call, hold.attempt

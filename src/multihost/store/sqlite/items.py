@@ -1,4 +1,8 @@
-"""Queues of items: put, taken under a lease, confirmed or given back."""
+"""Queues of items: put, taken under a lease, confirmed or given back.
+
+What exchanges do is done in memory and noted in the memtable, which ``Book``
+writes into the tables; what else happens to queues finds it there already.
+"""
 
 import heapq
 from typing import Final
@@ -7,6 +11,7 @@ from multihost.core.ids import ITEM_BITS, MAX_TAKER, item_id, queue_of, taker_id
 from multihost.store.items import TAKE_BYTES, ItemQueueRow
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.itembook import Hold, ItemQueue
+from multihost.store.sqlite.memtable import Exchanging, Row
 from multihost.wire.act import (
     Confirm,
     Exchange,
@@ -23,23 +28,12 @@ FEW_ITEMS: Final = 500
 MAX_QUEUES: Final = (1 << (63 - ITEM_BITS)) - 1
 """Queues of items that one store can ever have (33,554,431)."""
 
-Row = tuple[int, int | None, bytes]
-"""An item: its number, a blob's size or None, and the payload or the blob's digest."""
-
 _NEW_QUEUE = (
     'INSERT INTO item_queues (name, "limit", confirm, owner) VALUES (?, ?, ?, ?) RETURNING number'
 )
-_PUT = "INSERT INTO items (id, size, payload) VALUES (?, ?, ?)"
 _FRESH = "SELECT id, size, payload FROM items WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
 _ITEM = "SELECT id, size, payload FROM items WHERE id = ?"
-_TAKE = (
-    "INSERT INTO taken_items (id, holder, call, attempt) VALUES (?, ?, ?, ?) ON CONFLICT (id)"
-    " DO UPDATE SET holder = excluded.holder, call = excluded.call, attempt = excluded.attempt"
-)
-_RETURN = "UPDATE taken_items SET holder = NULL WHERE id = ?"
-_DELETE: Final = ("DELETE FROM items WHERE id = ?", "DELETE FROM taken_items WHERE id = ?")
 _BLOBS = "SELECT payload FROM items WHERE id BETWEEN ? AND ? AND size IS NOT NULL"
-_BLOB = "SELECT payload FROM items WHERE id = ? AND size IS NOT NULL"
 _NTH = "SELECT id FROM items WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1 OFFSET ?"
 
 
@@ -112,11 +106,19 @@ def exchange(book: Book, taker: int, call: int, act: Exchange) -> Exchanged | Re
     refusal = _refusal(book, taker, act)
     if refusal is not None:
         return refusal
+    result = carry_out(book, taker, call, act)
+    if result.items or act.confirms or act.puts or act.returns or act.finishes:
+        book.items.memtable.did(Exchanging(taker, call, act))
+    return result
+
+
+def carry_out(book: Book, taker: int, call: int, act: Exchange) -> Exchanged:
+    """Do an exchange that nothing speaks against."""
     if act.confirms:
         _confirm(book, dict.fromkeys(act.confirms))
     if act.returns:
         held = [item for item in dict.fromkeys(act.returns) if book.items.is_held(item, taker)]
-        book.many(_RETURN, book.items.give_back(held))
+        book.items.give_back(held)
     for part in act.puts:
         _put(book, book.items.queues[part.queue], part.payloads)
     for finish in act.finishes:
@@ -196,7 +198,7 @@ def _put(book: Book, queue: ItemQueue, payloads: list[Payload]) -> None:
             rows.append((number, payload.size_bytes, payload.digest))
         else:
             rows.append((number, None, payload))
-    book.many(_PUT, rows)
+    book.items.memtable.put(rows)
     queue.put += len(rows)
     queue.waiting += len(rows)
     queue.unfinished += len(rows)
@@ -207,10 +209,9 @@ def _take(book: Book, queue: ItemQueue, limit: int, taker: int, call: int) -> li
     if limit < 1 or not queue.waiting:
         return []
     items = book.items
-    rows = [book.run(_ITEM, (item,)).fetchone() for item in items.next_returned(queue, limit)]
+    rows = [_row(book, item) for item in items.next_returned(queue, limit)]
     if len(rows) < limit and queue.waiting > len(rows):
-        span = (queue.fresh, item_id(queue.number + 1, 0) - 1, limit - len(rows))
-        rows += book.run(_FRESH, span).fetchall()
+        rows += _fresh(book, queue, limit - len(rows))
     if len(rows) > 1:
         rows = _fitting(queue, rows)
     queue.fresh = max(queue.fresh, rows[-1][0] + 1)
@@ -219,16 +220,34 @@ def _take(book: Book, queue: ItemQueue, limit: int, taker: int, call: int) -> li
         hold = items.holds.get(number)
         attempt = 1 if hold is None else hold.attempt + 1
         taken.append(Item(number, payload if size is None else Blob(payload, size), attempt))
+        digest = None if size is None else payload
+        items.note(number, Hold(taker, call, taken[-1].attempt, digest))
+        items.memtable.hold(number)
     queue.waiting -= len(taken)
     queue.held += len(taken)
     items.touch(queue)
-    for item in taken:
-        items.note(item.number, Hold(taker, call, item.attempt))
     if queue.confirm is Confirm.GET:
         _confirm(book, dict.fromkeys(item.number for item in taken))
-    else:
-        book.many(_TAKE, [(item.number, taker, call, item.attempt) for item in taken])
     return taken
+
+
+def _fresh(book: Book, queue: ItemQueue, limit: int) -> list[Row]:
+    """The first items that were never taken: those in the table, then those in memory."""
+    rows: list[Row] = []
+    if queue.fresh < queue.filed:
+        rows = book.run(_FRESH, (queue.fresh, queue.filed - 1, limit)).fetchall()
+    if len(rows) < limit:
+        first, end = max(queue.fresh, queue.filed), item_id(queue.number, queue.put)
+        unfiled = book.items.memtable.items
+        rows += [unfiled[item] for item in range(first, min(end, first + limit - len(rows)))]
+    return rows
+
+
+def _row(book: Book, item: int) -> Row:
+    row = book.items.memtable.items.get(item)
+    if row is None:
+        row = book.run(_ITEM, (item,)).fetchone()
+    return row
 
 
 def _fitting(queue: ItemQueue, rows: list[Row]) -> list[Row]:
@@ -246,13 +265,12 @@ def _fitting(queue: ItemQueue, rows: list[Row]) -> list[Row]:
 
 def _confirm(book: Book, numbers: dict[int, None]) -> None:
     items = book.items
-    rows = [(item,) for item in numbers]
-    for (digest,) in book.many(_BLOB, rows):
-        book.refer(digest, -1)
-    for sql in _DELETE:
-        book.many(sql, rows)
     for item in numbers:
+        digest = items.holds[item].digest
+        if digest is not None:
+            book.refer(digest, -1)
         items.forget(item)
+        items.memtable.drop(item)
         queue = items.queues[queue_of(item)]
         queue.held -= 1
         queue.confirmed += 1
@@ -268,7 +286,7 @@ def taken(book: Book, taker: int, call: int) -> list[Item]:
     for number in sorted(book.items.of_taker.get(taker, ())):
         hold = book.items.holds[number]
         if hold.call == call:
-            _, size, payload = book.run(_ITEM, (number,)).fetchone()
+            _, size, payload = _row(book, number)
             found.append(
                 Item(number, payload if size is None else Blob(payload, size), hold.attempt)
             )
@@ -292,6 +310,4 @@ def lose_takers(book: Book, session: int) -> set[int]:
 
 
 def _lose(book: Book, taker: int) -> set[int]:
-    rows = book.items.give_back(list(book.items.of_taker.get(taker, ())))
-    book.many(_RETURN, rows)
-    return {queue_of(item) for (item,) in rows}
+    return book.items.give_back(list(book.items.of_taker.get(taker, ())))

@@ -3,8 +3,13 @@
 This module owns the transaction. What the verbs do is in the modules beside
 it, one for each thing that can happen to a task; they share the ``Book`` and
 know nothing of commits.
+
+A transaction of the database begins with the first verb that needs one. Until
+then what is done is in memory alone, and if it ends so, it is a record in the
+journal.
 """
 
+import contextlib
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from functools import wraps
@@ -16,6 +21,7 @@ import apsw
 from multihost.core.ids import UID_BYTES
 from multihost.core.job import JobSpec
 from multihost.core.state import JobState, TaskState
+from multihost.errors import StoreError
 from multihost.store.access import AccessKey
 from multihost.store.base import (
     FIRST_PAGE,
@@ -39,6 +45,7 @@ from multihost.store.base import (
 )
 from multihost.store.base import Final as FinalTask
 from multihost.store.items import ItemQueueRow, SynchronizerRow, TakerRow
+from multihost.store.places import journal_of
 from multihost.store.sqlite import (
     access,
     cancel,
@@ -56,6 +63,8 @@ from multihost.store.sqlite import (
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.copying import DatabaseCopy
 from multihost.store.sqlite.file import DatabaseFile, translated
+from multihost.store.sqlite.journal import DiskFile, Journal, JournalFile
+from multihost.store.sqlite.memtable import Exchanging, Noting, decode_deeds, encode_deeds
 from multihost.store.sqlite.verify import verify
 from multihost.wire.act import Confirm, Exchange, Exchanged, Item, Kind, Rejected
 from multihost.wire.message import Attempt, Blob, Held, Payload, Role
@@ -67,14 +76,31 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _verb(
+def _reads(
     method: Callable[Concatenate["SQLiteStore", P], R],
 ) -> Callable[Concatenate["SQLiteStore", P], R]:
-    """A verb whose errors from SQLite are said in the words of ``multihost.errors``."""
+    """A verb that writes no row; errors are said in the words of ``multihost.errors``."""
 
     @wraps(method)
     def call(self: "SQLiteStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
+            return method(self, *args, **kwargs)
+        except apsw.Error as error:
+            raise translated(error, str(self.path)) from error
+
+    return call
+
+
+def _verb(
+    method: Callable[Concatenate["SQLiteStore", P], R],
+) -> Callable[Concatenate["SQLiteStore", P], R]:
+    """A verb that does, within a transaction of the database."""
+
+    @wraps(method)
+    def call(self: "SQLiteStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            if not self._is_entered or self._memtable.is_dirty:
+                self._enter()
             return method(self, *args, **kwargs)
         except apsw.Error as error:
             raise translated(error, str(self.path)) from error
@@ -91,19 +117,20 @@ def open_store(
     sync_log: Callable[[], None] | None = None,
     lengthens_log: bool = False,
     limit_bytes: int | None = None,
+    journal: JournalFile | None = None,
 ) -> "SQLiteStore":
     """Open the store at ``path``, or make one there; its directory has to exist.
 
     ``cache_bytes`` bounds the pages, ``cached_jobs`` the jobs kept in memory.
-    ``vfs`` and ``sync_log`` put another file system and its ``fsync`` of the
-    log in place of the system's; tests crash them. ``lengthens_log`` takes 16 MiB
+    ``vfs``, ``sync_log`` and ``journal`` put another file system, its ``fsync`` of the
+    log and its journal in place of the system's; tests crash them. ``lengthens_log`` takes 16 MiB
     of disk at once for durable commits that are a third quicker. A store that holds
     ``limit_bytes`` refuses jobs, tasks and items, and goes on with what it has. Raises
     StoreLocked, StoreTooNew, StoreCorrupt, StoreFull or StoreError.
     """
     file = DatabaseFile(Path(path), cache_bytes=cache_bytes, vfs=vfs, sync_log=sync_log)
     try:
-        store = SQLiteStore(file, cached_jobs)
+        store = SQLiteStore(file, cached_jobs, journal or DiskFile(journal_of(file.path)))
     except apsw.Error as error:
         file.close()
         raise translated(error, str(path)) from error
@@ -127,14 +154,32 @@ class SQLiteStore:
     uid: bytes
     epoch: int
 
-    def __init__(self, file: DatabaseFile, cached_jobs: int) -> None:
-        """Take over an open database and begin its next epoch."""
+    def __init__(self, file: DatabaseFile, cached_jobs: int, journal: JournalFile) -> None:
+        """Take over an open database and its journal, and begin its next epoch."""
         self.path = file.path
         self._file = file
         self._db = file.db
         self._copy: DatabaseCopy | None = None
+        self._is_begun = False
+        self._is_entered = False
+        """Whether there is a transaction of the database."""
+        self._is_turning = False
+        """Whether it ends the journal's generation."""
+        self._record: bytes | None = None
+        """What the transaction has for the journal."""
         self._begin_epoch()
+        generation = self._db.execute("SELECT value FROM meta WHERE name = 'journal'").get
+        self._journal = Journal(journal, self.uid, generation)
         self._book = Book(self._db, self.epoch, cached_jobs)
+        self._memtable = self._book.items.memtable
+        self._replay()
+        self._enter()
+        if not self._is_turning:
+            # Of records that a power cut took away, later ones may still be there.
+            self._turn()
+        self._commit_database()
+        self._file.sync_all()
+        self._journal.rewind()
         self._book.woken.update(
             lane.number for lane in self._book.lanes.values() if lane.counts[TaskState.QUEUED]
         )
@@ -145,13 +190,13 @@ class SQLiteStore:
         db.execute("BEGIN IMMEDIATE")
         # Here and not in the migration: a process may have died between the two.
         uid = secrets.token_bytes(UID_BYTES)
-        db.execute("INSERT OR IGNORE INTO meta VALUES ('uid', ?), ('epoch', 0)", (uid,))
+        first = "INSERT OR IGNORE INTO meta VALUES ('uid', ?), ('epoch', 0), ('journal', 0)"
+        db.execute(first, (uid,))
         self.uid = db.execute("SELECT value FROM meta WHERE name = 'uid'").get
         self.epoch = db.execute(
             "UPDATE meta SET value = value + 1 WHERE name = 'epoch' RETURNING value"
         ).get
         db.execute("COMMIT")
-        self._file.sync_all()
 
     @property
     def woken(self) -> set[int]:
@@ -165,55 +210,144 @@ class SQLiteStore:
 
     # transactions ------------------------------------------------------------------
 
-    @_verb
+    @_reads
     def begin(self) -> None:
         """Begin a transaction."""
-        if self._copy is not None and self._copy.is_due and self._copy.step():
-            self._copy = None
+        if self._copy is not None and self._copy.is_due:
+            self._write_down()
+            if self._copy.step():
+                self._copy = None
         self._book.forget_old_jobs()
         if self._book.limit_bytes is not None:
             self._book.measure()
-        self._db.execute("BEGIN IMMEDIATE")
+        self._is_begun = True
 
-    @_verb
+    @_reads
     def prepare(self, now: float) -> Changes:
         """Write the counters, end what has ended; the last call before ``commit``."""
+        if not self._is_entered:
+            if not self._memtable.deeds:
+                return Changes([], [])
+            if not self._book.has_references and not self._memtable.is_heavy:
+                record = encode_deeds(self._memtable.deeds)
+                if self._journal.takes(record):
+                    self._record = record
+                    return Changes([], [])
+        self._enter()
         return progress.prepare(self._book, now)
 
-    @_verb
+    @_reads
     def publish(self) -> None:
         """Write the transaction; ``commit`` follows."""
-        self._db.execute("COMMIT")
+        record, self._record = self._record, None
+        if record is not None and self._append(record):
+            self._memtable.deeds.clear()
+        elif self._is_entered or record is not None:
+            self._commit_database()
+        self._is_begun = False
 
-    @_verb
+    @_reads
     def commit(self, *, is_durable: bool) -> None:
         """Commit; ``is_durable``: and wait until it would survive a power cut."""
-        if self._db.in_transaction:
-            self._db.execute("COMMIT")
+        if self._is_begun:
+            self.publish()
         if is_durable:
             self._file.sync()
+            self._sync_journal()
         self._file.checkpoint()
 
-    @_verb
+    @_reads
     def rollback(self) -> None:
         """Undo the transaction, counters and caches included."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
+        self._is_begun = self._is_entered = self._is_turning = False
+        self._record = None
         self._book.reload()
+        self._replay()
         self._book.wake_at = progress.next_time(self._book)
 
     def close(self) -> None:
         """Flush and let go of the files."""
         if self._copy is not None:
             self._copy.abandon()
-        self._file.close()
+        try:
+            if not self._is_begun:
+                # If it can't be, because the disk is full, the journal has it.
+                with contextlib.suppress(apsw.Error):
+                    self._write_down()
+        finally:
+            self._journal.close()
+            self._file.close()
 
-    @_verb
+    @_reads
     def begin_copy(self, path: Path) -> DatabaseCopy:
         """Begin a copy of the database at ``path``; ``begin`` takes a step whenever one is due."""
         assert self._copy is None, "one copy at a time"
         self._copy = DatabaseCopy(self._db, path)
         return self._copy
+
+    # the database and the journal ------------------------------------------------------
+
+    def _enter(self) -> None:
+        """Have a transaction of the database that knows all that only memory knew."""
+        if not self._is_entered:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._is_entered = True
+        if self._journal.records and not self._is_turning:
+            self._turn()
+        self._book.items.write()
+
+    def _turn(self) -> None:
+        """End the journal's generation with this transaction."""
+        self._db.execute("UPDATE meta SET value = value + 1 WHERE name = 'journal'")
+        self._is_turning = True
+
+    def _commit_database(self) -> None:
+        self._enter()
+        self._db.execute("COMMIT")
+        self._is_entered = False
+        if self._is_turning:
+            self._is_turning = False
+            self._journal.turn()
+            if self._journal.is_long:
+                # The lap is written over from here on.
+                self._file.sync()
+                self._journal.rewind()
+
+    def _write_down(self) -> None:
+        """Between transactions: write into the database what only the journal has."""
+        if self._memtable.is_dirty:
+            self._commit_database()
+
+    def _append(self, record: bytes) -> bool:
+        try:
+            return self._journal.append(record)
+        except OSError as error:
+            raise StoreError(
+                f"{journal_of(self.path)} can't be written ({error}); see to its disk and restart"
+            ) from error
+
+    def _sync_journal(self) -> None:
+        try:
+            self._journal.sync()
+        except OSError as error:
+            raise StoreError(
+                f"{journal_of(self.path)} can't be flushed to its disk ({error}); what was "
+                "acknowledged is kept, what came after is unknown. See to the disk and restart"
+            ) from error
+
+    def _replay(self) -> None:
+        """Do again what the journal has and the database does not."""
+        for record in self._journal.records:
+            for deed in decode_deeds(record):
+                if isinstance(deed, Exchanging):
+                    items.carry_out(self._book, deed.taker, deed.call, deed.act)
+                elif isinstance(deed, Noting):
+                    self._memtable.note(deed.taker, deed.call, deed.answer)
+                else:
+                    self._memtable.save(deed.number, deed.state)
+            self._memtable.is_dirty = True
 
     # jobs and tasks ------------------------------------------------------------------
 
@@ -286,7 +420,7 @@ class SQLiteStore:
         """Make ready what was due by ``now``, expire what waited too long, set ``wake_at``."""
         return progress.promote(self._book, now)
 
-    @_verb
+    @_reads
     def outcomes(self, job: int, after_index: int, limit: int) -> list[FinalTask]:
         """Ended tasks with an index above ``after_index``, by index."""
         return read.outcomes(self._book, job, after_index, limit)
@@ -347,14 +481,14 @@ class SQLiteStore:
         """Delete it; it is gone at once, of many items the rows follow in ``prune``."""
         items.drop_queue(self._book, queue)
 
-    @_verb
+    @_reads
     def exchange(
         self, taker: int, number: int, exchange: Exchange, now: float
     ) -> Exchanged | Rejected:
         """Do an exchange, whole or not at all, never waiting."""
         return items.exchange(self._book, taker, number, exchange)
 
-    @_verb
+    @_reads
     def taken(self, taker: int, number: int) -> list[Item]:
         """Items that ``taker`` holds and took in its call ``number``."""
         return items.taken(self._book, taker, number)
@@ -383,12 +517,12 @@ class SQLiteStore:
         """The synchronizer of this name, and whether it is new."""
         return synchronizers.open_synchronizer(self._book, kind, name, owner, state)
 
-    @_verb
+    @_reads
     def synchronizers(self) -> list[SynchronizerRow]:
         """Every synchronizer."""
         return synchronizers.synchronizers(self._book)
 
-    @_verb
+    @_reads
     def save_synchronizer(self, synchronizer: int, state: bytes) -> None:
         """Keep its state."""
         synchronizers.save(self._book, synchronizer, state)
@@ -398,17 +532,17 @@ class SQLiteStore:
         """Delete it."""
         synchronizers.drop(self._book, synchronizer)
 
-    @_verb
+    @_reads
     def taker(self, taker: int) -> TakerRow | None:
         """The last call of a taker that was noted."""
         return synchronizers.taker(self._book, taker)
 
-    @_verb
+    @_reads
     def takers(self, session: int) -> list[TakerRow]:
         """The last calls of a session's takers."""
         return synchronizers.takers(self._book, session)
 
-    @_verb
+    @_reads
     def note_answer(self, taker: int, number: int, answer: bytes) -> None:
         """Keep a call's answer; replaces the last."""
         synchronizers.note_answer(self._book, taker, number, answer)
@@ -432,7 +566,7 @@ class SQLiteStore:
         """Note a blob; ``data`` None means that a file holds it."""
         side.put_blob(self._book, blob, data, now)
 
-    @_verb
+    @_reads
     def blob(self, digest: bytes) -> StoredBlob | None:
         """The blob, or None."""
         return side.read_blob(self._book, digest)
@@ -451,7 +585,7 @@ class SQLiteStore:
         """Keep what a running task printed, if it runs under that lease of ``session``."""
         return side.append_output(self._book, session, held, stream, data, limit_bytes=limit_bytes)
 
-    @_verb
+    @_reads
     def output(self, task: int) -> list[tuple[int, bytes]]:
         """What a task printed: (stream, bytes) in order."""
         return side.read_output(self._book, task)
@@ -480,7 +614,7 @@ class SQLiteStore:
         """Delete those that were revoked, or have expired, before then."""
         return access.drop(self._book, before)
 
-    @_verb
+    @_reads
     def access_keys(self) -> list[AccessKey]:
         """Every key, by when it was made, then by id."""
         return access.every(self._book)
@@ -495,17 +629,17 @@ class SQLiteStore:
         """Names of the queues that hand out nothing at present."""
         return read.paused_queues(self._book)
 
-    @_verb
+    @_reads
     def job(self, number: int) -> JobRow | None:
         """A job by its number."""
         return read.job_by_number(self._book, number)
 
-    @_verb
+    @_reads
     def find_job(self, name: str) -> JobRow | None:
         """A job by its name."""
         return read.job_by_name(self._book, name)
 
-    @_verb
+    @_reads
     def jobs(
         self, *, state: JobState | None = None, before: int | None = None, limit: int = FIRST_PAGE
     ) -> list[JobRow]:
@@ -516,12 +650,12 @@ class SQLiteStore:
         """Every queue, by name."""
         return read.queues(self._book)
 
-    @_verb
+    @_reads
     def task(self, task: int) -> TaskRow | None:
         """A task by its number."""
         return read.task(self._book, task)
 
-    @_verb
+    @_reads
     def tasks(
         self,
         job: int,
@@ -533,17 +667,17 @@ class SQLiteStore:
         """Tasks of a job, by index."""
         return read.tasks(self._book, job, state, after_index, limit)
 
-    @_verb
+    @_reads
     def attempts(self, task: int) -> list[AttemptRow]:
         """Attempts of a task that did not succeed, oldest first."""
         return read.attempts(self._book, task)
 
-    @_verb
+    @_reads
     def sessions(self, role: Role, *, is_open: bool = True) -> list[SessionRow]:
         """Sessions of a role, newest first."""
         return read.sessions(self._book, role, is_open=is_open)
 
-    @_verb
+    @_reads
     def limit_size(self, limit_bytes: int) -> None:
         """Refuse what makes the store hold more than about so much."""
         self._book.limit_size(limit_bytes)
@@ -558,7 +692,7 @@ class SQLiteStore:
         count: int = self._db.execute("SELECT count(*) FROM jobs").get
         return count
 
-    @_verb
+    @_reads
     def verify(self) -> list[str]:
         """Every broken invariant, in words; empty when all is well."""
         return verify(self._book)

@@ -4,15 +4,13 @@ from multihost.core.ids import MAX_TAKER, taker_id
 from multihost.store.items import SynchronizerRow, TakerRow
 from multihost.store.sqlite import items
 from multihost.store.sqlite.book import Book
+from multihost.store.sqlite.memtable import Noting, Saving
 from multihost.wire.act import Kind
 
 _FIND = "SELECT number, kind, name, owner, state FROM synchronizers WHERE name = ?"
 _ALL = "SELECT number, kind, name, owner, state FROM synchronizers ORDER BY number"
 _NEW = "INSERT INTO synchronizers (kind, name, owner, state) VALUES (?, ?, ?, ?) RETURNING number"
-_NOTE = (
-    "INSERT INTO takers (taker, number, answer) VALUES (?, ?, ?) ON CONFLICT (taker)"
-    " DO UPDATE SET number = excluded.number, answer = excluded.answer"
-)
+_ANSWER = "SELECT number, answer FROM takers WHERE taker = ?"
 
 
 def open_synchronizer(
@@ -28,12 +26,17 @@ def open_synchronizer(
 
 def synchronizers(book: Book) -> list[SynchronizerRow]:
     """Every synchronizer."""
-    return [_row(*row) for row in book.run(_ALL)]
+    state_of = book.items.memtable.state
+    return [
+        _row(number, kind, name, owner, state_of(number) or state)
+        for number, kind, name, owner, state in book.run(_ALL)
+    ]
 
 
 def save(book: Book, number: int, state: bytes) -> None:
     """Keep its state."""
-    book.run("UPDATE synchronizers SET state = ? WHERE number = ?", (state, number))
+    book.items.memtable.save(number, state)
+    book.items.memtable.did(Saving(number, state))
 
 
 def drop(book: Book, number: int) -> None:
@@ -52,20 +55,22 @@ def drop_transients(book: Book, session: int) -> tuple[list[int], list[int]]:
 
 def taker(book: Book, number: int) -> TakerRow | None:
     """The last call of a taker that was noted."""
-    row = book.run("SELECT taker, number, answer FROM takers WHERE taker = ?", (number,)).fetchone()
-    return None if row is None else TakerRow(*row)
+    found = book.items.memtable.answer(number) or book.run(_ANSWER, (number,)).fetchone()
+    return None if found is None else TakerRow(number, *found)
 
 
 def takers(book: Book, session: int) -> list[TakerRow]:
     """The last calls of a session's takers."""
     span = (taker_id(session, 0), taker_id(session, MAX_TAKER))
     sql = "SELECT taker, number, answer FROM takers WHERE taker BETWEEN ? AND ?"
-    return [TakerRow(*row) for row in book.run(sql, span)]
+    rows = {taker: row for taker, *row in book.run(sql, span)} | book.items.memtable.answers(*span)
+    return [TakerRow(taker, *row) for taker, row in sorted(rows.items())]
 
 
 def note_answer(book: Book, number: int, call: int, answer: bytes) -> None:
     """Keep a call's answer; replaces the last."""
-    book.run(_NOTE, (number, call, answer))
+    book.items.memtable.note(number, call, answer)
+    book.items.memtable.did(Noting(number, call, answer))
 
 
 def _row(number: int, kind: int, name: str, owner: int | None, state: bytes) -> SynchronizerRow:

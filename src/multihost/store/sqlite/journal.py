@@ -1,0 +1,197 @@
+"""The journal: a file beside the database that takes what would not stay in it anyway.
+
+Most items are put, taken and confirmed within a moment. In the database each
+would be written into several trees only to be deleted from them again. So a
+transaction that did nothing but exchange items, hold synchronizers and note
+answers is one *record*, appended here, while what it changed is kept in memory
+(``Memtable``). Any other transaction first writes all that into the database,
+where everything then is as if there were no journal.
+
+Records belong to a *generation*, whose number the database knows. The
+transaction that writes the memory down raises it, so that after whatever
+interruption a record is either not yet in the database, and is replayed, or
+its generation is over. A lap of records begins at the file's start only when
+the database is safely on the disk, with all that the last lap held.
+"""
+
+import contextlib
+import errno
+import os
+from pathlib import Path
+from struct import Struct
+from typing import Final, Protocol
+from zlib import crc32
+
+from multihost.store.places import sync_directory
+
+JOURNAL_BYTES: Final = 4 << 20
+"""Size of the file; taken at once, so that a full disk can't be in the way of a record."""
+LAP_BYTES: Final = JOURNAL_BYTES // 2
+"""A lap longer than this ends with the next transaction of the database."""
+RECORD_BYTES: Final = 256 << 10
+"""Longer records go into the database at once: copying them twice costs more than it saves."""
+
+_HEAD = Struct("<IIQQ")
+"""Checksum of all that follows, bytes of the record, its generation, its number in the file."""
+_CHECKED: Final = 4
+
+
+class JournalFile(Protocol):
+    """Where the bytes are; errors are OSErrors."""
+
+    def read(self) -> bytes:
+        """All that is there."""
+        ...
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write; it survives the death of the process."""
+        ...
+
+    def sync(self) -> None:
+        """Return when everything written would survive a power cut."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+class DiskFile:
+    """A file of the system's, made when it is first written to."""
+
+    def __init__(self, path: Path) -> None:
+        """The journal at ``path``."""
+        self._path = path
+        self._descriptor = -1
+
+    def read(self) -> bytes:
+        """All that is there; nothing if there is no such file."""
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return b""
+
+    def write(self, offset: int, data: bytes) -> None:
+        """Write into the blocks that the file has already."""
+        if self._descriptor < 0:
+            self._descriptor = self._open()
+        while data:
+            written = os.pwrite(self._descriptor, data, offset)
+            data, offset = data[written:], offset + written
+
+    def sync(self) -> None:
+        """Flush it."""
+        if self._descriptor >= 0:
+            os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _open(self) -> int:
+        """Give the file its length with zeros: blocks merely promised cost each sync a write."""
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            length = os.fstat(descriptor).st_size
+            while length < JOURNAL_BYTES:
+                length += os.pwrite(descriptor, bytes(JOURNAL_BYTES - length), length)
+            os.fsync(descriptor)
+            sync_directory(self._path.parent)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+
+class Journal:
+    """The records of the present generation, in memory as in the file.
+
+    Invariant: what ``read`` would find in the file is ``records``, if the process died now.
+    """
+
+    def __init__(self, file: JournalFile, uid: bytes, generation: int) -> None:
+        """The journal of the store ``uid``, whose database is at ``generation``."""
+        self.generation = generation
+        self.records: list[bytes] = []
+        """Bodies of this generation's records, in order."""
+        self._file = file
+        self._seed = crc32(uid)
+        self._position = 0
+        self._number = generation << 32
+        self._is_synced = True
+        self._is_off = False
+        self.records = self._read()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the lap should end."""
+        return self._position > LAP_BYTES
+
+    def takes(self, body: bytes) -> bool:
+        """Whether a record can be appended."""
+        end = self._position + _HEAD.size + len(body)
+        return len(body) <= RECORD_BYTES and end <= JOURNAL_BYTES and not self._is_off
+
+    def append(self, body: bytes) -> bool:
+        """Write a record; False when the disk has no room, and never will be asked again.
+
+        Raises OSError.
+        """
+        head = _HEAD.pack(0, len(body), self.generation, self._number)[_CHECKED:]
+        checksum = crc32(body, crc32(head, self._seed)).to_bytes(_CHECKED, "little")
+        data = b"".join((checksum, head, body))
+        try:
+            self._file.write(self._position, data)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            self._is_off = True
+            return False
+        self._position += len(data)
+        self._number += 1
+        self._is_synced = False
+        self.records.append(body)
+        return True
+
+    def sync(self) -> None:
+        """Return when every record would survive a power cut."""
+        if not self._is_synced:
+            self._file.sync()
+            self._is_synced = True
+
+    def turn(self) -> None:
+        """The database has it all, and knows of the next generation."""
+        self.generation += 1
+        self.records.clear()
+
+    def rewind(self) -> None:
+        """Begin a lap: no record is needed any more, not even after a power cut."""
+        assert not self.records
+        self._position = 0
+        # No number of an earlier lap follows on one of this lap.
+        self._number = self.generation << 32
+
+    def close(self) -> None:
+        """Let go of the file."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _read(self) -> list[bytes]:
+        """Records of the database's generation; those before it are over, those behind it void."""
+        data, position, expected, found = self._file.read(), 0, None, []
+        while position + _HEAD.size <= len(data):
+            checksum, length, generation, number = _HEAD.unpack_from(data, position)
+            begin = position + _HEAD.size
+            body = data[begin : begin + length]
+            if len(body) < length or expected not in (None, number):
+                break
+            if checksum != crc32(body, crc32(data[position + _CHECKED : begin], self._seed)):
+                break
+            if generation > self.generation:
+                break
+            if generation == self.generation:
+                found.append(body)
+            position, expected = begin + length, number + 1
+        return found
