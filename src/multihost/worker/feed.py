@@ -7,8 +7,11 @@ server that is far away as much more as the slot gets through while it answers.
 """
 
 AHEAD_S = 0.010
-MAX_AHEAD = 256
-"""Tasks kept in hand for one slot at most."""
+MAX_AHEAD = 1024
+"""Tasks kept in hand for one slot at most: as many as it runs while the server, busy with many
+clients, takes outcomes and hands out the next."""
+MAX_AHEAD_BYTES = 16 << 20
+"""Of their arguments."""
 STUCK_S = 0.020
 """A task that ran so long has what was fed behind it taken back."""
 HOARD_S = 0.100
@@ -19,16 +22,22 @@ WEIGHT = 0.1
 
 
 class Pace:
-    """How long tasks take lately; a long one counts at once, short ones slowly."""
+    """How long tasks take lately, and how large they are.
+
+    A long or a large one counts at once, short and small ones slowly.
+    """
 
     def __init__(self) -> None:
         """Assume nothing: until a task has ended, none is fed ahead."""
         self.run_s: float | None = None
+        self.size_bytes = 0.0
         self.round_trip_s = 0.0
         """How long the server takes to answer lately."""
 
-    def note(self, run_s: float) -> None:
-        """A task took ``run_s``."""
+    def note(self, run_s: float, size_bytes: int = 0) -> None:
+        """A task with arguments of ``size_bytes`` took ``run_s``."""
+        self.size_bytes += WEIGHT * (size_bytes - self.size_bytes)
+        self.size_bytes = max(self.size_bytes, size_bytes)
         if self.run_s is None or run_s > self.run_s * 10:
             self.run_s = run_s
         else:
@@ -61,7 +70,8 @@ class Pace:
     def _tasks_in(self, time_s: float) -> int:
         if self.run_s is None or self.run_s > time_s:
             return 0
-        return min(MAX_AHEAD, int(time_s / max(self.run_s, 1e-6)))
+        most = min(MAX_AHEAD, int(MAX_AHEAD_BYTES / max(self.size_bytes, 1.0)))
+        return min(most, int(time_s / max(self.run_s, 1e-6)))
 
 
 def room(slots: int, ahead: int, in_hand: int) -> int:

@@ -74,8 +74,14 @@ class Roster:
         ahead = self.pace.ahead
         backlog = self.backlog
         skipped: list[Work] = []
-        while backlog:
+        refused: set[int] = set()
+        """Jobs, by their identity, that there is no slot for: many works may be of one."""
+        takes_more = self._takes_more(ahead)
+        while backlog and takes_more:
             work = backlog.popleft()
+            if id(work.job) in refused:
+                skipped.append(work)
+                continue
             slot = self._slot_for(work, ahead)
             if slot is not None:
                 self._start(slot, work)
@@ -83,9 +89,15 @@ class Roster:
             skipped.append(work)
             if not work.is_choosy and work.job.width is None:
                 break  # nor is there a slot for the others like it
+            refused.add(id(work.job))
+            takes_more = self._takes_more(ahead)
         backlog.extendleft(reversed(skipped))
         for slot in self._everyone():
             slot.flush()
+
+    def _takes_more(self, ahead: int) -> bool:
+        """Whether there is a child, for whatever works, that is idle or may be fed ahead."""
+        return any(len(slot.fed) <= ahead for slot in self.children)
 
     def _slot_for(self, work: Work, ahead: int) -> Slot | None:
         if work.is_choosy or work.job.width is not None:

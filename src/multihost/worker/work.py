@@ -43,6 +43,12 @@ class Work:
         return self.grant.task, self.grant.token
 
     @property
+    def size_bytes(self) -> int:
+        """Of its payload, as far as that is in memory."""
+        payload = self.payload
+        return len(payload) if isinstance(payload, bytes) else 0
+
+    @property
     def signed_text(self) -> bytes:
         """The job's mark, and what that covers."""
         job = self.job

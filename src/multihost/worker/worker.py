@@ -474,7 +474,7 @@ class Worker:
         self, slot: Slot, work: Work, ending: int, run_s: float, data: bytes | InFile
     ) -> None:
         """Report how an attempt ended."""
-        self.roster.pace.note(run_s)
+        self.roster.pace.note(run_s, work.size_bytes)
         self._forget(work)
         if ending == Ending.UNRUNNABLE:
             assert isinstance(data, bytes)

@@ -25,6 +25,15 @@ def test_tiny_tasks_are_fed_ahead_up_to_a_limit_and_long_ones_not_at_all():
     assert pace_of(feed.AHEAD_S * 1.01).ahead == 0
 
 
+def test_no_more_is_kept_in_hand_than_a_limit_of_bytes_however_tiny_the_tasks_are():
+    pace = pace_of(0.0)
+    pace.note(0.0, 64 << 10)
+    assert pace.ahead == feed.MAX_AHEAD_BYTES // (64 << 10) < feed.MAX_AHEAD
+    for _ in range(100):
+        pace.note(0.0, 100)
+    assert pace.ahead == feed.MAX_AHEAD
+
+
 def test_one_long_task_ends_feeding_ahead_at_once_and_one_short_one_does_not_begin_it():
     pace = pace_of(*[0.0001] * 50)
     assert pace.ahead > 0

@@ -111,6 +111,22 @@ def test_tiny_tasks_are_fed_ahead_evenly_and_no_more_than_the_pace_says(make):
     assert len(made.backlog) == 10
 
 
+def test_a_job_without_a_slot_is_looked_at_once_however_many_of_its_works_wait(make, monkeypatch):
+    made = make(2)
+    first = work(0, width=1, crew="p")
+    others = [Work(m.Grant(task_id(1, n), 1, b""), first.job, b"") for n in range(1, 50)]
+    put(made, first)
+    asked = []
+    choose = made._slot_for
+    monkeypatch.setattr(made, "_slot_for", lambda *args: asked.append(args) or choose(*args))
+    put(made, *others)
+    assert list(made.backlog) == others
+    assert len(asked) == 1
+    put(made, another := work(0, job=2))
+    assert made.children[1].fed[0] is another
+    assert list(made.backlog) == others
+
+
 def test_works_keep_their_order(make):
     made = make(1, TINY_S)
     put(made, *(works := [work(n) for n in range(8)]))
