@@ -217,6 +217,43 @@ def test_a_view_key_reads_and_what_else_it_asks_is_refused_on_the_same_connectio
         assert isinstance(client.jobs(), list)
 
 
+# --- sessions and their keys ---------------------------------------------------------------------
+
+
+def opens(cluster, key, uid, role=m.Role.CLIENT):
+    """What the server answers to who opens a session, or comes back to it."""
+    with Stranger(cluster.url, key.encode(), role) as stranger:
+        stranger.upgrade()
+        stranger.prove()
+        stranger.send(m.Attach(uid) if role is m.Role.CLIENT else m.Enlist(uid, "stranger"))
+        return stranger.receive()[0]
+
+
+@pytest.mark.parametrize("role", list(m.Role))
+def test_a_session_is_gone_on_with_by_the_key_that_opened_it_alone(cluster, admin, role):
+    kind = "submit" if role is m.Role.CLIENT else "work"
+    mine, other = (cluster.make_key(kind, f"{who} of {role}") for who in ("mine", "other"))
+    uid = os.urandom(16)
+    session = opens(cluster, mine, uid, role).session
+    assert opens(cluster, mine, uid, role).session == session
+    denied = opens(cluster, other, uid, role)
+    assert denied.code is m.DenialCode.ROLE
+    assert "opened with another key" in denied.message
+    assert f"(other of {role})" in denied.message
+    cluster.post(f"/api/keys/mine%20of%20{role}/revoke")
+    assert opens(cluster, mine, uid, role).code is m.DenialCode.REVOKED
+    assert opens(cluster, other, uid, role).code is m.DenialCode.ROLE
+    assert opens(cluster, other, os.urandom(16), role).session > session
+    assert "a session that was opened with another key" in cluster.log
+
+
+def test_a_client_s_session_is_no_worker_s(cluster):
+    uid = os.urandom(16)
+    assert isinstance(opens(cluster, cluster.key.decode(), uid), m.Welcome)
+    denied = opens(cluster, cluster.key.decode(), uid, m.Role.WORKER)
+    assert denied.code is m.DenialCode.ROLE
+
+
 # --- keys that end -----------------------------------------------------------------------------
 
 

@@ -530,14 +530,19 @@ class StoreMachine(RuleBasedStateMachine):
 
     # beside ----------------------------------------------------------------------------
 
-    @rule(number=st.integers(0, 3), role=st.sampled_from(list(Role)), closes=BIT)
-    def open_or_close_session(self, number: int, role: Role, closes: bool) -> None:
+    @rule(
+        number=st.integers(0, 3),
+        role=st.sampled_from(list(Role)),
+        key=st.sampled_from(["", "k", "k", "l"]),
+        closes=BIT,
+    )
+    def open_or_close_session(self, number: int, role: Role, key: str, closes: bool) -> None:
         if closes:
             self.both("close_session", self.session(number), self.now)
             return
-        info = SessionInfo(bytes([number]) * 16, role, name=f"w-{number}")
+        info = SessionInfo(bytes([number]) * 16, role, name=f"w-{number}", key=key)
         session = self.both("open_session", info, self.now)
-        if session not in self.sessions:
+        if session is not None and session not in self.sessions:
             self.sessions.append(session)
 
     @rule(blob=st.sampled_from(BLOBS), is_inline=BIT, before_s=st.none() | seconds)

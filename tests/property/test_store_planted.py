@@ -8,10 +8,12 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from multihost.store.base import SessionInfo
 from multihost.store.sqlite import (
     SQLiteStore,
     book,
@@ -85,6 +87,18 @@ def anybody_prints_for_a_task(patch: Patch) -> None:
         return plain(book, session if run is None else run[1], held, *rest, **limit)
 
     patch.setattr(side, "append_output", append)
+
+
+def any_key_goes_on_with_a_session(patch: Patch) -> None:
+    plain = side.open_session
+
+    def open_session(book: book.Book, info: SessionInfo, now: float) -> object:
+        free = msgspec.structs.replace(info, key="")
+        if plain(book, free, now) is None:
+            book.run("UPDATE sessions SET info = ? WHERE uid = ?", (side.encode(free), info.uid))
+        return plain(book, info, now)
+
+    patch.setattr(side, "open_session", open_session)
 
 
 def tokens_begin_anew_at_each_opening(patch: Patch) -> None:
@@ -342,6 +356,7 @@ PLANTED = (
     any_worker_s_word_is_taken,
     anybody_gives_tasks_back,
     anybody_prints_for_a_task,
+    any_key_goes_on_with_a_session,
     tokens_begin_anew_at_each_opening,
     a_rollback_keeps_leases,
     a_rollback_keeps_jobs,

@@ -81,7 +81,7 @@ class RemoteBacking:
             self._calls.abandon(relay.pending)
         self._calls.end(relay, is_clean=False)
 
-    async def open_writer(self, uid: bytes, name: str) -> int | None:
+    async def open_writer(self, uid: bytes, name: str, realm: str) -> int | None:
         """None: the session sees to it that every call is done once."""
         return None
 

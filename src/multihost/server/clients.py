@@ -150,6 +150,7 @@ class ClientPeer:
             user=attach.user,
             host=attach.host,
             pid=attach.pid,
+            key=connection.key.id,
         )
         services.committer.submit(
             Operation(lambda store, now: self._open_session(store, info, now), self._welcome)
@@ -201,11 +202,15 @@ class ClientPeer:
 
     # the session -----------------------------------------------------------------------
 
-    def _open_session(self, store: Store, info: SessionInfo, now: float) -> int:
-        self.session = store.open_session(info, now)
-        return self.session
+    def _open_session(self, store: Store, info: SessionInfo, now: float) -> int | None:
+        session = store.open_session(info, now)
+        self.session = session or 0
+        return session
 
-    def _welcome(self, session: int) -> None:
+    def _welcome(self, session: int | None) -> None:
+        if session is None:
+            self.connection.refuse_session()
+            return
         older = self.services.client_peers.get(self.uid)
         self.services.client_peers[self.uid] = self
         if older is not None and older is not self:

@@ -195,6 +195,16 @@ class Connection:
         key = self.key if self._is_known else None
         self.gateway.audit.refused(self.link.peer_address, key, what)
 
+    def refuse_session(self) -> None:
+        """Let nobody go on with a session that was opened with another key."""
+        self.audit_refusal("a session that was opened with another key")
+        self.deny(
+            m.DenialCode.ROLE,
+            f"this session was opened with another key than {self.key.id} ({self.key.name}), and "
+            "only that one goes on with it; start the program or worker again, and it opens one "
+            "of its own",
+        )
+
     def deny(self, code: m.DenialCode, text: str) -> None:
         """Refuse the connection and close it."""
         self.link.send(m.Denied(code, text))

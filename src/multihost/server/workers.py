@@ -63,15 +63,23 @@ class WorkerPeer:
             slots=enlist.slots,
             queues=enlist.queues,
             offer=msgspec.msgpack.encode(enlist.offer),
+            key=connection.key.id,
         )
 
-        def run(store: Store, now: float) -> Reinstated:
-            self.session = store.open_session(info, now)
-            return store.reinstate(self.session, enlist.held, now)
+        def run(store: Store, now: float) -> Reinstated | None:
+            session = store.open_session(info, now)
+            if session is None:
+                return None
+            self.session = session
+            return store.reinstate(session, enlist.held, now)
 
-        services.committer.submit(
-            Operation(run, lambda reinstated: self._welcome(enlist, reinstated))
-        )
+        def done(reinstated: Reinstated | None) -> None:
+            if reinstated is None:
+                connection.refuse_session()
+            else:
+                self._welcome(enlist, reinstated)
+
+        services.committer.submit(Operation(run, done))
 
     # SessionPeer ---------------------------------------------------------------------
 

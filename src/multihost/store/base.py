@@ -226,6 +226,12 @@ class SessionInfo(msgspec.Struct, frozen=True):
     queues: tuple[str, ...] = ()
     offer: bytes = b""
     """msgpack of ``core.resources.Offer``."""
+    key: str = ""
+    """Id of the access key it was opened with; empty in stores written before that was noted."""
+
+    def may_reopen(self, earlier: "SessionInfo") -> bool:
+        """Whether this is who opened ``earlier``, coming back: of its role, with its key."""
+        return self.role is earlier.role and earlier.key in {"", self.key}
 
 
 class SessionRow(msgspec.Struct, frozen=True):
@@ -433,8 +439,11 @@ class Store(ItemStore, AccessStore, Protocol):
 
     # sessions --------------------------------------------------------------------------
 
-    def open_session(self, info: SessionInfo, now: float) -> int:
-        """Number of the session with this uid, new or reopened, with ``info`` as given."""
+    def open_session(self, info: SessionInfo, now: float) -> int | None:
+        """Number of the session with this uid, new or reopened, with ``info`` as given.
+
+        None: there is one, and it is not ``info``'s to come back to.
+        """
         ...
 
     def close_session(self, session: int, now: float) -> None:

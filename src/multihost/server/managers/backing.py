@@ -45,7 +45,7 @@ class Backing(Protocol):
         """A taker is no more: what it holds goes to others."""
         ...
 
-    async def open_writer(self, uid: bytes, name: str) -> int | None:
+    async def open_writer(self, uid: bytes, name: str, realm: str) -> int | None:
         """The taker that a client's puts are done once by, over all its connections; or None."""
         ...
 
@@ -90,7 +90,9 @@ class ServicesBacking:
         def open_session(store: Store, now: float) -> tuple[list[int], int]:
             rows = store.sessions(Role.CLIENT)
             before = [row.number for row in rows if row.info.name == SESSION_NAME]
-            return before, store.open_session(info, now)
+            session = store.open_session(info, now)
+            assert session is not None, "its uid is new"
+            return before, session
 
         before, self._session = await self._services.committer.ask(open_session)
         for session in before:
@@ -115,12 +117,18 @@ class ServicesBacking:
         """A taker is no more."""
         self._services.calls.end_taker(taker, is_clean=False)
 
-    async def open_writer(self, uid: bytes, name: str) -> int | None:
-        """The taker of a session of the client's own, which is kept for a while."""
-        info = SessionInfo(uid, Role.CLIENT, name=f"{SESSION_NAME}: {name}")
-        session: int = await self._services.committer.ask(
+    async def open_writer(self, uid: bytes, name: str, realm: str) -> int | None:
+        """The taker of a session of the client's own, which is kept for a while.
+
+        None: the session is one of another realm's, or was opened with a key.
+        """
+        key = f"{SESSION_NAME}: {realm}"
+        info = SessionInfo(uid, Role.CLIENT, name=f"{SESSION_NAME}: {name}", key=key)
+        session: int | None = await self._services.committer.ask(
             lambda store, now: store.open_session(info, now)
         )
+        if session is None:
+            return None
         timer = self._leaving.pop(session, None)
         if timer is not None:
             timer.cancel()

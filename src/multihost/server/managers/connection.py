@@ -298,7 +298,9 @@ class Connection(asyncio.Protocol):
             return
         writer = None
         if taker.writer is None:
-            writer = await self.door.backing.open_writer(bytes.fromhex(uid), name)
+            writer = await self.door.backing.open_writer(
+                bytes.fromhex(uid), name, self.realm.prefix
+            )
         if self._is_closed:
             if writer is not None:
                 self.door.backing.leave_writer(writer, written)

@@ -3,10 +3,10 @@
 from multihost.core.ids import is_task
 from multihost.store.base import SessionInfo, StoredBlob
 from multihost.store.sqlite.book import Book
-from multihost.store.sqlite.entries import encode
+from multihost.store.sqlite.entries import decode_session, encode
 from multihost.wire.message import Blob, Held
 
-_FIND_SESSION = "SELECT number FROM sessions WHERE uid = ?"
+_FIND_SESSION = "SELECT number, info FROM sessions WHERE uid = ?"
 _NEW_SESSION = (
     "INSERT INTO sessions (uid, role, info, opened_at) VALUES (?, ?, ?, ?) RETURNING number"
 )
@@ -37,10 +37,13 @@ _SET_QUEUE = (
 # --- sessions ---------------------------------------------------------------------------
 
 
-def open_session(book: Book, info: SessionInfo, now: float) -> int:
-    """Number of the session with this uid, new or reopened."""
-    number: int | None = book.run(_FIND_SESSION, (info.uid,)).get
-    if number is not None:
+def open_session(book: Book, info: SessionInfo, now: float) -> int | None:
+    """Number of the session with this uid, new or reopened; None: it is another's."""
+    found = book.run(_FIND_SESSION, (info.uid,)).fetchone()
+    if found is not None:
+        number: int = found[0]
+        if not info.may_reopen(decode_session(found[1])):
+            return None
         book.run(_REOPEN_SESSION, (info.role, encode(info), number))
         return number
     new: int = book.run(_NEW_SESSION, (info.uid, info.role, encode(info), now)).get

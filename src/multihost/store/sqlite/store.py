@@ -550,8 +550,8 @@ class SQLiteStore:
     # sessions --------------------------------------------------------------------------
 
     @_verb
-    def open_session(self, info: SessionInfo, now: float) -> int:
-        """Number of the session with this uid, new or reopened, with ``info`` as given."""
+    def open_session(self, info: SessionInfo, now: float) -> int | None:
+        """Number of the session with this uid, new or reopened; None: it is another's."""
         return side.open_session(self._book, info, now)
 
     @_verb

@@ -1,6 +1,8 @@
 """What is kept and for how long: results, blobs, output, sessions, queues; and the listings."""
 # ruff: noqa: PLR2004 - the numbers in a test are its example
 
+import msgspec
+
 from multihost.core.ids import task_id
 from multihost.core.job import DAY_S, Context
 from multihost.core.outcome import Ending
@@ -281,6 +283,27 @@ class KeepingTests:
         assert owner.worker("new name", uid) == first
         (row,) = owner.store.sessions(Role.WORKER)
         assert (row.info.name, row.opened_at, row.closed_at) == ("new name", opened_at, None)
+
+    def test_a_session_is_gone_on_with_by_its_role_and_key_alone(self, owner: Owner) -> None:
+        info = SessionInfo(owner.uid(), Role.WORKER, "w", key="k")
+        session = owner.do("open_session", info, owner.now)
+        others = [msgspec.structs.replace(info, key=key) for key in ("other", "")]
+        others.append(msgspec.structs.replace(info, role=Role.CLIENT))
+        owner.reopen()
+        for other in others:
+            assert owner.do("open_session", other, owner.now) is None
+        owner.do("close_session", session, owner.now)
+        assert owner.do("open_session", others[0], owner.now) is None
+        (row,) = owner.store.sessions(Role.WORKER, is_open=False)
+        assert row.info == info
+        assert owner.do("open_session", info, owner.now) == session
+
+    def test_a_session_without_a_key_is_whose_comes_back_first(self, owner: Owner) -> None:
+        info = SessionInfo(owner.uid(), Role.WORKER)
+        session = owner.do("open_session", info, owner.now)
+        bound = msgspec.structs.replace(info, key="k")
+        assert owner.do("open_session", bound, owner.now) == session
+        assert owner.do("open_session", info, owner.now) is None
 
     def test_sessions_are_listed_by_role_newest_first(self, owner: Owner) -> None:
         info = SessionInfo(owner.uid(), Role.WORKER, "w", "me", "host", 7, 4, ("a", "b"), b"offer")

@@ -63,10 +63,12 @@ class Keeping(Listings):
                 gone += 1
         return gone
 
-    def open_session(self, info: SessionInfo, now: float) -> int:
-        """Number of the session with this uid, new or reopened."""
+    def open_session(self, info: SessionInfo, now: float) -> int | None:
+        """Number of the session with this uid, new or reopened; None: it is another's."""
         for number, session in self._data.sessions.items():
             if session.info.uid == info.uid:
+                if not info.may_reopen(session.info):
+                    return None
                 session.info, session.closed_at = info, None
                 return number
         self._data.last_session += 1
