@@ -15,9 +15,10 @@ import pytest
 
 import multihost
 from multihost.runtime.config import KEY_FILE, read_key
-from multihost.server import admission, web
+from multihost.server import admission, patience, web
 from multihost.server.app import Server, ServerOptions
 from multihost.server.managers.options import ManagersOptions
+from multihost.testing.stranger import Stranger
 from multihost.testing.waiting import wait_until
 
 SOON_S = 0.2
@@ -151,6 +152,49 @@ def test_a_member_that_never_ends_its_second_request_is_cut_off(tmp_path, monkey
             writer.write(head)
             assert await is_cut(reader) == b""
             assert not server.admission.proved
+            writer.close()
+
+    asyncio.run(main())
+
+
+def asking(key):
+    return b"GET /api/jobs HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + key + b"\r\n\r\n"
+
+
+def test_wrong_keys_over_http_slow_whoever_comes_from_there_and_nobody_who_is_in(
+    tmp_path, monkeypatch
+):
+    plain = patience.FailureLog.slow_s
+
+    def slow_s(log, address, now):
+        return 5 * SOON_S if plain(log, address, now) else 0.0
+
+    async def ask(server, key):
+        reader, writer = await asyncio.open_connection(HOST, port_of(server))
+        writer.write(asking(key))
+        said = await is_cut(reader)
+        writer.close()
+        return said
+
+    async def main():
+        async with served(tmp_path) as server:
+            reader, writer = await asyncio.open_connection(HOST, port_of(server))
+            writer.write(asking(server.key))
+            assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
+            for _ in range(patience.FREE_FAILURES):
+                assert b"401" in await ask(server, b"wrong")
+            monkeypatch.setattr(patience.FailureLog, "slow_s", slow_s)
+            monkeypatch.setattr(admission, "HANDSHAKE_S", SOON_S)
+            assert await ask(server, b"wrong") == b""
+            assert await ask(server, server.key) == b""
+            stranger = await asyncio.to_thread(Stranger, server.url, server.key)
+            with stranger, pytest.raises(IndexError):  # no challenge comes
+                await asyncio.to_thread(stranger.enter)
+            door, door_writer = await asyncio.open_connection(*server.door.address[:2])
+            assert await is_cut(door) == b""
+            door_writer.close()
+            writer.write(asking(server.key))
+            assert b"200 OK" in await reader.readuntil(b"200 OK")
             writer.close()
 
     asyncio.run(main())

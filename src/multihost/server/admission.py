@@ -14,6 +14,8 @@ from collections.abc import Collection
 from itertools import islice
 from typing import Protocol
 
+from multihost.server.patience import FailureLog
+
 HANDSHAKE_S = 10.0
 """From connecting until the key is shown, whatever is spoken."""
 MAX_CONNECTIONS = 10_000
@@ -79,6 +81,7 @@ class Admission:
 
     def __init__(self, descriptors: int | None = None) -> None:
         """Share out so many file descriptors; None: there are enough."""
+        self.failures = FailureLog()
         self.max_connections = MAX_CONNECTIONS
         self.max_unproved = UNPROVED
         if descriptors is not None:

@@ -7,7 +7,6 @@ and has ten seconds to do so.
 
 import asyncio
 import secrets
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,13 +24,6 @@ from multihost.wire import message as m
 from multihost.wire.keys import KeyRole, is_peer_proof, server_proof
 from multihost.wire.session import MAY_SEND
 
-FREE_FAILURES = 5
-"""Wrong keys from one address before its next attempts are slowed."""
-FORGIVE_S = 60.0
-"""Time after which an address's failures are forgotten."""
-MAX_SLOW_S = 1.0
-"""Shorter than a worker's grace: one behind the same address still comes back in time."""
-REMEMBERED_ADDRESSES = 10_000
 FOR_TASKS = "; if this is a task, its worker needs --tasks-key-file with such a key"
 _OPENED_BY: dict[m.Role, type[m.Message]] = {m.Role.CLIENT: m.Attach, m.Role.WORKER: m.Enlist}
 _OPENINGS = {
@@ -39,28 +31,6 @@ _OPENINGS = {
     m.Branch: "branching a client's session",
     m.Enlist: "opening a worker's session",
 }
-
-
-class FailureLog:
-    """Wrong keys by address, and how long the next attempt from there has to wait."""
-
-    def __init__(self) -> None:
-        """Begin with a clean record."""
-        self._failures: OrderedDict[str, tuple[int, float]] = OrderedDict()
-
-    def note(self, address: str, now: float) -> None:
-        """Count a failure."""
-        count, at = self._failures.pop(address, (0, now))
-        self._failures[address] = (1 if now - at > FORGIVE_S else count + 1, now)
-        if len(self._failures) > REMEMBERED_ADDRESSES:
-            self._failures.popitem(last=False)
-
-    def slow_s(self, address: str, now: float) -> float:
-        """Seconds by which to delay the next handshake from an address."""
-        count, at = self._failures.get(address, (0, now))
-        if count < FREE_FAILURES or now - at > FORGIVE_S:
-            return 0.0
-        return min(MAX_SLOW_S, 0.1 * 2.0 ** min(count - FREE_FAILURES, 16))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +59,6 @@ class Gateway:
         self.admission = admission
         self.committer = committer
         self.audit = audit
-        self.failures = FailureLog()
         self.connections: set[Connection] = set()
         self.is_stopping = False
 
@@ -250,7 +219,7 @@ class Connection:
                 "install the same version on both",
             )
             return
-        slow_s = self.gateway.failures.slow_s(self._address(), clock.mono())
+        slow_s = self.gateway.admission.failures.slow_s(self._address(), clock.mono())
         if slow_s:
             asyncio.get_running_loop().call_later(slow_s, self._challenge, hello)
         else:
@@ -284,7 +253,7 @@ class Connection:
 
     def _note_failure(self) -> None:
         self.audit_refusal("a handshake that proved no key")
-        self.gateway.failures.note(self._address(), clock.mono())
+        self.gateway.admission.failures.note(self._address(), clock.mono())
 
     def _address(self) -> str:
         return self.arrival.address

@@ -4,6 +4,7 @@ A table, so that documents and tests can be made from it: a route that is not
 in it is not served. A request proves itself with ``Authorization: Bearer KEY``.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, NamedTuple
 
@@ -74,14 +75,31 @@ class Gate:
             return handler
 
         async def check(request: Request) -> Response:
-            return self._refusal(way, roles, request) or await self._serve(way, handler, request)
+            key = await self._key_shown(request)
+            refusal = self._refusal(way, roles, request, key)
+            return refusal or await self._serve(way, handler, request)
 
         return check
 
-    def _refusal(self, way: Way, roles: frozenset[KeyRole], request: Request) -> Response | None:
-        """The answer to who may not."""
+    async def _key_shown(self, request: Request) -> AccessKey | None:
+        """The key that a request has; slower where wrong ones come from, as at every port."""
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
-        key = self._keyring.who_sent(given.encode()) if scheme.lower() == "bearer" else None
+        if scheme.lower() != "bearer":
+            return None
+        arrival = arrival_of(request.scope)
+        failures = arrival.admission.failures
+        key = self._keyring.who_sent(given.encode())
+        slow_s = failures.slow_s(arrival.address, clock.mono())
+        if key is None:
+            failures.note(arrival.address, clock.mono())
+        if slow_s and (key is None or not arrival.is_proved):
+            await asyncio.sleep(slow_s)
+        return key
+
+    def _refusal(
+        self, way: Way, roles: frozenset[KeyRole], request: Request, key: AccessKey | None
+    ) -> Response | None:
+        """The answer to who may not."""
         if key is None:
             self._tell(request, None, "a request without a key that is known here")
             text = "send 'Authorization: Bearer KEY' with a key of this server"

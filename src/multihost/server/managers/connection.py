@@ -88,7 +88,7 @@ class Connection(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         self.host = str(peer[0]) if isinstance(peer, tuple) and peer else "local"
         self._loop = asyncio.get_running_loop()
-        slow_s = self.door.failures.slow_s(self.arrival.address, clock.mono())
+        slow_s = self.door.admission.failures.slow_s(self.arrival.address, clock.mono())
         if slow_s:
             self._loop.call_later(slow_s, self._send, self._handshake.begin())
         else:

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 from multihost.runtime import clock
 from multihost.server.acceptor import Acceptor
 from multihost.server.admission import Admission, Arrival
-from multihost.server.gateway import FailureLog
 from multihost.server.managers.backing import Backing
 from multihost.server.managers.connection import Connection
 from multihost.server.managers.departure import Departures
@@ -57,7 +56,6 @@ class Door:
         self.admission = admission
         self._context = context
         self._gate = gate
-        self.failures = FailureLog()
         self.departures = Departures()
         self.connections: set[Connection] = set()
         self.tasks: set[asyncio.Task[Any]] = set()
@@ -81,7 +79,7 @@ class Door:
 
     def refused(self, connection: Connection) -> None:
         """A client knew no authkey: its address's next attempts may have to wait."""
-        self.failures.note(connection.arrival.address, clock.mono())
+        self.admission.failures.note(connection.arrival.address, clock.mono())
         if self._gate is not None:
             self._gate.refused(connection.arrival)
 

@@ -1,6 +1,6 @@
 """Claims about how wrong keys are slowed."""
 
-from multihost.server.gateway import FORGIVE_S, FREE_FAILURES, MAX_SLOW_S, FailureLog
+from multihost.server.patience import FORGIVE_S, FREE_FAILURES, MAX_SLOW_S, FailureLog
 
 
 def failing(times, now=0.0):
