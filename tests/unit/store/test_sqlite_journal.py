@@ -49,6 +49,8 @@ def open_on(disk: MemoryDisk, path: Path) -> SQLiteStore:
 
 def queue_of(owner: Owner, name: str = "q") -> int:
     number: int = owner.do("open_item_queue", name, 0, Confirm.NEXT, None)[0].number
+    # The first of them goes into the database.
+    owner.do("note_answer", TAKER, 0, b"")
     return number
 
 
@@ -183,3 +185,14 @@ def test_a_check_tells_of_items_that_wait_in_the_journal(tmp_path):
     report = check(tmp_path)
     assert report.problems == []
     assert any("journal" in note for note in report.notes)
+
+
+def test_what_a_rollback_leaves_in_the_journal_is_written_down_once(owner, disk):
+    queue = queue_of(owner)
+    exchange(owner, 1, puts=[Put(queue, [b"a"])])
+    owner.store.begin()
+    owner.store.set_queue("other", is_paused=True, limit=None)
+    owner.store.rollback()
+    owner.do("set_queue", "other", is_paused=True, limit=None)
+    die(owner, disk)
+    assert [item.payload for item in exchange(owner, 2, take=queue, limit=5)] == [b"a"]

@@ -7,10 +7,10 @@ answers is one *record*, appended here, while what it changed is kept in memory
 (``Memtable``). Any other transaction first writes all that into the database,
 where everything then is as if there were no journal.
 
-Records belong to a *generation*, whose number the database knows. The
-transaction that writes the memory down raises it, so that after whatever
-interruption a record is either not yet in the database, and is replayed, or
-its generation is over. A lap of records begins at the file's start only when
+Records belong to a *generation*, whose number the database knows. Its
+transactions raise it, so that after whatever interruption a record is either
+not yet in the database, and is replayed on what it was made on, or its
+generation is over. A lap of records begins at the file's start only when
 the database is safely on the disk, with all that the last lap held.
 """
 

@@ -71,6 +71,8 @@ from multihost.wire.message import Attempt, Blob, Held, Payload, Role
 
 CACHE_BYTES: Final = 24 << 20
 CACHED_JOBS: Final = 4096
+IDLE_TURNS: Final = 100
+"""Transactions of the database without one for the journal, after which that is not in use."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -165,6 +167,8 @@ class SQLiteStore:
         """Whether there is a transaction of the database."""
         self._is_turning = False
         """Whether it ends the journal's generation."""
+        self._idle_turns = IDLE_TURNS
+        """Transactions of the database since the last one that the journal could have taken."""
         self._record: bytes | None = None
         """What the transaction has for the journal."""
         self._begin_epoch()
@@ -229,8 +233,9 @@ class SQLiteStore:
             if not self._memtable.deeds:
                 return Changes([], [])
             if not self._book.has_references and not self._memtable.is_heavy:
+                is_idle, self._idle_turns = self._idle_turns >= IDLE_TURNS, 0
                 record = encode_deeds(self._memtable.deeds)
-                if self._journal.takes(record):
+                if not is_idle and self._journal.takes(record):
                     self._record = record
                     return Changes([], [])
         self._enter()
@@ -263,6 +268,7 @@ class SQLiteStore:
             self._db.execute("ROLLBACK")
         self._is_begun = self._is_entered = self._is_turning = False
         self._record = None
+        self._idle_turns = IDLE_TURNS
         self._book.reload()
         self._replay()
         self._book.wake_at = progress.next_time(self._book)
@@ -294,14 +300,20 @@ class SQLiteStore:
         if not self._is_entered:
             self._db.execute("BEGIN IMMEDIATE")
             self._is_entered = True
-        if self._journal.records and not self._is_turning:
+        is_used = self._journal.records or self._idle_turns < IDLE_TURNS
+        if is_used and not self._is_turning:
             self._turn()
         self._book.items.write()
 
     def _turn(self) -> None:
-        """End the journal's generation with this transaction."""
+        """End the journal's generation with this transaction.
+
+        Each one does, lest records that rest on it outlive it in a power cut. While the
+        journal is not used none does, and the first that it could take does instead of it.
+        """
         self._db.execute("UPDATE meta SET value = value + 1 WHERE name = 'journal'")
         self._is_turning = True
+        self._idle_turns += 1
 
     def _commit_database(self) -> None:
         self._enter()
