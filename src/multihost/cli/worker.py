@@ -52,6 +52,13 @@ if TYPE_CHECKING:
     help="Working directory of the tasks; they import from there, too. Default: this one.",
 )
 @click.option(
+    "--lend/--no-lend",
+    "lends",
+    default=True,
+    help="Whether a task that waits for the results of tasks of its own lends its slot meanwhile; "
+    "without it such tasks may take every slot and wait for ever. Default: it does.",
+)
+@click.option(
     "--tasks-key-file",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
@@ -73,6 +80,7 @@ def worker(
     processes: int | None,
     paths: tuple[str, ...],
     chdir: str | None,
+    lends: bool,
     tasks_key_file: Path | None,
     spool: Path | None,
     url: str | None,
@@ -98,6 +106,7 @@ def worker(
         tags=tags,
         first_path=paths,
         cwd=chdir,
+        lends=lends,
         processes=PROCESSES if processes is None else processes,
         spool=None if spool is None else spool.absolute(),
     )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from multihost.client.outcomes import Decoded, Raw
 from multihost.core.outcome import Ending
 from multihost.errors import TimeoutError as WaitTimeoutError
+from multihost.runtime.waiting import for_others
 
 Item = Raw | Decoded
 
@@ -109,7 +110,7 @@ class BlockingArrivals(Arrivals):
         """Wait until ``count`` outcomes have come, or ``is_over`` once something changes."""
         with self._condition:
             self._waiting_for = count
-            self._condition.wait_for(lambda: self.arrived >= count or is_over())
+            for_others(lambda: self._condition.wait_for(lambda: self.arrived >= count or is_over()))
             self._waiting_for = None
 
     def put(self, position: int, item: Item) -> None:
@@ -135,7 +136,11 @@ class BlockingArrivals(Arrivals):
                 return item
             self._waiting += 1
             try:
-                self._condition.wait_for(lambda: self.is_ready or self.is_exhausted, timeout_s)
+                for_others(
+                    lambda: self._condition.wait_for(
+                        lambda: self.is_ready or self.is_exhausted, timeout_s
+                    )
+                )
             finally:
                 self._waiting -= 1
             item = self.pop()

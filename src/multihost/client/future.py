@@ -22,6 +22,7 @@ from multihost.client.packing import Bulk
 from multihost.client.stream import Stream
 from multihost.core.outcome import Ending
 from multihost.errors import MultihostError
+from multihost.runtime.waiting import for_others, waiters
 
 _ENDED = (CANCELLED, CANCELLED_AND_NOTIFIED, FINISHED)
 
@@ -42,6 +43,7 @@ class Future(concurrent.futures.Future[Any]):
     def __init__(self, dispatcher: Dispatcher) -> None:
         """Wait for a task; callbacks run on ``dispatcher``."""
         super().__init__()
+        self._waiters = waiters()
         self._stream: Stream | None = None
         self._dispatcher = dispatcher
         self._raw: Raw | None = None
@@ -63,7 +65,10 @@ class Future(concurrent.futures.Future[Any]):
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
         """What the task raised, as soon as it has ended; None if it succeeded."""
-        super().exception(timeout)
+        if not self.done():
+            for_others(lambda: super(Future, self).exception(timeout))
+        else:
+            super().exception(timeout)
         with self._condition:
             if self._raw is not None:
                 raw, self._raw = self._raw, None

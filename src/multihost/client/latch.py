@@ -8,6 +8,8 @@ waited for.
 import threading
 from _thread import LockType, allocate_lock
 
+from multihost.runtime.waiting import for_others
+
 _guard = threading.RLock()  # a signal handler may run within, and wait for another latch
 
 
@@ -51,7 +53,8 @@ class Latch:
         if self._is_open:
             return True
         if timeout_s is None:
-            lock.acquire()
+            for_others(lock.acquire)
         else:
-            lock.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
+            limit_s = min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)
+            for_others(lambda: lock.acquire(timeout=limit_s))
         return self._is_open

@@ -16,7 +16,8 @@ from multihost.client.fingerprint import fingerprint
 from multihost.client.packing import PYTHON, Bulk, Function, is_reusable, pack_function
 from multihost.client.stream import Stream
 from multihost.core.digest import digest_of
-from multihost.core.job import MAX_NAME_CHARS, JobSpec, Style
+from multihost.core.job import MAX_NAME_CHARS, MAX_PRIORITY, JobSpec, Style
+from multihost.runtime.waiting import nested_priority
 from multihost.wire.message import Blob
 
 if TYPE_CHECKING:
@@ -187,6 +188,7 @@ class Submitter:
             style=style,
             function=packed.digest,
             label=options.label or packed.label,
+            priority=options.priority or min(nested_priority(), MAX_PRIORITY),
             requires=requires,
             name=name,
             is_transient=is_transient,

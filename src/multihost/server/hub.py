@@ -343,6 +343,7 @@ class Hub:
             facts.context,
             info.ship,
             info.mark,
+            info.priority,
         )
 
 
@@ -365,6 +366,7 @@ def _facts(number: int, spec: JobSpec) -> _JobFacts:
         spec.wants_output,
         ship=spec.ship,
         mark=spec.mark,
+        priority=spec.priority,
     )
     context = spec.requires.context if spec.width is not None else None
     return _JobFacts(info, context, spec.width, spec.queue, spec.requires)

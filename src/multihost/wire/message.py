@@ -499,6 +499,7 @@ class JobInfo(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True):
     """Archives of code that the tasks import; see JobSpec."""
     mark: bytes | None = None
     """What the submitter has signed it with; see ``wire.seal``."""
+    priority: int = 0
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True, gc=False):

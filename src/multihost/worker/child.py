@@ -19,7 +19,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from multihost.runtime import endings
+from multihost.runtime import endings, waiting
 from multihost.worker import current, output
 from multihost.worker.frames import (
     CANCEL,
@@ -40,6 +40,7 @@ from multihost.worker.frames import (
     TASK,
     TASK_HEAD,
     TASK_IN_FILES,
+    WAITS,
     Filed,
     FrameBuffer,
     InFile,
@@ -84,6 +85,8 @@ class Inbox:
         self._job: bytes | None = None
         self.context: bytes | None = None
         self.paths: bytes | None = None
+        self.priorities: dict[int, int] = {}
+        """Of tasks whose job has one that is not 0."""
 
     def next(self) -> "Entry | None":
         """The next task, waiting for it; None when no more will come."""
@@ -116,10 +119,14 @@ class Inbox:
                     self._take(data)
             returned = [(task, token) for task, token, *_ in self._tasks]
             self._tasks.clear()
+            for task, _ in returned:
+                self.priorities.pop(task, None)
             tell(returned)
 
     def _take(self, data: bytes) -> None:
-        for kind, detail, first, second, _, payload in self._frames.feed(data):
+        for kind, detail, first, second, priority, payload in self._frames.feed(data):
+            if priority:
+                self.priorities[first] = int(priority)
             if kind == TASK:
                 self._tasks.append((first, second, STYLES[detail], payload, self._job))
             elif kind == TASK_IN_FILES:
@@ -171,6 +178,8 @@ class Child:
         self.is_writing = False
         """Whether that thread is printing, and must not be interrupted."""
         self.is_interrupt_due = False
+        self._waits = 0
+        """How much the main thread waits for: of several futures for each."""
         self._initializer_failure: bytes | None = None
         self.is_forked = False
         """Whether this is a process that a task forked: the pipes are not its own."""
@@ -184,6 +193,7 @@ class Child:
         """Run tasks until the agent closes the pipe; the exit code of this process."""
         output.install(self)
         current.told_by(lambda: self.current)
+        waiting.told_by(self._tell_waiting, self._priority)
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self._forked)
         if INTERRUPT is not None:
@@ -233,6 +243,25 @@ class Child:
         """Wait until the agent has read what was written to the descriptors themselves."""
         if not self.is_forked:
             output.wait_until_read(self._prints)
+
+    def _tell_waiting(self, is_waiting: bool) -> None:  # noqa: FBT001 - what waiting tells
+        """Tell the agent when the task begins to wait for others, and when it goes on."""
+        if threading.get_ident() != self.main or not self._current or self.is_forked:
+            return
+        before = self._waits
+        self._waits = max(0, before + (1 if is_waiting else -1))
+        if bool(before) == bool(self._waits):
+            return
+        was_writing, self.is_writing = self.is_writing, True
+        try:
+            self.send(WAITS, self._current, self._token, b"", detail=is_waiting)
+        finally:
+            self.is_writing = was_writing
+            self.raise_due()
+
+    def _priority(self) -> int | None:
+        """Priority of the job whose task runs here; None: none does."""
+        return self.inbox.priorities.get(self._current, 0) if self._current else None
 
     # running -------------------------------------------------------------------------
 
@@ -288,10 +317,11 @@ class Child:
         """Ending and payload of a task, even if it is interrupted at the last moment."""
         try:
             try:
-                self._current, self._token = task, token
+                self._current, self._token, self._waits = task, token, 0
                 return self._attempt(style, payload)
             finally:
                 self._current = 0
+                self.inbox.priorities.pop(task, None)
         except TaskInterrupted:
             self._current = 0
             return CANCELLED, b""

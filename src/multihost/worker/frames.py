@@ -23,7 +23,10 @@ CONTEXT = 2
 Detail 1: the path of the file that has the call.
 """
 TASK = 3
-"""Detail: the style. Digest and perhaps pickle of the function, and the payload."""
+"""Detail: the style. Digest and perhaps pickle of the function, and the payload.
+
+In the place of the seconds: the job's priority.
+"""
 PATHS = 4
 """Directories that come first in ``sys.path``, NUL between them: code that jobs have shipped."""
 SEALED = 5
@@ -51,6 +54,8 @@ READY = 23
 """The process has started, or its initializer has ended: now tasks begin."""
 DONE_IN_FILE = 24
 """As DONE; the result is in a file of the spool: its digest, size and name."""
+WAITS = 25
+"""Detail 1: the task waits for results of others. Detail 0: it goes on."""
 
 DIGEST_BYTES = 32
 NO_FUNCTION = bytes(DIGEST_BYTES)
@@ -88,16 +93,28 @@ def pack(
 
 
 def task_parts(
-    lease: tuple[int, int], style: str, digest: bytes, function: bytes, payload: bytes
+    lease: tuple[int, int],
+    style: str,
+    digest: bytes,
+    function: bytes,
+    payload: bytes,
+    *,
+    priority: int = 0,
 ) -> list[Bytes]:
     """Parts of a TASK frame, so that a large payload is not copied; ``lease``: task, token."""
     size = TASK_HEAD.size + len(function) + len(payload)
-    head = HEADER.pack(size, TASK, STYLE_NUMBERS[style], *lease, 0.0)
+    head = HEADER.pack(size, TASK, STYLE_NUMBERS[style], *lease, priority)
     return [head + TASK_HEAD.pack(digest, len(function)) + function, payload]
 
 
 def parts_in_files(
-    lease: tuple[int, int], style: str, digest: bytes, function: Where, payload: Where
+    lease: tuple[int, int],
+    style: str,
+    digest: bytes,
+    function: Where,
+    payload: Where,
+    *,
+    priority: int = 0,
 ) -> list[Bytes]:
     """Parts of a TASK_IN_FILES frame."""
     detail = STYLE_NUMBERS[style]
@@ -108,7 +125,7 @@ def parts_in_files(
         detail |= PAYLOAD_IN_FILE
         payload = os.fsencode(payload)
     size = TASK_HEAD.size + len(function) + len(payload)
-    head = HEADER.pack(size, TASK_IN_FILES, detail, *lease, 0.0)
+    head = HEADER.pack(size, TASK_IN_FILES, detail, *lease, priority)
     return [head + TASK_HEAD.pack(digest, len(function)) + function, payload]
 
 

@@ -26,6 +26,12 @@ UNSETTLED_BYTES = 64 << 20
 """Outcomes not settled yet, above which no more tasks are asked for."""
 QUICK_RESPAWNS = 2
 """Children that may die in a row, before they have done anything, and are replaced at once."""
+LEND_S = 0.05
+"""A task that waits so long for results of others lends its slot."""
+LENT_PER_SLOT = 8
+"""Tasks that have lent their slots at once, for each slot of the worker at most."""
+SPARE_S = 2.0
+"""How long a child for which there is no slot any more is kept for the next that is lent."""
 REFILL_S = 0.005
 """A child that was given away begins before the next one is started in its place."""
 RESPAWN_S = 0.5
@@ -68,6 +74,8 @@ class WorkerOptions:
     """How much of that is kept."""
     processes: int = PROCESSES
     """Processes at most, beside the slots; 0: none are taken."""
+    lends: bool = True
+    """Whether a task that waits for results of others lends its slot meanwhile."""
     spool: Path | None = None
     """Below it, large arguments and results are kept in files; None: see ``worker.spool``."""
 

@@ -2,7 +2,8 @@
 
 Works wait in the backlog until a slot is free for them. Tiny ones are fed
 ahead, into the pipe of a busy slot; what then sits behind a long one is taken
-back. A child that has served one pool is never used for another.
+back. A child that has served one pool is never used for another. A task that
+waits for results of others lends its slot: one more child may run meanwhile.
 """
 
 import asyncio
@@ -17,10 +18,12 @@ from multihost.worker.frames import Where
 from multihost.worker.options import (
     CLOSE_S,
     INTERRUPT_S,
+    LENT_PER_SLOT,
     MAX_RESPAWN_S,
     QUICK_RESPAWNS,
     REFILL_S,
     RESPAWN_S,
+    SPARE_S,
     TERMINATE_S,
 )
 from multihost.worker.slot import ChildSetup, Slot, SlotOwner
@@ -58,6 +61,10 @@ class Roster:
         self._setup = setup
         self._find = find
         self._find_shipped = find_shipped
+        self._lenders: set[Slot] = set()
+        """Slots whose work waits for results of others."""
+        self._spares: list[Slot] = []
+        """Idle children of slots that were lent; for a moment, since tasks often lend again."""
         self._retired: set[Slot] = set()
         self._given: set[Slot] = set()
         """Given away; only to be killed, and waited for, when the worker leaves."""
@@ -67,11 +74,58 @@ class Roster:
         self._emptied: asyncio.Future[None] = self._loop.create_future()
         self.fill()
 
+    # lending ---------------------------------------------------------------------------
+
+    @property
+    def width(self) -> int:
+        """How many children may run works at once: slots, and those that are lent."""
+        return self.slots + len(self._lenders)
+
+    def lend(self, slot: Slot) -> bool:
+        """Have one more child while the work of ``slot`` waits; False if too many do."""
+        if len(self._lenders) >= LENT_PER_SLOT * self.slots:
+            return False
+        self._lenders.add(slot)
+        self.fill_lent()
+        return True
+
+    @property
+    def has_too_many(self) -> bool:
+        """Whether a child has to go as soon as one is idle: its slot was taken back."""
+        return len(self.children) > self.width
+
+    def fill_lent(self) -> None:
+        """Start a child for a slot that is lent, unless there is an idle one."""
+        if self._lenders and all(slot.fed for slot in self.children):
+            self._fill(self.width)
+
+    def take_back(self, slot: Slot) -> None:
+        """The work of ``slot`` goes on or is over: a child is too many, until one is idle."""
+        if slot not in self._lenders:
+            return
+        self._lenders.discard(slot)
+        self.trim()
+
+    def _spare(self, slot: Slot) -> None:
+        self.children.remove(slot)
+        self.changes += 1
+        self._spares.append(slot)
+        self._loop.call_later(SPARE_S, self._drop_spare, slot)
+
+    def _drop_spare(self, slot: Slot) -> None:
+        if slot in self._spares:
+            self._spares.remove(slot)
+            self._retired.add(slot)
+            slot.retire()
+
+    def _waits(self, slot: Slot) -> bool:
+        return slot.waits_since is not None
+
     # feeding ---------------------------------------------------------------------------
 
     def feed(self) -> None:
         """Give the backlog to idle slots, then feed tiny tasks ahead."""
-        ahead = self.pace.ahead
+        ahead = 0 if self.has_too_many else self.pace.ahead
         backlog = self.backlog
         skipped: list[Work] = []
         refused: set[int] = set()
@@ -109,7 +163,7 @@ class Roster:
                 if not slot.fed:
                     if may_begin:
                         return slot
-                elif best is None or len(slot.fed) < len(best.fed):
+                elif not self._waits(slot) and (best is None or len(slot.fed) < len(best.fed)):
                     best = slot
         other = self._make_way() if may_begin else None
         if other is not None:
@@ -139,17 +193,18 @@ class Roster:
             other = self._make_way()
             if other is not None:
                 return other
-        if ahead and not is_own and work.job.timeout_s is None and busy:
-            best = min(busy, key=lambda slot: len(slot.fed))
+        running = [slot for slot in busy if not self._waits(slot)]
+        if ahead and not is_own and work.job.timeout_s is None and running:
+            best = min(running, key=lambda slot: len(slot.fed))
             if len(best.fed) <= ahead and not best.is_asked_back and not best.is_retiring:
                 return best
         return None
 
     def _may_begin(self) -> bool:
         """Whether an idle child may be fed: one that retires holds its slot to the end."""
-        if not self._retired:
+        if not self._retired and not self.has_too_many:
             return True
-        return sum(1 for slot in self._everyone() if slot.fed) < self.slots
+        return sum(1 for slot in self._everyone() if slot.fed) < self.width
 
     def _make_way(self) -> Slot | None:
         """A fresh child in place of an idle one that has served another pool."""
@@ -195,7 +250,7 @@ class Roster:
         now = clock.mono()
         for slot in self._everyone():
             runs_s = slot.runs_s(now)
-            if runs_s > feed.STUCK_S and slot.is_ready:
+            if runs_s > feed.STUCK_S and slot.is_ready and not self._waits(slot):
                 self.pace.slow_down(runs_s)
             if len(slot.fed) > 1 and runs_s > feed.STUCK_S:
                 slot.ask_back()
@@ -245,12 +300,9 @@ class Roster:
         """Retire a child, if it is not already, and start a fresh one in its place."""
         if slot not in self.children:
             return None
-        slot.retire()
-        self.children.remove(slot)
-        self._retired.add(slot)
+        self._let_go(slot)
         fresh = Slot(self.owner, self._setup)
         self.children.append(fresh)
-        self.changes += 1
         return fresh
 
     def give_away(self) -> Slot:
@@ -270,6 +322,9 @@ class Roster:
     def died(self, slot: Slot) -> None:
         """A child is gone: start another, after a pause if they die as soon as they start."""
         self._retired.discard(slot)
+        self._lenders.discard(slot)
+        if slot in self._spares:
+            self._spares.remove(slot)
         self._given.discard(slot)
         if slot in self.children:
             self.children.remove(slot)
@@ -289,24 +344,33 @@ class Roster:
     def resize(self, slots: int) -> None:
         """Have so many slots; of too many, idle ones go now and busy ones once they are idle."""
         self.slots = slots
-        self.trim()
+        for slot in [slot for slot in self.children if not slot.fed]:
+            if self.has_too_many:
+                self._let_go(slot)
         self.fill()
 
     def trim(self) -> None:
-        """Let idle children go that are too many."""
-        for slot in list(self.children):
-            if len(self.children) <= self.slots:
-                break
-            if not slot.fed:
-                slot.retire()
-                self.children.remove(slot)
-                self.changes += 1
-                self._retired.add(slot)
+        """Put idle children aside that are too many."""
+        for slot in [slot for slot in self.children if not slot.fed]:
+            if self.has_too_many:
+                self._spare(slot)
+
+    def _let_go(self, slot: Slot) -> None:
+        """Have a child finish what it has and go; none takes its place."""
+        slot.retire()
+        self.children.remove(slot)
+        self.changes += 1
+        self._retired.add(slot)
 
     def fill(self) -> None:
         """Start the children that are missing."""
-        while not self._is_closed and len(self.children) < self.slots:
-            self.children.append(Slot(self.owner, self._setup))
+        self._fill(self.slots)
+        self.fill_lent()
+
+    def _fill(self, count: int) -> None:
+        while not self._is_closed and len(self.children) < count:
+            spare = self._spares.pop() if self._spares else None
+            self.children.append(spare or Slot(self.owner, self._setup))
             self.changes += 1
 
     def close(self) -> None:
@@ -326,4 +390,4 @@ class Roster:
         return not self._everyone() and not self._given
 
     def _everyone(self) -> list[Slot]:
-        return [*self.children, *self._retired]
+        return [*self.children, *self._spares, *self._retired]

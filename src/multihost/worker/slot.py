@@ -57,6 +57,10 @@ class SlotOwner(Protocol):
         """A work printed something."""
         ...
 
+    def slot_waits(self, slot: "Slot", work: Work, *, is_waiting: bool) -> None:
+        """The first of the slot's works waits for results of others, or goes on."""
+        ...
+
     def slot_died(self, slot: "Slot", fed: list[Work], death: "Death") -> None:
         """The process is gone; ``fed`` is what it had, the first of it running."""
         ...
@@ -111,6 +115,8 @@ class Slot:
         self.is_killed = False
         """Killed by us, so its death is no mystery."""
         self.is_asked_back = False
+        self.waits_since: float | None = None
+        """When its work began to wait for the results of others, if it does."""
         self.tail = bytearray()
         self._unready = 1
         """What has to end before tasks begin: the start of the process, an initializer."""
@@ -136,6 +142,11 @@ class Slot:
         """For how long the current work has been running."""
         return now - self.began_at if self.fed else 0.0
 
+    @property
+    def work(self) -> Work | None:
+        """What runs, if anything does."""
+        return self.fed[0] if self.fed else None
+
     # feeding ---------------------------------------------------------------------------
 
     def feed(self, work: Work, function: frames.Where | None) -> None:
@@ -148,15 +159,19 @@ class Slot:
         self._known.move_to_end(digest)
         if len(self._known) > frames.FUNCTIONS:
             self._known.popitem(last=False)
-        payload, function = work.payload, function or b""
+        payload, function, job = work.payload, function or b"", work.job
         assert payload is not None
-        if work.job.mark is not None and work.job.number != self._job:
-            self._job = work.job.number
+        if job.mark is not None and job.number != self._job:
+            self._job = job.number
             self._fresh.append(frames.pack(frames.SEALED, payload=work.signed_text))
         if isinstance(payload, Path) or isinstance(function, Path):
-            parts = frames.parts_in_files(work.lease, work.job.style, digest, function, payload)
+            parts = frames.parts_in_files(
+                work.lease, job.style, digest, function, payload, priority=job.priority
+            )
         else:
-            parts = frames.task_parts(work.lease, work.job.style, digest, function, payload)
+            parts = frames.task_parts(
+                work.lease, job.style, digest, function, payload, priority=job.priority
+            )
         self._fresh += parts
         if len(self.fed) == 1:
             self._began()
@@ -360,6 +375,8 @@ class Slot:
             self._done(task, detail, seconds, frames.InFile.unpack(payload))
         elif kind == frames.RETURNED:
             self._returned(payload)
+        elif kind == frames.WAITS:
+            self._waits(task, is_waiting=bool(detail))
         elif kind == frames.READY:
             self._unready -= 1
             if self.fed:
@@ -370,10 +387,20 @@ class Slot:
             # It says what can't be: better one death that is reported than a task nobody ends.
             self.signal(signal.SIGKILL)
             return
+        if self.waits_since is not None:
+            self._waits(task, is_waiting=False)
         work = self.fed.popleft()
         if self.fed:
             self._began()
         self.owner.slot_done(self, work, ending, run_s, data)
+
+    def _waits(self, task: int, *, is_waiting: bool) -> None:
+        if not self.fed or self.fed[0].grant.task != task:
+            return  # of a task that has ended
+        if is_waiting == (self.waits_since is not None):
+            return
+        self.waits_since = clock.mono() if is_waiting else None
+        self.owner.slot_waits(self, self.fed[0], is_waiting=is_waiting)
 
     def _began(self) -> None:
         self.began_at = clock.mono()

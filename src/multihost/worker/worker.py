@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from multihost.core import lease
-from multihost.core.ids import job_of
+from multihost.core.ids import job_of, task_name
 from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.core.resources import Offer
 from multihost.runtime import clock
@@ -34,7 +34,13 @@ from multihost.worker.blobs import WorkerBlobs
 from multihost.worker.fetch import Copy
 from multihost.worker.frames import InFile, Where
 from multihost.worker.oom import OutOfMemoryWatch
-from multihost.worker.options import TASK_OUTPUT_BYTES, UNSETTLED_BYTES, WorkerOptions
+from multihost.worker.options import (
+    LEND_S,
+    LENT_PER_SLOT,
+    TASK_OUTPUT_BYTES,
+    UNSETTLED_BYTES,
+    WorkerOptions,
+)
 from multihost.worker.outbox import Outbox, OutputBox
 from multihost.worker.processes import Processes, is_process
 from multihost.worker.roster import Roster
@@ -414,10 +420,11 @@ class Worker:
             if not self._works and not self._outbox:
                 self.leave()
             return
-        if len(self.roster.children) > self.roster.slots:
+        if self.roster.has_too_many:
             self.roster.trim()
         if self.roster.backlog:
             self.roster.feed()
+        self.roster.fill_lent()
         self._want()
         if self._told_children != self.roster.changes:
             self._tell_children()
@@ -435,7 +442,7 @@ class Worker:
 
     def _is_to_watch(self) -> bool:
         """Whether a long task would keep others waiting, here or soon to be sent here."""
-        is_inviting = self._in_hand > 0 and self._told > self.roster.slots
+        is_inviting = self._in_hand > 0 and self._told > self.roster.width
         return is_inviting or self.roster.has_waiting
 
     @property
@@ -448,7 +455,7 @@ class Worker:
             return
         pace = self.roster.pace
         pace.round_trip_s = self.peer.round_trip_s
-        slots, ahead = self.roster.slots, pace.fetched
+        slots, ahead = self.roster.width, pace.fetched
         room = feed.room(slots, ahead, self._in_hand)
         if feed.is_worth_saying(room, self._told, slots, ahead):
             self._told = room
@@ -522,6 +529,32 @@ class Worker:
         if self.peer.is_connected and not self.peer.is_writable:
             self._paused.add(slot)
             slot.pause_output()
+
+    def slot_waits(self, slot: Slot, work: Work, *, is_waiting: bool) -> None:
+        """A task waits for results of others: they may need the slot that it does not use."""
+        if not is_waiting:
+            self.roster.take_back(slot)
+            self._schedule()
+        elif self.options.lends and not is_process(work):
+            self._loop.call_later(LEND_S, self._lend, slot, work, slot.waits_since)
+
+    def _lend(self, slot: Slot, work: Work, since: float | None) -> None:
+        if self._is_leaving or slot.waits_since != since or slot.work is not work:
+            return
+        if not self.roster.lend(slot):
+            self._output.add(m.Output(*work.lease, m.Stream.STDERR, self._why_not_lent(work)))
+            return
+        # The server may have what the task waits for, and that goes before these.
+        self._give_back(list(self.roster.backlog))
+        self._schedule()
+
+    def _why_not_lent(self, work: Work) -> bytes:
+        return (
+            f"multihost: task {task_name(work.grant.task)} waits for results of others, and so do "
+            f"{LENT_PER_SLOT * self.roster.slots} tasks more on worker {self.name}: no slot is "
+            "lent to what they wait for. Unless other workers run that, nothing goes on: start "
+            "one, or have fewer tasks wait at once\n"
+        ).encode()
 
     def slot_died(self, slot: Slot, fed: list[Work], death: Death) -> None:
         """A child is gone: report the task it died under; the others go elsewhere."""

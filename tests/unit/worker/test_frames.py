@@ -49,13 +49,15 @@ def test_nothing_is_yielded_before_the_last_byte(one, data):
     st.tuples(numbers, numbers),
     st.sampled_from(frames.STYLES),
     st.binary(min_size=32, max_size=32),
-    st.binary(max_size=100),
-    st.binary(max_size=100),
+    st.tuples(st.binary(max_size=100), st.binary(max_size=100)),
+    st.integers(-1000, 1000),
 )
-def test_a_task_comes_out_as_it_was_put_in(lease, style, digest, function, payload):
-    data = b"".join(frames.task_parts(lease, style, digest, function, payload))
-    ((kind, detail, *got_lease, _, body),) = frames.FrameBuffer().feed(data)
+def test_a_task_comes_out_as_it_was_put_in(lease, style, digest, contents, priority):
+    function, payload = contents
+    parts = frames.task_parts(lease, style, digest, function, payload, priority=priority)
+    ((kind, detail, *got_lease, told, body),) = frames.FrameBuffer().feed(b"".join(parts))
     assert (kind, frames.STYLES[detail], tuple(got_lease)) == (frames.TASK, style, lease)
+    assert told == priority
     got_digest, size = frames.TASK_HEAD.unpack_from(body)
     rest = body[frames.TASK_HEAD.size :]
     assert (got_digest, rest[:size], rest[size:]) == (digest, function, payload)

@@ -10,6 +10,7 @@ from multihost.core.ids import task_id
 from multihost.core.job import Context, Style
 from multihost.wire import message as m
 from multihost.worker import feed, roster
+from multihost.worker.options import LENT_PER_SLOT
 from multihost.worker.roster import Roster
 from multihost.worker.slot import ChildSetup
 from multihost.worker.work import Work
@@ -25,6 +26,7 @@ class FakeSlot:
         self.run_s = 0.0
         self.is_ready = True
         self.is_asked_back = self.is_retiring = False
+        self.waits_since = None
         self.interrupted, self.signals = [], []
 
     def runs_s(self, now):
@@ -137,6 +139,87 @@ def test_a_task_with_a_timeout_is_never_fed_behind_another(make):
     made = make(1, TINY_S)
     put(made, work(0), work(1, timeout_s=1.0))
     assert loads(made) == [1]
+
+
+def waits(made, slot):
+    slot.waits_since = 1.0
+    return made.lend(slot)
+
+
+def goes_on(made, slot):
+    slot.waits_since = None
+    made.take_back(slot)
+
+
+def test_a_task_that_waits_for_others_lends_its_slot(make):
+    made = make(1)
+    put(made, work(0), work(1), work(2))
+    assert waits(made, made.children[0])
+    made.feed()
+    assert loads(made) == [1, 1]
+    assert len(made.backlog) == 1
+
+
+def test_no_child_is_started_for_a_lent_slot_while_another_is_idle(make):
+    made = make(2)
+    put(made, work(0))
+    assert waits(made, made.children[0])
+    assert loads(made) == [1, 0]
+    put(made, work(1))
+    made.fill_lent()
+    assert loads(made) == [1, 1, 0]
+
+
+def test_a_slot_that_is_taken_back_costs_an_idle_child_or_the_next_that_is_idle(make):
+    made = make(1)
+    put(made, work(0))
+    (first,) = made.children
+    waits(made, first)
+    spare = made.children[1]
+    goes_on(made, first)
+    assert made.children == [first]
+    waits(made, first)
+    put(made, work(1), work(2))
+    second = made.children[1]
+    assert second is spare
+    goes_on(made, first)
+    assert made.children == [first, second]
+    first.fed.clear()
+    made.feed()
+    assert not first.fed
+    second.fed.clear()
+    made.trim()
+    made.feed()
+    assert len(made.children) == 1
+    assert loads(made) == [1]
+
+
+def test_so_many_may_lend_at_once_and_no_more(make):
+    made = make(1)
+    for number in range(LENT_PER_SLOT + 1):
+        put(made, work(number))
+        lent = waits(made, made.children[-1])
+    assert not lent
+    assert len(made.children) == LENT_PER_SLOT + 1
+
+
+def test_a_slot_that_died_lends_no_more(make):
+    made = make(1)
+    put(made, work(0))
+    (first,) = made.children
+    waits(made, first)
+    first.fed.clear()
+    made.died(first)
+    assert made.width == 1
+    assert len(made.children) == 1
+
+
+def test_nothing_is_fed_ahead_to_a_slot_whose_task_waits(make):
+    made = make(2, TINY_S)
+    put(made, work(0))
+    made.children[0].waits_since = 1.0
+    put(made, *(work(n) for n in range(1, 20)))
+    assert loads(made) == [1, 5]
 
 
 def test_a_child_that_was_asked_back_is_neither_fed_nor_replaced_before_it_has_answered(make):
