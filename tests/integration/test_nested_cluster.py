@@ -9,6 +9,7 @@ import worker_tasks as tasks
 import multihost
 from multihost import Executor, Pool
 from multihost.testing import Cluster, wait_until
+from multihost.worker.options import LENT_PER_SLOT
 
 HERE = [str(Path(__file__).parent)]  # the workers import these modules from there
 
@@ -105,6 +106,22 @@ def test_what_is_submitted_with_a_priority_keeps_it(cluster, pool):
 def with_priority(priority):
     with multihost.connect() as client:
         return client.options(priority=priority).submit(tasks.triple, 1).result()
+
+
+def behind_its_kind(n):
+    with multihost.connect() as client:
+        return client.options(priority=-1).submit(tasks.triple, n).result()
+
+
+def test_when_too_many_wait_the_program_is_told(capfd):
+    with Cluster(workers=1, slots=1, python_path=HERE) as cluster:
+        with Pool(url=cluster.url, authkey=cluster.key) as pool:
+            result = pool.map_async(behind_its_kind, range(LENT_PER_SLOT + 1), 1)
+            told = []
+            wait_until(lambda: told.append(capfd.readouterr().err) or "start one" in told[-1])
+            assert f"and so do {LENT_PER_SLOT} tasks more on worker " in "".join(told)
+            cluster.start_worker()
+            assert result.get(40) == [3 * n for n in range(LENT_PER_SLOT + 1)]
 
 
 def test_a_worker_may_lend_no_slots():
