@@ -114,14 +114,16 @@ def behind_its_kind(n):
 
 
 def test_when_too_many_wait_the_program_is_told(capfd):
-    with Cluster(workers=1, slots=1, python_path=HERE) as cluster:
-        with Pool(url=cluster.url, authkey=cluster.key) as pool:
-            result = pool.map_async(behind_its_kind, range(LENT_PER_SLOT + 1), 1)
-            told = []
-            wait_until(lambda: told.append(capfd.readouterr().err) or "start one" in told[-1])
-            assert f"and so do {LENT_PER_SLOT} tasks more on worker " in "".join(told)
-            cluster.start_worker()
-            assert result.get(40) == [3 * n for n in range(LENT_PER_SLOT + 1)]
+    with (
+        Cluster(workers=1, slots=1, python_path=HERE) as cluster,
+        Pool(url=cluster.url, authkey=cluster.key) as pool,
+    ):
+        result = pool.map_async(behind_its_kind, range(LENT_PER_SLOT + 1), 1)
+        told = []
+        wait_until(lambda: told.append(capfd.readouterr().err) or "start one" in told[-1])
+        assert f"and so do {LENT_PER_SLOT} tasks more on worker " in "".join(told)
+        cluster.start_worker()
+        assert result.get(40) == [3 * n for n in range(LENT_PER_SLOT + 1)]
 
 
 def test_a_worker_may_lend_no_slots():
