@@ -3,12 +3,13 @@
 import os
 import queue
 import signal
+import socket
 import sys
 import weakref
 from pathlib import Path
 
 import pytest
-from managers_bench import Stage
+from managers_bench import Stage, free_port
 
 import multihost
 from multihost import managers
@@ -39,6 +40,19 @@ def new_queue():
     return queue.Queue()
 
 
+def name_of(typeid, port):
+    """The server's name for a queue of a manager at that port of this machine."""
+    return f"127.0.0.1:{port}@{socket.gethostname()}/{typeid}"
+
+
+def manager_of(typeid, port):
+    class Manager(managers.BaseManager):
+        pass
+
+    Manager.register(typeid, callable=new_queue)
+    return Manager(address=("127.0.0.1", port), authkey=b"abc")
+
+
 def squares(master):
     put = sorted(int(line.split()[1]) for line in master.lines if line.startswith("put "))
     return sorted(f"{n} * {n} = {n * n}" for n in put)
@@ -47,8 +61,9 @@ def squares(master):
 def test_a_killed_master_finds_its_queues_on_the_server(stage, cluster):
     first = stage.run("master", ours=True)
     first.wait_for("waiting")
+    name = name_of("get_task_queue", stage.port)
     with multihost.connect(cluster.url, cluster.key) as client:
-        wait_until(lambda: client.queue("get_task_queue").qsize() == 10, "ten tasks are stored")
+        wait_until(lambda: client.queue(name).qsize() == 10, "ten tasks are stored")
         first.kill()
         second = stage.run("master", ours=True)
         second.wait_for("waiting")
@@ -63,7 +78,7 @@ def test_a_native_client_and_a_managers_client_share_a_queue(stage, cluster):
     consumer = stage.run("consumer")
     consumer.wait_for("ready")
     with multihost.connect(cluster.url, cluster.key) as client:
-        tasks = client.queue("tasks")
+        tasks = client.queue(name_of("tasks", stage.port))
         tasks.put(20)
         tasks.put(21)
     wait_until(lambda: god.results() == ["40", "42"], f"two results in {god.lines}")
@@ -85,19 +100,33 @@ def test_proxies_work_in_tasks_of_workers(configured):
 
 
 def test_a_queue_that_was_deleted_is_made_anew(configured):
-    class Manager(managers.BaseManager):
-        pass
-
-    Manager.register("deleted", callable=new_queue)
-    with Manager(address=("127.0.0.1", 0), authkey=b"abc") as manager:
+    port = free_port()
+    with manager_of("deleted", port) as manager:
         proxy = manager.deleted()
         proxy.put(1)
         with multihost.connect() as client:
-            client.queue("deleted").drop()
+            client.queue(name_of("deleted", port)).drop()
         with pytest.raises(managers.RemoteError):
             proxy.get(timeout=1)
         proxy.put(2)
         assert proxy.get(timeout=5) == 2
+
+
+def test_managers_at_two_addresses_have_two_queues_of_one_name(configured):
+    with manager_of("same", free_port()) as one, manager_of("same", free_port()) as other:
+        one.same().put("one's")
+        other.same().put("other's")
+        assert [one.same().get(timeout=5), other.same().get(timeout=5)] == ["one's", "other's"]
+        assert one.same().empty()
+
+
+def test_a_manager_that_nobody_finds_again_leaves_nothing_behind(configured, cluster):
+    before = cluster.get("/api/item-queues")
+    with manager_of("private", 0) as one, manager_of("private", 0) as other:
+        one.private().put(1)
+        assert other.private().empty()
+        assert cluster.get("/api/item-queues") == before
+    assert cluster.get("/api/item-queues") == before
 
 
 def ignore_interrupts():
@@ -141,11 +170,8 @@ def test_a_manager_of_threads_keeps_nothing_of_a_request_that_was_answered(confi
 
 
 def test_what_a_task_took_is_done_with_if_it_ends_well(configured):
-    class Manager(managers.BaseManager):
-        pass
-
-    Manager.register("for_tasks", callable=new_queue)
-    with Manager(address=("127.0.0.1", 0), authkey=b"abc") as manager, multihost.Pool(2) as pool:
+    port = free_port()
+    with manager_of("for_tasks", port) as manager, multihost.Pool(2) as pool:
         items = manager.for_tasks()
         for number in range(2):
             items.put(number)
@@ -154,5 +180,6 @@ def test_what_a_task_took_is_done_with_if_it_ends_well(configured):
         assert pool.apply(take_one, (items, False)) == 0
         assert pool.apply(take_one, (items, False)) == 1
         with multihost.connect() as client:
-            wait_until(lambda: client.queue("for_tasks").qsize() == 0, "nothing is left")
+            left = client.queue(name_of("for_tasks", port))
+            wait_until(lambda: left.qsize() == 0, "nothing is left")
         assert items.empty()

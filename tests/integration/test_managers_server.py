@@ -6,7 +6,7 @@ import queue
 import socket
 import threading
 from multiprocessing import AuthenticationError, connection
-from multiprocessing.managers import BaseManager, RemoteError, dispatch
+from multiprocessing.managers import BaseManager, RemoteError, SyncManager, dispatch
 
 import pytest
 from managers_bench import VERSIONS, Server, pythons
@@ -55,6 +55,15 @@ def test_scripts_of_any_python_share_durable_queues(server, version):
     reader = server.run("reader", "results", "10", python=python)
     reader.end()
     assert reader.results("read ") == sorted(str(n * 2) for n in range(10))
+
+
+@pytest.mark.parametrize("typeid", ["dict", "list", "Lock", "Event", "Namespace", "Pool"])
+def test_what_is_no_queue_is_refused_and_says_who_has_it(server, typeid):
+    manager = connect(server.port, base=SyncManager)
+    with pytest.raises(
+        RemoteError, match=rf"{typeid}\(\) can't be served here.*multihost.managers"
+    ):
+        getattr(manager, typeid)()
 
 
 def test_an_item_whose_consumer_is_killed_before_it_puts_goes_to_another(server):

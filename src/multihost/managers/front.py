@@ -36,6 +36,8 @@ class FrontPlan:
     token: bytes
     typeids: tuple[str, ...]
     """What the host can make."""
+    realm: str | None = None
+    """What the names of its queues begin with where there are others; None: they end with it."""
 
     def as_line(self, descriptor: int) -> bytes:
         """The line that the front's process reads first."""

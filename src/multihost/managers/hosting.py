@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from multihost.errors import ConfigError
 from multihost.managers.front import Front, FrontPlan
-from multihost.managers.listening import bind, is_secured, state_of
+from multihost.managers.listening import bind, is_secured, realm_of, state_of
 from multihost.managers.proxies import QUEUE_PREFIX, AutoProxy, serving
 from multihost.managers_front import DROPPED
 from multihost.runtime import config
@@ -93,6 +93,7 @@ class Server(standard.Server):
         if isinstance(self.address, tuple):
             self.address = self.address[:2]
         place = state_of(asked, self.address)
+        self._realm = realm_of(asked, self.address)
         self._context: ssl.SSLContext | None = None
         if is_tls:
             from multihost.server.certificate import fresh_context
@@ -126,6 +127,7 @@ class Server(standard.Server):
                 host=self._inside,
                 token=self._token,
                 typeids=tuple(name for name, entry in self.registry.items() if entry[0]),
+                realm=self._realm,
             )
             self.front = self._front(plan)
             self.front.start()

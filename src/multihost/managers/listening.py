@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from multihost.runtime import config
+from multihost.runtime.address import bracket, is_loopback, is_wildcard
 
 DIRECTORY = "managers"
 LEAVING_S = 5.0
@@ -65,6 +66,19 @@ def state_of(asked: Any, bound: Any) -> Path | None:
     host, port = bound[:2]
     name = f"{host or EVERYWHERE}_{port}".replace(":", "-")
     return config.state_dir() / DIRECTORY / name
+
+
+def realm_of(asked: Any, bound: Any) -> str | None:
+    """What the names of a manager's queues begin with at a server that others use, too.
+
+    A manager that is started again at its address finds its queues, another one has others.
+    None where ``state_of`` is. Other machines have the addresses that mean "this machine", too.
+    """
+    if state_of(asked, bound) is None:
+        return None
+    host, port = bound[0] or EVERYWHERE, bound[1]
+    own = f"@{socket.gethostname()}" if is_wildcard(host) or is_loopback(host) else ""
+    return f"{bracket(host)}:{port}{own}"
 
 
 def _fresh() -> Any:

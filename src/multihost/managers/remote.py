@@ -5,11 +5,14 @@ are there when the program is not. Runs on the event loop of a client of its own
 """
 
 import asyncio
+import secrets
 import socket
 import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
+
+import msgspec
 
 from multihost.client.blobs import Bytes
 from multihost.client.blocking import Bridge
@@ -35,8 +38,9 @@ STOP_S = 5.0
 class RemoteBacking:
     """The queues of a server, through a client's session; a backing for ``server.managers``."""
 
-    def __init__(self, session: Session) -> None:
-        """Use ``session``, on its loop."""
+    def __init__(self, session: Session, *, is_transient: bool) -> None:
+        """Use ``session``, on its loop; ``is_transient``: its queues end with it."""
+        self._is_transient = is_transient
         self._calls = session.calls
         self._blobs = session.blobs
         self._relays: dict[int, _Relay] = {}
@@ -60,6 +64,8 @@ class RemoteBacking:
     ) -> None:
         """Do an act for a taker; a server that is gone for good refuses it."""
         relay = self._relays[taker]
+        if self._is_transient and isinstance(act, a.OpenQueue):
+            act = msgspec.structs.replace(act, is_transient=True)
 
         def wake() -> None:
             relay.pending = None
@@ -162,11 +168,12 @@ class RemoteFront:
     async def _open(self) -> None:
         plan = self._plan
         options = ManagersOptions(
-            keys=(("", plan.authkey),),
+            # Nobody else can guess the name of what nobody is to find again.
+            keys=((plan.realm or secrets.token_hex(8), plan.authkey),),
             objects=Host(plan.host, plan.token, frozenset(plan.typeids)),
             on_shutdown=self._shut_down,
         )
-        self._backing = RemoteBacking(self._session)
+        self._backing = RemoteBacking(self._session, is_transient=plan.realm is None)
         self._door = make_door(self._backing, options, plan.authkey, context=self._context)
         await self._door.start(self._listener)
 

@@ -22,6 +22,13 @@ WRITER = "#WRITER"
 UID_DIGITS = 32
 MAX_NAME_BYTES = 200
 ANSWER_S = 0.02
+NO_QUEUES = frozenset(
+    {
+        *("list", "dict", "Namespace", "Value", "Array", "Event", "Lock", "RLock", "Semaphore"),
+        *("BoundedSemaphore", "Condition", "Barrier", "Pool"),
+    }
+)
+"""What the standard library's ``SyncManager`` makes, queues left out."""
 
 
 async def answer_to(connection: "Connection", request: Request) -> bytes:
@@ -53,6 +60,12 @@ async def _create(connection: "Connection", request: Request) -> bytes:
         if found is None:
             return answer
         return await _open(connection, typeid, found)
+    if realm.host is None and typeid in NO_QUEUES:
+        return failed(
+            f"NotImplementedError: {typeid}() can't be served here: 'multihost server --managers' "
+            "has queues only. Start a manager for it, SyncManager of multihost.managers, or "
+            "register a queue under another name"
+        )
     limit = request.kwds.get("maxsize", request.args[1] if len(request.args) > 1 else 0)
     return await _open(connection, typeid, HostedQueue(max(limit, 0) if _is_int(limit) else 0))
 
