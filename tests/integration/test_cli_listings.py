@@ -1,8 +1,12 @@
 """What the listings show, in both forms, and what the verbs of people do."""
 
 import json
+import os
+import queue
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -266,3 +270,67 @@ def test_a_reader_that_leaves_early_causes_no_noise(shell):
         process.stdout.close()
         assert process.wait(30) == Exit.FAILED
         assert process.stderr.read() == ""
+
+
+def test_a_queue_of_items_is_dropped_only_by_force_while_it_has_some(shell, client):
+    client.queue("going").put_many([1, 2])
+    code, _, errors = shell.run("queues", "drop", "going")
+    assert code is Exit.USAGE
+    assert "2 items wait in queue going, 0 are held" in errors
+    assert "--force" in errors
+    code, output, _ = shell.run("queues", "drop", "going", "--force")
+    assert (code, output) == (Exit.OK, "queue going is deleted, with 2 items\n")
+    assert "going" not in {row["queue"] for row in shell.json("queues")}
+    client.queue("going")
+    assert shell.run("queues", "drop", "going")[0] is Exit.OK
+    code, _, errors = shell.run("queues", "drop", "going")
+    assert code is Exit.USAGE
+    assert "there is no queue of items 'going'" in errors
+
+
+def test_who_waits_at_a_queue_that_is_dropped_is_told(shell, client):
+    ended = queue.Queue()
+
+    def wait():
+        try:
+            client.queue("awaited").get(timeout=30)
+        except ValueError as error:
+            ended.put(error)
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    wait_until(lambda: [r for r in shell.json("queues") if r["queue"] == "awaited" and r["takers"]])
+    assert shell.run("queues", "drop", "awaited")[0] is Exit.OK
+    assert "closed" in str(ended.get(timeout=20))
+    waiting.join()
+
+
+def test_locks_are_listed_with_who_holds_them_and_dropped_if_nobody_does(shell, client):
+    lock = multihost.Lock(name="a/printer", client=client)
+    multihost.Event(name="ready", client=client).set()
+    multihost.Semaphore(3, name="seats", client=client)
+    multihost.Lock(client=client)
+    lock.acquire()
+    rows = {row["lock"]: row for row in shell.json("locks")}
+    assert set(rows) == {"a/printer", "ready", "seats"}
+    holder = f"{socket.gethostname()}:{os.getpid()}"
+    assert rows["a/printer"] == {
+        "lock": "a/printer",
+        "kind": "lock",
+        "state": "held",
+        "waiting": 0,
+        "holders": [holder],
+    }
+    assert (rows["ready"]["state"], rows["seats"]["state"]) == ("set", "3 left")
+    assert ["a/printer", "lock", "held", "-", holder] in [
+        line.split() for line in shell.run("locks")[1].splitlines()
+    ]
+    code, _, errors = shell.run("locks", "drop", "a/printer")
+    assert code is Exit.USAGE
+    assert "1 hold a/printer and 0 wait for it" in errors
+    assert shell.run("locks", "drop", "a/printer", "--force")[0] is Exit.OK
+    for name in ("ready", "seats"):
+        assert shell.run("locks", "drop", name)[0] is Exit.OK
+    assert shell.json("locks") == []
+    assert "there is no lock" in shell.run("locks", "drop", "ready")[2]
+    assert "multihost.Lock(name=" in shell.run("locks")[2]

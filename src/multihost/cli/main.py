@@ -35,7 +35,8 @@ SECTIONS: dict[str, dict[str, Place]] = {
         "tasks": Place("tasks", "List the tasks of a job."),
         "task": Place("tasks", "Show a task: its attempts, errors and last output."),
         "logs": Place("tasks", "Print what a task wrote to stdout and stderr."),
-        "queues": Place("queues", "List queues; pause, resume or limit one."),
+        "queues": Place("queues", "List queues; pause, resume, limit or drop one."),
+        "locks": Place("locks", "List locks, semaphores, events and the like; drop one."),
         "workers": Place("workers", "List connected workers."),
     },
     "Act": {
@@ -81,8 +82,10 @@ class LazyGroup(click.Group):
             formatter.write_dl([(str(int(code)), text) for code, text in MEANINGS.items()])
         with formatter.section("Which server"):
             formatter.write_text(
-                "--server, else MULTIHOST_URL and MULTIHOST_KEY, else the config file, else the "
-                "one that you have running on this machine. 'multihost doctor' says which."
+                "--join-file, --join or --server, else MULTIHOST_JOIN, else MULTIHOST_URL and "
+                "MULTIHOST_KEY, else the config file, else the one that you have running on this "
+                "machine. 'multihost key join' prints what another machine needs; "
+                "'multihost doctor' says which server is meant."
             )
 
 

@@ -1,4 +1,4 @@
-"""``multihost queues``: the list; pause, resume and limit."""
+"""``multihost queues``: the list; pause, resume and limit those of tasks, drop those of items."""
 
 from pathlib import Path
 from typing import Any
@@ -33,13 +33,13 @@ is_new = click.option("--new", "is_new", is_flag=True, help="The queue need not 
 @click.group(
     invoke_without_command=True,
     epilog="\b\nmultihost queues\nmultihost queues pause images\n"
-    "multihost queues limit images 1000",
+    "multihost queues limit images 1000\nmultihost queues drop results",
 )
 @server_options
 @as_json
 @click.pass_context
 def queues(context: click.Context, url: str | None, key_file: Path | None, is_json: bool) -> None:
-    """List queues, of tasks and of items; pause, resume or limit one of tasks."""
+    """List queues; pause, resume or limit one of tasks, drop one of items."""
     if context.invoked_subcommand is not None:
         return
     with connected(url, key_file) as connection:
@@ -91,6 +91,21 @@ def limit(name: str, limit: str, is_new: bool, url: str | None, key_file: Path |
     _set(name, {"limit": bound}, is_new, url, key_file)
     what = f"{render.many(bound, 'task')} may wait" if bound else "any number of tasks may wait"
     render.show(f"queue {name}: {what}")
+
+
+@queues.command(epilog="\b\nmultihost queues drop results\nmultihost queues drop results --force")
+@click.argument("name")
+@click.option("--force", "is_forced", is_flag=True, help="Delete the items that are in it, too.")
+@server_options
+def drop(name: str, is_forced: bool, url: str | None, key_file: Path | None) -> None:
+    """Delete a queue of items; whoever waits there is told that it is closed."""
+    from urllib.parse import quote
+
+    with connected(url, key_file) as connection:
+        path = f"/api/item-queues/{quote(name, safe='')}/drop"
+        row = connection.post(path, {"force": is_forced})
+    items = render.many(row["waiting"] + row["held"], "item")
+    render.show(f"queue {name} is deleted, with {items}")
 
 
 def _set(name: str, change: Row, is_new: bool, url: str | None, key_file: Path | None) -> None:

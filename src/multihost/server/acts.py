@@ -163,6 +163,17 @@ class Acts:
         for queue in queues:
             self.parking.look(store, now, queue)
 
+    def drop_queue(self, store: Store, queue: int) -> None:
+        """Delete a queue and its items; whoever waits there is told."""
+        store.drop_item_queue(queue)
+        self.parking.drop(queue)
+
+    def drop_synchronizer(self, store: Store, synchronizer: int) -> None:
+        """Delete a synchronizer; whoever waits there is told."""
+        store.drop_synchronizer(synchronizer)
+        self.synchronizers.drop(synchronizer)
+        self._tell_woken(store)
+
     def drop_session(self, store: Store, session: int) -> None:
         """A session is no more: forget its answers, drop what lived with it."""
         store.lose_takers(session)
@@ -259,8 +270,7 @@ class Acts:
     def _drop_queue(self, store: Store, _: float, pending: Pending) -> None:
         act = pending.act
         assert isinstance(act, a.DropQueue)
-        store.drop_item_queue(act.queue)
-        self.parking.drop(act.queue)
+        self.drop_queue(store, act.queue)
         self.must_last = True
         self.over(pending, a.Done())
 
@@ -323,9 +333,7 @@ class Acts:
     def _drop_synchronizer(self, store: Store, _: float, pending: Pending) -> None:
         act = pending.act
         assert isinstance(act, a.DropSynchronizer)
-        store.drop_synchronizer(act.synchronizer)
-        self.synchronizers.drop(act.synchronizer)
-        self._tell_woken(store)
+        self.drop_synchronizer(store, act.synchronizer)
         self.must_last = True
         self.over(pending, a.Done())
 

@@ -108,7 +108,20 @@ class Api:
         return answer(await self.views.queues())
 
     async def item_queues(self, _: Request) -> Response:
-        return answer(await self.views.item_queues())
+        return answer(await self.views.shared.item_queues())
+
+    async def drop_item_queue(self, request: Request) -> Response:
+        name, is_forced = request.path_params["name"], await _is_forced(request)
+        dropped = await self.views.shared.drop_queue(name, is_forced=is_forced)
+        return _found(dropped, f"queue of items {name!r}")
+
+    async def locks(self, _: Request) -> Response:
+        return answer(await self.views.shared.synchronizers())
+
+    async def drop_lock(self, request: Request) -> Response:
+        name, is_forced = request.path_params["name"], await _is_forced(request)
+        dropped = await self.views.shared.drop_synchronizer(name, is_forced=is_forced)
+        return _found(dropped, f"lock or the like {name!r}")
 
     async def set_queue(self, request: Request) -> Response:
         body = await _body(request)
@@ -169,6 +182,13 @@ async def _indices(request: Request) -> list[int] | None:
     if not isinstance(indices, list) or not all(type(index) is int for index in indices):
         raise BadRequest('send {"indices": [NUMBER, ...]}, or nothing for all tasks')
     return indices
+
+
+async def _is_forced(request: Request) -> bool:
+    force = (await _body(request)).get("force", False)
+    if not isinstance(force, bool):
+        raise BadRequest('send {"force": true}, or nothing')
+    return force
 
 
 def _wait_s(request: Request) -> float:

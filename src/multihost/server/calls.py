@@ -10,8 +10,10 @@ answer, or it goes on waiting in its place.
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 from multihost.core.ids import session_of, taker_id
+from multihost.errors import BadRequest
 from multihost.server.acts import Acts, outdated
 from multihost.server.committer import Committer, Operation
 from multihost.server.parking import Pending, Reply
@@ -22,6 +24,7 @@ from multihost.wire.act import AnyAct, AnyResult, Exchange, RejectCode, Rejected
 LONGEST_WAIT_S = 1e7
 """Whoever is willing to wait for longer (four months) waits for ever."""
 
+T = TypeVar("T")
 Run = Callable[[Store, float], None]
 
 _GROWS = (a.OpenQueue, a.OpenSynchronizer, a.WriteValue)
@@ -150,6 +153,22 @@ class Calls:
         self._opened.pop(session, None)
 
         self._submit(lambda store, _: self._acts.drop_session(store, session))
+
+    async def do(self, run: Callable[[Acts, Store], T]) -> T:
+        """Do something that no taker asked for; it is kept when this returns."""
+
+        def within(store: Store, _: float) -> T | Exception:
+            self._is_touched = True
+            try:
+                return run(self._acts, store)
+            except BadRequest as error:  # nothing was done
+                return error
+
+        done = await self._committer.ask(within, is_durable=True, waits_for_room=True)
+        if isinstance(done, BadRequest):
+            raise done
+        result: T = done
+        return result
 
     # transactions --------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ from multihost.core.resources import Offer
 from multihost.core.state import JobState, TaskState
 from multihost.runtime import clock
 from multihost.server.services import Services
+from multihost.server.shared import Shared
 from multihost.store.base import (
     AttemptRow,
-    ItemQueueRow,
     JobRow,
     QueueRow,
     SessionRow,
@@ -40,6 +40,7 @@ class Views:
         self._services = services
         self._ends: dict[int, set[asyncio.Future[None]]] = {}
         self.on_deleted: Callable[[], None] = lambda: None
+        self.shared = Shared(services)
 
     # jobs ----------------------------------------------------------------------------
 
@@ -158,12 +159,6 @@ class Views:
             for row in rows
         ]
 
-    async def item_queues(self) -> list[Row]:
-        """Every queue of items that has a name of its own."""
-        rows: list[ItemQueueRow] = await self._ask(lambda store, _: store.item_queues())
-        parking = self._services.calls.parking
-        return [_item_queue(row, parking.waiting(row.number)) for row in rows]
-
     async def set_queue(self, name: str, *, is_paused: bool | None, limit: int | None) -> None:
         """Pause or resume a queue, or bound its length."""
 
@@ -252,22 +247,6 @@ def _attempt(row: AttemptRow) -> Row:
         "message": failure.message if failure else "",
         "traceback": failure.traceback if failure else "",
         "certificates": [msgspec.to_builtins(c) for c in failure.certificates] if failure else [],
-    }
-
-
-def _item_queue(row: ItemQueueRow, takers: int) -> Row:
-    return {
-        "queue": row.name,
-        "of": "items",
-        "waiting": row.waiting,
-        "held": row.held,
-        "takers": takers,
-        "unfinished": row.unfinished,
-        "put": row.put,
-        "confirmed": row.confirmed,
-        "limit": row.limit or None,
-        "confirm": row.confirm.name.lower(),
-        "is_closed": row.is_closed,
     }
 
 
