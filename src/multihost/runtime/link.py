@@ -90,6 +90,8 @@ class Link(asyncio.Protocol):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._outbox: list[Message] = []
         self._is_flush_due = False
+        self._is_receiving = False
+        """Whether the owner is being given messages: what it answers is sent when it is done."""
         self._writing = threading.RLock()
         """Held while bytes are handed to the transport, or to the socket itself."""
         self._descriptor = -1
@@ -176,7 +178,7 @@ class Link(asyncio.Protocol):
             return
         self.session.sent(message)
         self._outbox.append(message)
-        if not self._is_flush_due:
+        if not self._is_flush_due and not self._is_receiving:
             self._is_flush_due = True
             assert self._loop is not None
             self._loop.call_soon(self._flush)
@@ -284,7 +286,13 @@ class Link(asyncio.Protocol):
         except (WireError, IllegalMessageError) as error:
             self._fail(str(error))
             return
-        self.owner.link_received(self, messages)
+        self._is_receiving = True
+        try:
+            self.owner.link_received(self, messages)
+        finally:
+            self._is_receiving = False
+        if self._outbox:
+            self._flush()
 
     def _flush(self) -> None:
         self._is_flush_due = False

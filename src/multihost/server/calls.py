@@ -65,12 +65,20 @@ class Calls:
         return taker_id(session, index)
 
     def call(
-        self, taker: int, number: int, act: AnyAct, wait_s: float | None, reply: Reply
+        self,
+        taker: int,
+        number: int,
+        act: AnyAct,
+        wait_s: float | None,
+        reply: Reply,
+        *,
+        is_urgent: bool = False,
     ) -> None:
         """Do an act for a taker, waiting at most ``wait_s`` (None: as long as it takes).
 
         The number rises with each call of the taker; one that comes again takes the place
-        of the first, whose reply is forgotten.
+        of the first, whose reply is forgotten. ``is_urgent``: in a transaction of its own when
+        there is none to join; never from within one.
         """
         if wait_s is not None and not wait_s < LONGEST_WAIT_S:
             wait_s = None
@@ -90,7 +98,7 @@ class Calls:
             is_fresh = known is not None and number > known
             pending = self._pending[taker] = Pending(taker, number, act, wait_s, reply, is_fresh)
         takers[taker] = max(number, known or 0)
-        self._submit_call(pending)
+        self._submit_call(pending, is_urgent=is_urgent)
 
     def is_next(self, taker: int, number: int) -> bool:
         """Whether it is a taker's that is known here, and later than all of its calls."""
@@ -218,6 +226,8 @@ class Calls:
         run: Run,
         refused: Callable[[str], None] | None = None,
         failed: Callable[[Exception], None] | None = None,
+        *,
+        is_urgent: bool = False,
     ) -> None:
         """Run something in the next transaction; it waits for the disk if it must last."""
         operation = Operation(run, refused=refused, failed=failed)
@@ -235,14 +245,18 @@ class Calls:
             )
 
         operation.run = tell
-        self._committer.submit(operation)
+        if is_urgent:
+            self._committer.submit_now(operation)
+        else:
+            self._committer.submit(operation)
 
-    def _submit_call(self, pending: Pending) -> None:
+    def _submit_call(self, pending: Pending, *, is_urgent: bool = False) -> None:
         refused = None
         act = pending.act
         if isinstance(act, _GROWS) or (isinstance(act, Exchange) and act.puts):
             refused = partial(self._refuse, pending, RejectCode.STORE_FULL)
-        self._submit(partial(self._acts.run, pending), refused, partial(self._fail, pending))
+        run, failed = partial(self._acts.run, pending), partial(self._fail, pending)
+        self._submit(run, refused, failed, is_urgent=is_urgent)
 
     def _expire_soon(self, pending: Pending) -> None:
         self._submit(partial(self._acts.expire, pending))

@@ -441,7 +441,9 @@ class ClientPeer:
             return
         unanswered[index] = size_bytes
         taker = taker_id(self.session, index)
-        self.services.calls.call(taker, number, message.act, message.wait_s, reply)
+        # Somebody waits for it at the other end, and does nothing else.
+        calls = self.services.calls
+        calls.call(taker, number, message.act, message.wait_s, reply, is_urgent=True)
 
     def _why_no_call(self, index: int, size_bytes: int) -> str:
         """Why a call is one too many, or too large beside the others; empty if it is not."""

@@ -158,6 +158,13 @@ class Committer:
         self._pending.append(operation)
         self.kick()
 
+    def submit_now(self, operation: Operation) -> None:
+        """Run a short operation at once, if nothing else is under way; never from within one."""
+        if self._is_due or self._is_busy or self._is_broken or self._open or self._pending:
+            self.submit(operation)
+        else:
+            self._attempt([operation])
+
     def kick(self) -> None:
         """Have a transaction soon, even without operations: somebody wants work."""
         if not self._is_due and not self._is_busy and not self._is_broken:

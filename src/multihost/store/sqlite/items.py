@@ -136,23 +136,33 @@ def carry_out(book: Book, taker: int, call: int, act: Exchange) -> Exchanged:
 
 def _refusal(book: Book, taker: int, act: Exchange) -> Exchanged | Rejected | None:
     """Why nothing of it can be done; None when all can."""
-    queues, items = book.items.queues, book.items
-    named = [part.queue for part in act.puts] + [finish.queue for finish in act.finishes]
+    queues = book.items.queues
+    source = None
     if act.take is not None:
-        named.append(act.take)
-    for number in named:
-        if number not in queues:
-            return Rejected(RejectCode.NOT_FOUND, f"there is no queue {number}; it was dropped")
-    lost = [item for item in act.confirms if not items.is_held(item, taker)]
+        source = queues.get(act.take)
+        if source is None:
+            return _missing(act.take)
+    for put in act.puts:
+        if put.queue not in queues:
+            return _missing(put.queue)
+    for finish in act.finishes:
+        if finish.queue not in queues:
+            return _missing(finish.queue)
+    lost = [item for item in act.confirms if not book.items.is_held(item, taker)]
     if lost:
         return Exchanged(ExchangeEnd.LOST, [], lost)
-    refusal = _finish_refusal(book, act) or _put_refusal(book, act)
-    if refusal is not None:
+    refusal = (act.finishes and _finish_refusal(book, act)) or (
+        act.puts and _put_refusal(book, act)
+    )
+    if refusal:
         return refusal
-    source = None if act.take is None else queues[act.take]
     if source is not None and source.is_closed and not source.waiting:
         return Exchanged(ExchangeEnd.CLOSED)
     return None
+
+
+def _missing(number: int) -> Rejected:
+    return Rejected(RejectCode.NOT_FOUND, f"there is no queue {number}; it was dropped")
 
 
 def _finish_refusal(book: Book, act: Exchange) -> Rejected | None:
@@ -170,14 +180,15 @@ def _finish_refusal(book: Book, act: Exchange) -> Rejected | None:
 def _put_refusal(book: Book, act: Exchange) -> Exchanged | Rejected | None:
     queues = book.items.queues
     # Who confirms an item by putting another works the store off.
-    no_room = book.no_room() if act.puts and not act.confirms else None
+    no_room = None if act.confirms else book.no_room()
     if no_room is not None:
         return Rejected(RejectCode.STORE_FULL, no_room)
-    if any(queues[part.queue].is_closed for part in act.puts):
-        return Exchanged(ExchangeEnd.CLOSED)
     counts: dict[int, int] = {}
     for part in act.puts:
+        if queues[part.queue].is_closed:
+            return Exchanged(ExchangeEnd.CLOSED)
         counts[part.queue] = counts.get(part.queue, 0) + len(part.payloads)
+    for part in act.puts:
         missing = book.missing_blob(part.payloads)
         if missing is not None:
             text = f"blob {missing.digest.hex()[:12]} of {missing.size_bytes} bytes is not stored"
