@@ -7,6 +7,7 @@ import hypothesis
 import pytest
 
 from multihost.server.guard import GUARD_VARIABLE
+from multihost.testing.guarding import StackGuard
 
 # A shared machine is slow at times, which is no fault of the code (so no deadline per
 # example), and what failed must be told so that it can be repeated elsewhere.
@@ -37,6 +38,7 @@ def guard_notes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     notes.touch()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(GUARD_VARIABLE, str(notes))
+        StackGuard(notes).install()  # for servers within this process
         yield notes
 
 

@@ -45,10 +45,12 @@ def _read_line(descriptor: int) -> bytes:
 
 
 async def _serve(told: dict[str, Any]) -> int:
+    from multihost.server import guard
     from multihost.server.app import Server, ServerOptions
     from multihost.server.managers.host import Host
     from multihost.server.managers.options import ManagersOptions
 
+    guard.install_if_asked()
     codes = [0]
 
     def shut_down(*, keeps: bool) -> None:

@@ -1,20 +1,28 @@
 """The server unpickles nothing, imports nothing of the users', runs nothing of theirs."""
 
+import asyncio
 import contextlib
 import json
 import os
 import pickle
+import re
+import socket
 import subprocess
 import sys
+import types
 from multiprocessing.managers import BaseManager
 from pathlib import Path
 
 import pytest
 
 import multihost
+from multihost.managers.front import FrontPlan
 from multihost.runtime.config import KEY_FILE, read_key
+from multihost.server import gateway
+from multihost.server.app import Server, ServerOptions
 from multihost.server.guard import GUARD_VARIABLE
 from multihost.testing.cluster import Cluster
+from multihost.testing.guarding import StackGuard
 from multihost.testing.samples import Stuff, samples
 from multihost.testing.stranger import Stranger
 from multihost.wire import message as m
@@ -42,6 +50,37 @@ async def health(self, request):
 api.Api.health = health
 from multihost.cli.main import main
 main(sys.argv[1:])
+"""
+PLANTED_AT_START = """
+import contextlib, marshal, pickle, sys
+from multihost.server.app import Server
+
+DEEDS = {
+    "data": lambda: pickle.loads(b"N."),
+    "class": lambda: pickle.loads(pickle.dumps(Server)),
+    "unpickler": lambda: pickle.Unpickler(None),
+    "import": lambda: __import__("users_module"),
+    "exec": lambda: exec("x = 1"),
+    "eval": lambda: eval("1 + 1"),
+    "compile": lambda: compile("x = 1", "<users>", "exec"),
+    "marshal": lambda: marshal.loads(b"N"),
+}
+plain = Server.start
+
+async def start(self):
+    await plain(self)
+    for name, deed in DEEDS.items():
+        try:
+            deed()
+            print(name, "was done", file=sys.stderr)
+        except ImportError as error:  # the guard's is one
+            print(name, "was kept" if "never does this" in str(error) else error, file=sys.stderr)
+    print("that was all", file=sys.stderr)
+"""
+RUN_PLANTED = """
+Server.start = start
+from {module} import main
+main()
 """
 DEEDS = ("data", "unpickler", "import", "exec", "eval", "compile", "marshal")
 
@@ -115,6 +154,101 @@ def test_the_guard_bites(planted):
     assert ask(url, "/healthz?deed=pickle") == 200, "nothing was done"
 
 
+def kept(said):
+    """Deeds of PLANTED_AT_START that a server was kept from, after it has said so."""
+    lines = []
+    while "that was all" not in lines:
+        lines.append(next(said).strip())
+    assert len(lines) == 9
+    return sum(line.endswith("was kept") for line in lines)
+
+
+@contextlib.contextmanager
+def run_planted(tmp_path, module, *arguments, **options):
+    """One of the modules that start servers, with forbidden deeds planted in ``Server.start``."""
+    script = tmp_path / "planted_at_start.py"
+    script.write_text(PLANTED_AT_START + RUN_PLANTED.format(module=module))
+    (tmp_path / "users_module.py").write_text("print('run')")
+    notes = tmp_path / "notes"
+    process = subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        env=os.environ | {GUARD_VARIABLE: str(notes), "MULTIHOST_STATE": str(tmp_path / "state")},
+        text=True,
+        **options,
+    )
+    try:
+        yield process
+        assert kept(process.stderr) == 8
+        assert notes.read_text().count("refused in") == 8
+        assert notes.read_text().startswith(f"on {process.pid} ")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def test_the_guard_bites_in_a_server_of_the_command_line(tmp_path):
+    with run_planted(tmp_path, "multihost.cli.main", "server", "--port", "0"):
+        pass
+
+
+def test_the_guard_bites_in_an_embedded_server(tmp_path):
+    ready, parent = os.pipe(), os.pipe()
+    descriptors = ["--ready-fd", ready[1], "--parent-fd", parent[0]]
+    handed = (ready[1], parent[0])
+    with run_planted(tmp_path, "multihost.embedded", *descriptors, pass_fds=handed):
+        pass
+    for descriptor in (*ready, *parent):
+        os.close(descriptor)
+
+
+def test_the_guard_bites_in_a_manager_s_front(tmp_path):
+    plan = FrontPlan(tmp_path / "state", b"authkey", ("127.0.0.1", 9), b"token", ())
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        run_planted(
+            *(tmp_path, "multihost.managers_front"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(listener.fileno(),),
+        ) as front,
+    ):
+        front.stdin.write(plan.as_line(listener.fileno()).decode())
+        front.stdin.flush()
+
+
+def test_the_guard_bites_in_a_server_within_the_process_of_a_test(
+    tmp_path, monkeypatch, guard_notes, capsys
+):
+    before = guard_notes.read_text().count("refused in")
+    planted = {"__name__": "multihost.server.planted"}
+    exec(PLANTED_AT_START, planted)
+    monkeypatch.setattr(Server, "start", planted["start"])
+
+    async def main():
+        server = Server(ServerOptions(tmp_path, port=0, durability="process", announces=False))
+        await server.start()
+        await server.stop()
+
+    asyncio.run(main())
+    assert kept(iter(capsys.readouterr().err.splitlines())) == 8
+    assert guard_notes.read_text().count("refused in") == before + 8
+    # What the test does itself is its own business.
+    assert pickle.loads(pickle.dumps(Stranger)) is Stranger
+    assert pickle.loads(pickle.dumps(pickle.loads)) is pickle.loads
+    assert pickle.loads(pickle.dumps(pickle.Unpickler)) is pickle.Unpickler
+
+
+def test_what_the_link_of_a_server_within_a_test_does_counts_as_the_server_s(guard_notes):
+    guard = StackGuard(guard_notes)
+    of_server = types.SimpleNamespace(owner=gateway.Connection.__new__(gateway.Connection))
+    of_client = types.SimpleNamespace(owner=None)
+    scope = {"__name__": "multihost.runtime.link", "look": lambda: guard._applies(sys._getframe(1))}
+    exec("def received(self): return look()", scope)
+    assert scope["received"](of_server)
+    assert not scope["received"](of_client)
+
+
 def test_every_way_to_start_a_server_is_guarded(guard_notes):
     with Cluster(workers=0) as cluster:
         assert f"on {cluster.server.pid} " in guard_notes.read_text()
@@ -126,6 +260,19 @@ def test_every_way_to_start_a_server_is_guarded(guard_notes):
         assert f"on {embedded.process.pid} " in guard_notes.read_text()
     finally:
         embedded.stop()
+    assert f"beside {os.getpid()}" in guard_notes.read_text()
+
+
+def test_there_is_no_other_way_to_start_one():
+    sources = Path(multihost.__file__).parent
+    starting = {
+        str(path.relative_to(sources))
+        for path in sources.rglob("*.py")
+        if re.search(r"\bServerOptions\($", path.read_text(), re.MULTILINE)
+    }
+    assert starting == {"cli/server.py", "embedded.py", "managers_front.py"}
+    for path in starting:
+        assert "guard.install_if_asked()" in (sources / path).read_text()
 
 
 def test_a_canary_in_arguments_and_results_fires_in_children_and_clients_only(cluster, tmp_path):

@@ -5,7 +5,8 @@ for it: to unpickle anything, to import a module that is neither Python's own
 nor ours nor a dependency's, to run or load code that does not come with one of
 those. Each attempt fails where it is made and is written to FILE. The tests
 start every server so. An audit hook can't be taken back, which is why only
-processes that are nothing but a server install it.
+processes that are nothing but a server install it; for others tests have
+``multihost.testing.guarding``.
 """
 
 import os
@@ -84,9 +85,14 @@ class Guard:
     def _look(self, event: str, arguments: tuple[Any, ...]) -> None:
         look = _EVENTS.get(event)
         if look is not None and not self._is_noting:
-            trouble = look(arguments, sys._getframe(1))
-            if trouble:
+            frame = sys._getframe(1)
+            trouble = look(arguments, frame)
+            if trouble and self._applies(frame):
                 self._refuse(f"{event}: {trouble}")
+
+    def _applies(self, _: FrameType | None) -> bool:
+        """Whether it is a server that does this: here, whoever does."""
+        return True
 
     def _refusal(self, what: str) -> Callable[..., NoReturn]:
         def refuse(*_: object, **__: object) -> NoReturn:
