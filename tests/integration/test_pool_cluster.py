@@ -197,6 +197,21 @@ def test_what_tasks_print_appears_here(new_pool, capsys):
         wait_until(has_come)
 
 
+def announce(words):
+    print("begin:", words)
+    print("half a line", end="")
+
+
+def test_what_an_initializer_prints_appears_here_and_before_the_tasks_of_its_child(
+    new_pool, capsys
+):
+    pool = new_pool(1, announce, ("words",))
+    pool.apply(print, ("of the task",))
+    seen = []
+    wait_until(lambda: seen.append(capsys.readouterr().out) or "of the task" in "".join(seen))
+    assert "".join(seen) == "begin: words\nhalf a lineof the task\n"
+
+
 def test_what_tasks_print_is_kept_away_on_request(new_pool, capsys):
     with new_pool(1, output=False) as pool:
         pool.apply(say, ("not for here",))

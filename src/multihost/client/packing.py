@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 PROTOCOL = 5
 PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
 """The version that bytecode of this process is bound to."""
+ARGV_BYTES = 16 << 10
+"""Longer arguments of a program stay with it."""
 _MAIN = b"__main__"
 _PLAIN = frozenset({int, float, str, bytes, bool, type(None)})
 """Types whose pickles hold nothing that would have to be looked at."""
@@ -113,6 +115,7 @@ def pack_function(function: Callable[..., Any], *, shares_globals: bool = False)
     label = label_of(function)
     what = f"the function {label}"
     data, is_by_value = _pack_object(function, what, shares_globals=shares_globals)
+    data += _argv()
     return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
 
 
@@ -122,7 +125,17 @@ def pack_initializer(initializer: Callable[..., Any], initargs: Iterable[Any]) -
     what = f"the initializer {label} or its arguments"
     call = (initializer, tuple(initargs))
     data, is_by_value = _pack_object(call, what, shares_globals=True)
+    data += _argv()
     return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
+
+
+def _argv() -> bytes:
+    """What follows the pickle of a function: this program's arguments, which its tasks see, too.
+
+    Behind the pickle, where who expects none finds none.
+    """
+    data = pickle.dumps([*sys.argv], PROTOCOL)
+    return data if len(data) <= ARGV_BYTES else b""
 
 
 def pack_process(surroundings: Mapping[str, Any], process: Any, label: str) -> Packed:

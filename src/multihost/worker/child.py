@@ -9,6 +9,7 @@ else, so whatever is not needed at once is imported late.
 
 import contextlib
 import fcntl
+import io
 import os
 import pickle
 import signal
@@ -403,11 +404,14 @@ class Child:
         return function
 
     def _function(self, digest: bytes, data: bytes) -> Any:
-        """The function, unpickled once."""
-        function = self._known(digest, data)
-        if type(function) is bytes:
+        """The function, unpickled once; ``sys.argv`` becomes that of its program."""
+        known = self._known(digest, data)
+        if type(known) is bytes:
             # Kept as it came until it can be read: the agent sends it only once.
-            function = self._functions[digest] = pickle.loads(function)
+            known = self._functions[digest] = _load(known)
+        function, argv = known
+        if argv is not None:
+            sys.argv[:] = argv
         return function
 
     def _initialize(self, context: bytes) -> None:
@@ -416,11 +420,14 @@ class Child:
         if not call:
             return
         try:
-            function, arguments = pickle.loads(call)
+            (function, arguments), argv = _load(call)
+            if argv is not None:
+                sys.argv[:] = argv
             function(*arguments)
         except BaseException as error:  # told to whoever wanted a task run here
             what = "the initializer failed: "
             self._initializer_failure = _failure(error, UNRUNNABLE, depth=1, what=what)
+        output.flush()
         self.send(READY, 0, 0, b"")
 
     # the control thread ------------------------------------------------------------------
@@ -472,6 +479,13 @@ class Child:
         if self.is_interrupt_due:
             self.is_interrupt_due = False
             self._interrupt()
+
+
+def _load(data: bytes) -> tuple[Any, list[str] | None]:
+    """What was pickled, and the arguments of the program that did it, if they follow."""
+    pickles = io.BytesIO(data)
+    loaded = pickle.load(pickles)
+    return loaded, pickle.load(pickles) if pickles.tell() < len(data) else None
 
 
 def dumps(value: Any) -> bytes:

@@ -425,7 +425,9 @@ class Slot:
         self.tail += data
         if len(self.tail) > TAIL_BYTES:
             del self.tail[:-TAIL_BYTES]
-        if self.fed and self.fed[0].grant.task == task:
+        # An initializer runs for the first task that comes after it.
+        is_initializing = not task and not self.is_ready
+        if self.fed and (self.fed[0].grant.task == task or is_initializing):
             self.owner.slot_output(self, self.fed[0], stream, data)
 
     def _printed(self, descriptor: int) -> None:
