@@ -16,6 +16,7 @@ from cli_tasks import die, double, fail_on_odd, until_there
 import multihost
 from multihost.cli.exits import Exit
 from multihost.errors import TaskCrashed
+from multihost.runtime.config import ServerNote
 from multihost.testing import Cluster, wait_until
 
 HERE = [str(Path(__file__).parent)]
@@ -229,6 +230,7 @@ def test_retry_runs_failed_tasks_again(shell):
         (["queues", "pause", "nothing"], "there is no queue 'nothing'; there are"),
         (["jobs", "--state", "purple"], "'purple' is not one of"),
         (["frobnicate"], "No such command 'frobnicate'"),
+        (["wrkers"], "there is no command 'wrkers'; did you mean 'workers'?"),
     ],
 )
 def test_a_wrong_name_is_answered_with_what_exists(shell, arguments, says):
@@ -247,6 +249,16 @@ def test_the_key_file_is_taken_instead_of_the_variable(cluster):
     shell = Shell(MULTIHOST_KEY="wrong")
     options = ("--server", cluster.url, "--key-file", str(cluster.directory / "key"))
     assert len(shell.json("workers", *options)) == 2
+
+
+def test_a_server_of_this_user_that_died_is_named(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    note = ServerNote("http://127.0.0.1:7077", dead.pid)
+    (tmp_path / "server.json").write_text(json.dumps(note._asdict()))
+    code, _, errors = Shell(MULTIHOST_STATE=str(tmp_path)).run("jobs")
+    assert code is Exit.UNREACHABLE
+    assert f"(http://127.0.0.1:7077, pid {dead.pid}) has died; 'multihost server' starts" in errors
 
 
 def test_no_server_has_its_own_exit_code():

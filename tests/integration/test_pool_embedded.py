@@ -102,6 +102,29 @@ def test_what_tasks_print_appears_on_the_programs_own_output(tmp_path):
     assert err == "err 1\nerr 2\n"
 
 
+def test_ctrl_c_while_the_program_ends_is_no_error(tmp_path):
+    """Whoever is impatient presses it twice; what was started for the program ends by itself."""
+    out, err = run(
+        tmp_path,
+        """
+        import os, signal
+        from multihost import Pool
+        from multihost.client import client, embedded
+        def interrupted(end):
+            def interrupt(*args, **kwargs):
+                os.kill(os.getpid(), signal.SIGINT)
+                end(*args, **kwargs)
+            return interrupt
+        if __name__ == "__main__":
+            with Pool(1) as pool:
+                print(pool.apply(abs, (-1,)))
+            client.Client.close = interrupted(client.Client.close)
+            embedded.Embedded.stop = interrupted(embedded.Embedded.stop)
+        """,
+    )
+    assert (out, err) == ("1\n", "")
+
+
 def test_a_program_whose_users_server_has_died_says_that_it_uses_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("MULTIHOST_STATE", str(tmp_path / "state"))
     command = [sys.executable, "-m", "multihost", "server", "--port", "0"]

@@ -68,6 +68,13 @@ def find_server(url: str | None, key_file: Path | None) -> Target:
     key = config.read_key(key_file) if key_file is not None else None
     target = config.find_target(url, key)
     if target is None:
+        dead = config.dead_server()
+        if dead is not None:
+            raise CommandError(
+                "your server on this machine ({}, pid {}) has died; 'multihost server' starts it "
+                "again, with all that it kept".format(*dead),
+                Exit.UNREACHABLE,
+            )
         raise CommandError(
             "no server is known: none of yours runs on this machine (state directory "
             f"{config.state_dir()}), and neither {config.JOIN_VARIABLE}, "

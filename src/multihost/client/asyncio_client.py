@@ -17,7 +17,7 @@ from multihost.client.asyncio_queues import AsyncQueue
 from multihost.client.commands import command_stream
 from multihost.client.future import remote_traceback
 from multihost.client.listings import Listings, Row
-from multihost.client.mapping import WINDOW, MapRun, noted, style_for, tuples
+from multihost.client.mapping import WINDOW, MapRun, returned, style_for, tuples
 from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, first_spec, with_options
 from multihost.client.outcomes import Raw, decode
 from multihost.client.packing import Bulk, archives_of, as_payload, pack_call
@@ -156,12 +156,16 @@ class AsyncClient:
         window: int = WINDOW,
         chunksize: int = 1,
         name: str | None = None,
+        return_exceptions: bool = False,
     ) -> "AsyncMapIterator":
         """Iterate asynchronously over ``fn`` of every input; see ``Client.map``."""
         style = style_for(chunksize, len(iterables))
         stream = self._submitter.own_stream(fn, style, name=name)
         arrivals = _AsyncArrivals(is_ordered=ordered)
-        run = MapRun(stream, arrivals, tuples(iterables), window, chunksize)
+        run = MapRun(
+            *(stream, arrivals, tuples(iterables), window, chunksize),
+            returns_errors=return_exceptions,
+        )
         return AsyncMapIterator(run, arrivals)
 
     def command(
@@ -266,7 +270,7 @@ class AsyncMapIterator:
                 raise StopAsyncIteration
             is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
             if not is_ok:
-                raise noted(value, self._run.stream.spec)
+                return returned(value, item, self._run)
             if not self._is_chunked:
                 return value
             self._chunk.extend(value)

@@ -5,6 +5,7 @@ iterables are pulled and results are decoded in the calling thread.
 """
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
@@ -22,7 +23,7 @@ from multihost.client.forking import forget_in_child
 from multihost.client.future import Future, remote_traceback
 from multihost.client.handles import before_exit
 from multihost.client.listings import Listings, Row
-from multihost.client.mapping import WINDOW, MapRun, noted, style_for, tuples
+from multihost.client.mapping import WINDOW, MapRun, returned, style_for, tuples
 from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, first_spec, with_options
 from multihost.client.outcomes import Raw, decode
 from multihost.client.packing import archives_of, as_payload, pack_call
@@ -133,19 +134,26 @@ class Client:
         window: int = WINDOW,
         chunksize: int = 1,
         name: str | None = None,
+        return_exceptions: bool = False,
     ) -> "MapIterator":
         """Iterate over ``fn`` of every input, in constant memory however many there are.
 
         Inputs are pulled lazily, at most ``window`` ahead of the results taken.
         ``ordered=False`` yields results as they come. ``chunksize`` inputs travel as
-        one task. With ``name`` the work is lasting: the same map run again, after
+        one task. An input that fails raises in its place, and ``next`` goes on after it; a
+        ``for`` loop ends there, unless ``return_exceptions`` (for a chunksize of 1): then
+        its error is its result. With ``name`` the work is lasting: the same map run again, after
         this program died, yields what is finished and does only the rest; it raises
         InputChanged when function or inputs are not the same.
         """
         style = style_for(chunksize, len(iterables))
         stream = self._submitter.own_stream(fn, style, name=name)
         arrivals = BlockingArrivals(is_ordered=ordered)
-        return MapIterator(MapRun(stream, arrivals, tuples(iterables), window, chunksize), arrivals)
+        run = MapRun(
+            *(stream, arrivals, tuples(iterables), window, chunksize),
+            returns_errors=return_exceptions,
+        )
+        return MapIterator(run, arrivals)
 
     def command(
         self,
@@ -239,7 +247,7 @@ class MapIterator:
                 raise
             is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
             if not is_ok:
-                raise noted(value, self._run.stream.spec)
+                return returned(value, item, self._run)
             if not self._is_chunked:
                 return value
             self._chunk.extend(value)
@@ -332,9 +340,11 @@ def _close_all() -> None:
         settle()
     # The interpreter notes here what ended the program, if that was an exception.
     has_failed = getattr(sys, "last_value", None) is not None
-    for client in list(_open_clients):
-        client.session.calls.is_exiting = True
-        client.close(is_clean=not has_failed)
+    # Who presses Ctrl-C once more waits for no goodbye.
+    with contextlib.suppress(KeyboardInterrupt):
+        for client in list(_open_clients):
+            client.session.calls.is_exiting = True
+            client.close(is_clean=not has_failed)
 
 
 forget_in_child(_forget)

@@ -131,7 +131,9 @@ def stop() -> None:
     with _lock:
         embedded, _running = _running, None
     if embedded is not None:
-        embedded.stop()
+        # Who presses Ctrl-C once more waits for nothing: without its pipe it ends by itself.
+        with contextlib.suppress(KeyboardInterrupt):
+            embedded.stop()
 
 
 def _options(slots: int | None) -> dict[str, object]:

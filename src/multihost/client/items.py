@@ -68,6 +68,11 @@ class Items:
         assert isinstance(result, QueueOpened)
         return cls(result.queue, result.limit, result.confirm, name)
 
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return "a queue without a name" if self.name.startswith("~") else f"queue {self.name!r}"
+
     async def put(self, taker: Taker, packed: bytes | Bulk, wait_s: float | None) -> None:
         """Add an item; raises queue.Full when there is no room in time."""
         if taker.line.seal is not None:
@@ -117,7 +122,7 @@ class Items:
             if result.end is ExchangeEnd.EMPTY:
                 raise standard.Empty
             if result.end is ExchangeEnd.CLOSED:
-                raise QueueClosed(f"queue {self.number} was closed or dropped, and is empty")
+                raise QueueClosed(f"{self.title} was closed or dropped, and is empty")
         items = result.items
         if keeps:
             taker.keep(item.number for item in items)
@@ -151,10 +156,10 @@ class Items:
         """An item without its mark; nobody unpickles one that is not signed for this queue."""
         if seal.is_item(self.name, data):
             return data[PREFIX_BYTES:]
-        name = "a queue without a name" if self.name.startswith("~") else f"queue {self.name!r}"
         raise SealError(
-            f"an item of {name} is not signed with this program's seal ({seal.id.hex()}), and was "
-            "not unpickled; with confirm='get' it is lost, else it is in the queue again. Whoever "
+            f"an item of {self.title} is not signed with this program's seal "
+            f"({seal.id.hex()}), and was not unpickled; with confirm='get' it is lost, else it is "
+            "in the queue again. Whoever "
             "put it has no seal or another one (give it this one: a join string, MULTIHOST_SEAL, "
             "the file 'seal'), or it was altered at the server. Drop the queue, or take the item "
             "with MULTIHOST_SEAL=off"
@@ -174,7 +179,7 @@ class Items:
         result = await taker.exchange(decide)
         if result.end is ExchangeEnd.LOST:
             raise LeaseLost(
-                f"the lease on {len(result.lost)} item(s) of queue {self.number} was lost: this "
+                f"the lease on {len(result.lost)} item(s) of {self.title} was lost: this "
                 "session was away too long; others get them, and what was put for them is void"
             )
 

@@ -12,10 +12,11 @@ from itertools import islice
 from typing import Any
 
 from multihost.client.arrivals import Arrivals
+from multihost.client.outcomes import Decoded, Raw
 from multihost.client.packing import Bulk, as_payload, pack_call, pack_items
 from multihost.client.stream import Stream
 from multihost.core.job import JobSpec, Style
-from multihost.errors import InputChanged, Refused
+from multihost.errors import InputChanged, PayloadError, Refused
 
 WINDOW = 10_000
 """Tasks of a map that are under way or not yet taken."""
@@ -40,8 +41,20 @@ class MapRun:
         inputs: Iterator[tuple[Any, ...]],
         window: int,
         chunksize: int,
+        *,
+        returns_errors: bool = False,
     ) -> None:
-        """Feed ``stream`` from ``inputs`` (tuples of arguments); outcomes go to ``arrivals``."""
+        """Feed ``stream`` from ``inputs`` (tuples of arguments); outcomes go to ``arrivals``.
+
+        ``returns_errors``: an input's error is its result.
+        """
+        if returns_errors and chunksize > 1:
+            message = (
+                "return_exceptions needs chunksize=1: of a chunk whose call fails nothing is left "
+                f"but the error, and {chunksize} inputs would share it"
+            )
+            raise ValueError(message)
+        self.returns_errors = returns_errors
         if window < 1 or chunksize < 1:
             message = f"window and chunksize have to be at least 1, not {window} and {chunksize}"
             raise ValueError(message)
@@ -147,6 +160,15 @@ class MapRun:
             stream.session.post(seal)
         else:
             stream.session.post(lambda: stream.when_opened(seal))
+
+
+def returned(error: Any, item: Raw | Decoded, run: MapRun) -> Any:
+    """The error of an input, in its place; raises it, unless the map returns such."""
+    error = noted(error, run.stream.spec)
+    # What the server or the iterable of inputs says is of no single input.
+    if run.returns_errors and (isinstance(item, Raw) or isinstance(error, PayloadError)):
+        return error
+    raise error
 
 
 def noted(error: BaseException, spec: JobSpec) -> BaseException:

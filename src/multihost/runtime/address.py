@@ -43,9 +43,12 @@ def parse_url(url: str) -> Address:
     except ValueError:
         host = port = None
     if not host or parts.scheme not in SCHEMES:
+        scheme = "http" if is_loopback(url.partition(":")[0]) else "https"
+        lacks_one = "://" not in url and url and url == cut(url)
+        meant = f"; did you mean {scheme}://{url}?" if lacks_one else ""
         raise ConfigError(
             f"{cut(url)!r} is not a server's address, such as http://127.0.0.1:7077 or "
-            "https://server:7077, nor a join string"
+            f"https://server:7077, nor a join string{meant}"
         )
     return Address(SCHEMES[parts.scheme], host, port or DEFAULT_PORT)
 

@@ -369,6 +369,29 @@ def test_what_the_input_raises_comes_after_the_results_before_it(client):
         next(results)
 
 
+def test_a_loop_over_a_map_that_returns_exceptions_goes_on_after_them(client):
+    def third(n):
+        return 9 // n
+
+    results = list(client.map(third, [3, 0, 9, threading.Lock(), 1], return_exceptions=True))
+    assert [results[0], results[2], results[4]] == [3, 1, 9]
+    assert isinstance(results[1], ZeroDivisionError)
+    assert isinstance(results[3], errors.PayloadError)
+
+
+def test_what_is_the_error_of_no_single_input_is_raised_all_the_same(client):
+    def inputs():
+        yield 1
+        raise LookupError("no more")
+
+    results = client.map(triple, inputs(), return_exceptions=True)
+    assert next(results) == 3
+    with pytest.raises(LookupError, match="no more"):
+        next(results)
+    with pytest.raises(ValueError, match="chunksize=1"):
+        client.map(triple, [1], return_exceptions=True, chunksize=2)
+
+
 def test_an_input_that_cannot_be_pickled_is_named_and_the_map_goes_on(client):
     results = client.map(bool, [1, threading.Lock(), 0])
     assert next(results) is True

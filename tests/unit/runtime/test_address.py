@@ -1,5 +1,7 @@
 """Addresses of servers, as people write them."""
 
+import re
+
 import pytest
 
 from multihost.errors import ConfigError
@@ -25,6 +27,12 @@ def test_addresses_are_read(url, address):
 def test_a_wrong_address_is_named(url):
     with pytest.raises(ConfigError, match="is not a server's address"):
         parse_url(url)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:7077", "https://server:7077", "https://server"])
+def test_an_address_without_its_scheme_is_answered_with_the_whole(url):
+    with pytest.raises(ConfigError, match=re.escape(f"did you mean {url}?")):
+        parse_url(url.partition("://")[2])
 
 
 def test_half_a_join_string_in_the_place_of_an_address_is_not_repeated(monkeypatch):
