@@ -46,6 +46,8 @@ class FakePeer:
         if self.is_connected:
             self.listener(message)
 
+    send_now = send
+
     async def connect(self):
         self.come_back()
         return self.welcome

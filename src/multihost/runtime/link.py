@@ -176,12 +176,17 @@ class Link(asyncio.Protocol):
         """Send a message with all others of this turn of the loop; after a close, nothing."""
         if self._is_closed:
             return
-        self.session.sent(message)
-        self._outbox.append(message)
+        self.put(message)
         if not self._is_flush_due and not self._is_receiving:
             self._is_flush_due = True
             assert self._loop is not None
             self._loop.call_soon(self._flush)
+
+    def put(self, message: Message) -> None:
+        """Have a message wait for a ``flush`` that is sure to follow."""
+        if not self._is_closed:
+            self.session.sent(message)
+            self._outbox.append(message)
 
     def flush(self) -> None:
         """Send what is waiting now, not at the end of this turn of the loop."""

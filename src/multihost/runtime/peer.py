@@ -124,6 +124,12 @@ class Peer:
         if self._connection is not None:
             self._connection.link.send(message)
 
+    def send_now(self, message: m.Message) -> None:
+        """Send a message, and what else is waiting, not at the end of this turn of the loop."""
+        if self._connection is not None:
+            self._connection.link.put(message)
+            self._connection.link.flush()
+
     def send_here(self, message: m.Message) -> bool:
         """From any thread: send a message at once if that is possible; whether it was."""
         connection = self._connection

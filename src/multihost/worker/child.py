@@ -51,6 +51,8 @@ from multihost.worker.frames import (
 )
 
 READ_BYTES = 1 << 16
+JOIN_BYTES = 1 << 12
+"""Of so little a copy costs less than a write of two buffers."""
 MESSAGE_CHARS = 10_000
 TRACEBACK_CHARS = 50_000
 """Of a longer one, beginning and end are kept."""
@@ -238,7 +240,13 @@ class Child:
         """Write a frame to the agent; from any thread."""
         head = HEADER.pack(len(payload), kind, detail, first, second, seconds)
         with self._write_lock:
-            write_all(self._outcomes, [head, payload])
+            if len(payload) > JOIN_BYTES:
+                write_all(self._outcomes, [head, payload])
+                return
+            data = head + payload
+            written = os.write(self._outcomes, data)
+            if written < len(data):
+                write_all(self._outcomes, [data[written:]])
 
     def wait_until_read(self) -> None:
         """Wait until the agent has read what was written to the descriptors themselves."""

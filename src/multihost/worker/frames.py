@@ -64,6 +64,8 @@ FUNCTIONS = 256
 """Functions that a child keeps; both ends forget the least recently used one."""
 TASK_HEAD = struct.Struct("<32sI")
 """Digest, and size of the function's pickle (0: the child has it)."""
+_TASK = struct.Struct("<IBBQQd32sI")
+"""Both in one go."""
 STYLES = ("call", "map", "starmap", "command", "process")
 STYLE_NUMBERS = {style: number for number, style in enumerate(STYLES)}
 
@@ -103,8 +105,8 @@ def task_parts(
 ) -> list[Bytes]:
     """Parts of a TASK frame, so that a large payload is not copied; ``lease``: task, token."""
     size = TASK_HEAD.size + len(function) + len(payload)
-    head = HEADER.pack(size, TASK, STYLE_NUMBERS[style], *lease, priority)
-    return [head + TASK_HEAD.pack(digest, len(function)) + function, payload]
+    head = _TASK.pack(size, TASK, STYLE_NUMBERS[style], *lease, priority, digest, len(function))
+    return [head + function if function else head, payload]
 
 
 def parts_in_files(
@@ -167,11 +169,15 @@ class FrameBuffer:
             end = at + head + length
             if end > size:
                 break
-            yield kind, detail, first, second, seconds, bytes(memoryview(buffer)[at + head : end])
+            if buffer is data:
+                payload = data[at + head : end]
+            else:
+                payload = bytes(memoryview(buffer)[at + head : end])
+            yield kind, detail, first, second, seconds, payload
             at = end
         if buffer is rest:
             del rest[:at]
-        else:
+        elif at < size:
             rest += memoryview(data)[at:]
 
 

@@ -8,11 +8,13 @@ waits for results of others lends its slot: one more child may run meanwhile.
 
 import asyncio
 import contextlib
+import heapq
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from multihost.runtime import clock
+from multihost.wire.message import JobInfo
 from multihost.worker import feed
 from multihost.worker.frames import Where
 from multihost.worker.options import (
@@ -33,6 +35,33 @@ FindFunction = Callable[[Work, bytes], Where | None]
 """A blob if it is here; else None, and the work was told to wait for it."""
 FindShipped = Callable[[Work], Sequence[str] | None]
 """Directories of what its job ships, held from now on; else None, and it was told to wait."""
+
+
+class _Line:
+    """Slots that works of one job are fed behind, the least laden first.
+
+    Made for one job and one ``feed``: most works come with many like them.
+    """
+
+    def __init__(self, job: JobInfo | None, slots: Iterable[Slot]) -> None:
+        self.job = job
+        self._slots = [(len(slot.fed), number, slot) for number, slot in enumerate(slots)]
+        heapq.heapify(self._slots)
+
+    def shortest(self, ahead: int) -> Slot | None:
+        """The slot for the next work; None if all are full, or others have fed them."""
+        load, number, slot = self._slots[0]
+        if load > ahead or load != len(slot.fed):
+            return None
+        heapq.heapreplace(self._slots, (load + 1, number, slot))
+        return slot
+
+
+_NO_LINE = _Line(None, ())
+
+
+def _load(slot: Slot) -> int:
+    return len(slot.fed)
 
 
 class Roster:
@@ -130,20 +159,28 @@ class Roster:
         skipped: list[Work] = []
         refused: set[int] = set()
         """Jobs, by their identity, that there is no slot for: many works may be of one."""
+        line = _NO_LINE
         takes_more = self._takes_more(ahead)
         while backlog and takes_more:
             work = backlog.popleft()
-            if id(work.job) in refused:
+            job = work.job
+            if id(job) in refused:
                 skipped.append(work)
                 continue
-            slot = self._slot_for(work, ahead)
+            slot = line.shortest(ahead) if line.job is job else None
             if slot is not None:
                 self._start(slot, work)
                 continue
+            slot = self._slot_for(work, ahead)
+            if slot is not None:
+                is_ahead = bool(slot.fed)
+                self._start(slot, work)
+                line = _Line(job, self._busy_for(work)) if is_ahead else _NO_LINE
+                continue
             skipped.append(work)
-            if not work.is_choosy and work.job.width is None:
+            if not work.is_choosy and job.width is None:
                 break  # nor is there a slot for the others like it
-            refused.add(id(work.job))
+            refused.add(id(job))
             takes_more = self._takes_more(ahead)
         backlog.extendleft(reversed(skipped))
         for slot in self._everyone():
@@ -154,51 +191,62 @@ class Roster:
         return any(len(slot.fed) <= ahead for slot in self.children)
 
     def _slot_for(self, work: Work, ahead: int) -> Slot | None:
-        if work.is_choosy or work.job.width is not None:
-            return self._choice_for(work, ahead)
-        may_begin = self._may_begin()
-        best: Slot | None = None
-        for slot in self.children:
-            if slot.context is None and not slot.is_asked_back:
-                if not slot.fed:
-                    if may_begin:
-                        return slot
-                elif not self._waits(slot) and (best is None or len(slot.fed) < len(best.fed)):
-                    best = slot
-        other = self._make_way() if may_begin else None
-        if other is not None:
-            return other
-        if best is not None and len(best.fed) <= ahead and work.job.timeout_s is None:
-            return best
-        return None
+        """An idle slot, or the least laden one of those that it may be fed behind."""
+        slot = self._idle_for(work)
+        if slot is not None or not ahead:
+            return slot
+        slot = min(self._busy_for(work), key=_load, default=None)
+        return slot if slot is not None and len(slot.fed) <= ahead else None
 
-    def _choice_for(self, work: Work, ahead: int) -> Slot | None:
+    def _idle_for(self, work: Work) -> Slot | None:
+        if not self._may_begin():
+            return None
+        if work.is_choosy or work.job.width is not None:
+            return self._idle_choice_for(work)
+        for slot in self.children:
+            if not slot.fed and slot.context is None and not slot.is_asked_back:
+                return slot
+        return self._make_way()
+
+    def _idle_choice_for(self, work: Work) -> Slot | None:
         """A slot for a task that needs children of its own kind, or of a pool of limited width."""
-        context, width, is_own = work.context, work.job.width, work.job.context is not None
-        own = [slot for slot in self.children if slot.context == context]
-        busy = [
+        context, width = work.context, work.job.width
+        if width is not None and len(self._serving(work)) >= width:
+            return None
+        for slot in self.children:
+            if not slot.fed and slot.context == context:
+                return slot
+        for slot in self.children:
+            if slot.served == 0 and slot.context is None:
+                return slot
+        return self._make_way()
+
+    def _busy_for(self, work: Work) -> list[Slot]:
+        """Busy slots that a work may be fed behind."""
+        job = work.job
+        if job.timeout_s is not None or job.context is not None:
+            return []
+        slots = self._serving(work) if job.ship or job.width is not None else self.children
+        return [
             slot
-            for slot in (*own, *self._retired)
+            for slot in slots
+            if slot.fed
+            and slot.context == work.context
+            and not slot.is_asked_back
+            and not slot.is_retiring
+            and not self._waits(slot)
+        ]
+
+    def _serving(self, work: Work) -> list[Slot]:
+        """Busy slots of the work's pool, or of its kind if it is of none."""
+        context, pool, is_own = work.context, work.job.pool, work.job.context is not None
+        return [
+            slot
+            for slot in self._everyone()
             if slot.fed
             and slot.context == context
-            and (is_own or any(fed.job.pool == work.job.pool for fed in slot.fed))
+            and (is_own or any(fed.job.pool == pool for fed in slot.fed))
         ]
-        if self._may_begin() and (width is None or len(busy) < width):
-            for slot in own:
-                if not slot.fed:
-                    return slot
-            for slot in self.children:
-                if slot.served == 0 and slot.context is None:
-                    return slot
-            other = self._make_way()
-            if other is not None:
-                return other
-        running = [slot for slot in busy if not self._waits(slot)]
-        if ahead and not is_own and work.job.timeout_s is None and running:
-            best = min(running, key=lambda slot: len(slot.fed))
-            if len(best.fed) <= ahead and not best.is_asked_back and not best.is_retiring:
-                return best
-        return None
 
     def _may_begin(self) -> bool:
         """Whether an idle child may be fed: one that retires holds its slot to the end."""

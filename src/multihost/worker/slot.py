@@ -122,6 +122,8 @@ class Slot:
         """What has to end before tasks begin: the start of the process, an initializer."""
         self._known: OrderedDict[bytes, None] = OrderedDict()
         """Functions that the child surely has, least recently used first."""
+        self._latest = b""
+        """The most recently used one."""
         self._loop = asyncio.get_running_loop()
         self._pidfd = -1
         self._is_paused = False
@@ -155,10 +157,8 @@ class Slot:
         self.fed.append(work)
         self.served += 1
         digest = work.job.function or frames.NO_FUNCTION
-        self._known[digest] = None
-        self._known.move_to_end(digest)
-        if len(self._known) > frames.FUNCTIONS:
-            self._known.popitem(last=False)
+        if digest != self._latest:
+            self._use(digest)
         payload, function, job = work.payload, function or b"", work.job
         assert payload is not None
         if job.mark is not None and job.number != self._job:
@@ -175,6 +175,14 @@ class Slot:
         self._fresh += parts
         if len(self.fed) == 1:
             self._began()
+
+    def _use(self, digest: bytes) -> None:
+        """Note which function is used now, as the child does."""
+        self._latest = digest
+        self._known[digest] = None
+        self._known.move_to_end(digest)
+        if len(self._known) > frames.FUNCTIONS:
+            self._known.popitem(last=False)
 
     def flush(self) -> None:
         """Write what was fed since the last time, all in one go."""
@@ -412,6 +420,7 @@ class Slot:
         self.is_asked_back = False
         # A function may have come with a task that was returned unseen.
         self._known.clear()
+        self._latest = b""
         numbers = {
             int.from_bytes(payload[at : at + 8], "little") for at in range(0, len(payload), 16)
         }

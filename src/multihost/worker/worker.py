@@ -20,6 +20,7 @@ import msgspec
 
 from multihost.core import lease
 from multihost.core.ids import job_of, task_name
+from multihost.core.job import Style
 from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.core.resources import Offer
 from multihost.runtime import clock
@@ -50,6 +51,7 @@ from multihost.worker.spool import Spool
 from multihost.worker.work import Work
 
 DRAINING = "the worker was asked to stop"
+_ENDINGS = {ending.value: ending for ending in Ending}
 
 
 class Worker:
@@ -71,7 +73,7 @@ class Worker:
         self.roster: Roster
         self.processes: Processes
         self.is_draining = False
-        self._outbox = Outbox(self.peer.send)
+        self._outbox = Outbox(self.peer.send_now)
         self._output = OutputBox(self.peer)
         self._paused: set[Slot] = set()
         """Whose output waits for the connection to take it."""
@@ -221,7 +223,7 @@ class Worker:
                 self.roster.resize(message.slots)
             elif kind is not m.Goodbye:
                 self.blobs.received(message)
-        self._schedule()
+        self._turn()
 
     def writable(self) -> None:
         """Back-pressure is over."""
@@ -267,17 +269,17 @@ class Worker:
     def _granted(self, message: m.Grants) -> None:
         jobs = {job.number: job for job in message.jobs}
         for grant in message.tasks:
-            payload = grant.payload
+            payload, job = grant.payload, jobs[job_of(grant.task)]
             inline = payload if isinstance(payload, bytes) else None
-            work = Work(grant, jobs[job_of(grant.task)], inline)
-            self._works[grant.task] = work
-            if not is_process(work):
-                self._told = max(0, self._told - 1)
+            work = self._works[grant.task] = Work(grant, job, inline)
+            if job.style is not Style.PROCESS and self._told > 0:
+                self._told -= 1
             if self.is_draining:
                 self._give_back([work])
-            elif (self._seal is not None or work.job.mark is not None) and self._mismatches(work):
+            elif (self._seal is not None or job.mark is not None) and self._mismatches(work):
                 self._schedule()
-            elif isinstance(payload, m.Blob):
+            elif inline is None:
+                assert isinstance(payload, m.Blob)
                 came = partial(self._payload_came, work)
                 self.blobs.get(payload.digest, came, payload.size_bytes)
             else:
@@ -496,11 +498,14 @@ class Worker:
         elif ending == Ending.CANCELLED:
             self._give_back([work])
         else:
-            self._report(work, Ending(ending), data, run_s)
+            self._report(work, _ENDINGS[ending], data, run_s)
             data = b""
         if isinstance(data, InFile):
             self.spool.remove(data.name)
-        self._schedule()
+        if self._works or self.is_draining:
+            self._schedule()
+        else:  # nothing else will come for the message
+            self._turn()
 
     def slot_returned(self, slot: Slot, works: list[Work]) -> None:
         """Give what came back to others."""
