@@ -140,7 +140,11 @@ class Committer:
         self._written: list[tuple[list[Operation], Changes]] = []
         """Transactions that are written and not yet committed, in order."""
         self._closing: asyncio.TimerHandle | None = None
-        """When the open transaction is written at the latest."""
+        """Sees to it that the open transaction is written in time; outlives it if it is."""
+        self._opened_at = 0.0
+        """When the transaction was kept open, on the loop's clock."""
+        self._changes: list[Changes] = []
+        """What was committed, and the listener was not told of."""
         self._lingering: asyncio.TimerHandle | None = None
         """When what is written is committed at the latest."""
         self._keeps_leases = False
@@ -279,22 +283,29 @@ class Committer:
         the submit is lost with its lease, was not acknowledged, and is sent again;
         the outcome comes under a token that the next epoch never grants.
         """
+        if not self._open:
+            self._opened_at = self._loop.time()
         self._open += batch
         if self._closing is None:
-            self._closing = self._loop.call_later(LINGER_S, self._close)
+            self._closing = self._loop.call_later(LINGER_S, self._look_after_open)
         assert self.listener is not None
         self.listener.grant()
 
+    def _look_after_open(self) -> None:
+        """Close what is open, or come back when it is time: setting a timer for each costs more."""
+        self._closing = None
+        left_s = self._opened_at + LINGER_S - self._loop.time()
+        if self._open and left_s > LINGER_S / 4:
+            self._closing = self._loop.call_later(left_s, self._look_after_open)
+        else:
+            self._close()
+
     def _close(self) -> None:
         """The outcome has not come in time."""
-        self._closing = None
         if self._open and not self._is_broken:
             self._attempt([], closes=True)
 
     def _take_open(self) -> list[Operation]:
-        if self._closing is not None:
-            self._closing.cancel()
-            self._closing = None
         operations, self._open = self._open, []
         return operations
 
@@ -384,9 +395,18 @@ class Committer:
             self._keeps_leases = False
             self.listener.grant()
             self.listener.published()
-        for _, changes in written:
-            self.listener.committed(changes)
+        # Answers leave first, in this turn of the loop.
+        if not self._changes:
+            self._loop.call_soon(self._tell)
+        self._changes += [changes for _, changes in written]
         self._go_on()
+
+    def _tell(self) -> None:
+        """Have the listener tell what has changed."""
+        told, self._changes = self._changes, []
+        assert self.listener is not None
+        for changes in told:
+            self.listener.committed(changes)
 
     def _commit_store(self, *, is_durable: bool) -> None:
         began = clock.mono()

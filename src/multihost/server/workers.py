@@ -20,7 +20,7 @@ from multihost.store.base import Reinstated, SessionInfo, Settlement, Store
 from multihost.wire import message as m
 
 SETTLED_S = 0.005
-"""So long at most an outcome's receipt waits for something else that goes to its worker."""
+"""So long, and twice at most, an outcome's receipt waits for leases that go to its worker."""
 TASKS_OF_WEIGHT = 20
 """Outcomes that take the loop as long as a usual operation."""
 OUTPUT_BYTES = 256 << 10
@@ -54,6 +54,8 @@ class WorkerPeer:
         self._is_draining = False
         self._settled: list[m.Held] = []
         """Outcomes that were recorded and whose receipt has not been sent."""
+        self._is_receipt_due = False
+        """Whether a timer runs that will see to them."""
         info = SessionInfo(
             enlist.session,
             m.Role.WORKER,
@@ -110,10 +112,10 @@ class WorkerPeer:
     # Taker ---------------------------------------------------------------------------
 
     def grant(self, message: m.Grants) -> None:
-        """Have leases sent."""
+        """Have leases sent with the next ``flush``."""
         if self._settled:
-            self.send_settled()
-        self.connection.link.send(message)
+            self._put_settled()
+        self.connection.link.put(message)
 
     def revoke(self, leases: list[m.Held]) -> None:
         """Tell the worker that these leases are void."""
@@ -189,15 +191,30 @@ class WorkerPeer:
 
     def _settle_soon(self, held: list[m.Held]) -> None:
         """Have the worker told that it may forget these; it only tidies up, and is not woken."""
-        if not self._settled:
-            asyncio.get_running_loop().call_later(SETTLED_S, self.send_settled)
         self._settled += held
+        if not self._is_receipt_due:
+            self._await_leases()
+
+    def _await_leases(self) -> None:
+        self._is_receipt_due = True
+        asyncio.get_running_loop().call_later(SETTLED_S, self._no_lease_came, self._settled)
+
+    def _no_lease_came(self, settled: list[m.Held]) -> None:
+        self._is_receipt_due = False
+        if settled is self._settled:
+            self.send_settled()
+        elif self._settled:  # some did, and others have ended since
+            self._await_leases()
 
     def send_settled(self) -> None:
         """Tell the worker now which outcomes it may forget."""
+        if self._settled:
+            self._put_settled()
+            self.connection.link.flush()
+
+    def _put_settled(self) -> None:
         settled, self._settled = self._settled, []
-        if settled:
-            self.connection.link.send(m.Settled(settled))
+        self.connection.link.put(m.Settled(settled))
 
     def _on_give_back(self, message: m.GiveBack) -> None:
         held = message.tasks
