@@ -19,6 +19,8 @@ from multihost.store.base import Store
 from multihost.store.sqlite import journal, memtable
 from multihost.wire.act import Confirm, Exchange, Finish, Kind, Put
 
+pytestmark = pytest.mark.timeout(300)
+
 TAKERS = [taker_id(session, taker) for session in (1, 2) for taker in (1, 2)]
 NOBODY = taker_id(9, 1)
 NAMES = ["q", "r", "s"]

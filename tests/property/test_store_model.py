@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -52,6 +53,8 @@ from multihost.testing.model import ModelDisk, ModelStore
 from multihost.testing.model.data import Data
 from multihost.testing.owner import START, failure_bytes, make_spec
 from multihost.wire.message import Attempt, Blob, Held, Payload, Role
+
+pytestmark = pytest.mark.timeout(300)
 
 EXAMPLES = int(os.environ.get("MULTIHOST_PROPERTY_EXAMPLES", "100"))
 STEPS = 100

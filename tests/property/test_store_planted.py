@@ -32,6 +32,7 @@ from multihost.store.sqlite import (
     side,
     submit,
 )
+from multihost.store.sqlite.transaction import Transactions
 from multihost.wire.message import Held
 
 from test_store_items import ItemMachine  # isort: skip - beside this file
@@ -307,30 +308,30 @@ def the_journal_is_not_flushed(patch: Patch) -> None:
 
 
 def generations_never_end(patch: Patch) -> None:
-    patch.setattr(SQLiteStore, "_turn", lambda self: None)
+    patch.setattr(Transactions, "_turn", lambda self: None)
 
 
 def a_lap_is_written_over_too_early(patch: Patch) -> None:
     patch.setattr(journal, "LAP_BYTES", 0)
-    plain = SQLiteStore._commit_database
+    plain = Transactions._commit_database
 
-    def commit(self: SQLiteStore) -> None:
+    def commit(self: Transactions) -> None:
         with pytest.MonkeyPatch.context() as within:
             within.setattr(file.DatabaseFile, "sync", lambda self: None)
             plain(self)
 
-    patch.setattr(SQLiteStore, "_commit_database", commit)
+    patch.setattr(Transactions, "_commit_database", commit)
 
 
 def a_rollback_forgets_the_journal(patch: Patch) -> None:
-    plain = SQLiteStore.rollback
+    plain = Transactions.rollback
 
-    def rollback(self: SQLiteStore) -> None:
+    def rollback(self: Transactions) -> None:
         with pytest.MonkeyPatch.context() as within:
             within.setattr(self, "_replay", lambda: None)
             plain(self)
 
-    patch.setattr(SQLiteStore, "rollback", rollback)
+    patch.setattr(Transactions, "rollback", rollback)
 
 
 PLANTED_IN_ITEMS = (

@@ -1,15 +1,10 @@
 """The store that SQLite keeps: the contract of ``store.base``, verb by verb.
 
-This module owns the transaction. What the verbs do is in the modules beside
-it, one for each thing that can happen to a task; they share the ``Book`` and
-know nothing of commits.
-
-A transaction of the database begins with the first verb that needs one. Until
-then what is done is in memory alone, and if it ends so, it is a record in the
-journal.
+What the verbs do is in the modules beside it, one for each thing that can
+happen to a task; they share the ``Book`` and know nothing of commits. Those are
+the business of ``Transactions``.
 """
 
-import contextlib
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from functools import wraps
@@ -21,7 +16,6 @@ import apsw
 from multihost.core.ids import UID_BYTES
 from multihost.core.job import JobSpec
 from multihost.core.state import JobState, TaskState
-from multihost.errors import StoreError
 from multihost.store.access import AccessKey
 from multihost.store.base import (
     FIRST_PAGE,
@@ -64,15 +58,13 @@ from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.copying import DatabaseCopy
 from multihost.store.sqlite.file import DatabaseFile, translated
 from multihost.store.sqlite.journal import DiskFile, Journal, JournalFile
-from multihost.store.sqlite.memtable import Exchanging, Noting, decode_deeds, encode_deeds
+from multihost.store.sqlite.transaction import Transactions
 from multihost.store.sqlite.verify import verify
 from multihost.wire.act import Confirm, Exchange, Exchanged, Item, Kind, Rejected
 from multihost.wire.message import Attempt, Blob, Held, Payload, Role
 
 CACHE_BYTES: Final = 24 << 20
 CACHED_JOBS: Final = 4096
-IDLE_TURNS: Final = 100
-"""Transactions of the database without one for the journal, after which that is not in use."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,8 +93,8 @@ def _verb(
     @wraps(method)
     def call(self: "SQLiteStore", /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            if not self._is_entered or self._memtable.is_dirty:
-                self._enter()
+            if not self._transactions.is_entered or self._memtable.is_dirty:
+                self._transactions.enter()
             return method(self, *args, **kwargs)
         except apsw.Error as error:
             raise translated(error, str(self.path)) from error
@@ -162,28 +154,11 @@ class SQLiteStore:
         self._file = file
         self._db = file.db
         self._copy: DatabaseCopy | None = None
-        self._is_begun = False
-        self._is_entered = False
-        """Whether there is a transaction of the database."""
-        self._is_turning = False
-        """Whether it ends the journal's generation."""
-        self._idle_turns = IDLE_TURNS
-        """Transactions of the database since the last one that the journal could have taken."""
-        self._record: bytes | None = None
-        """What the transaction has for the journal."""
         self._begin_epoch()
-        generation = self._db.execute("SELECT value FROM meta WHERE name = 'journal'").get
-        self._journal = Journal(journal, self.uid, generation)
         self._book = Book(self._db, self.epoch, cached_jobs)
         self._memtable = self._book.items.memtable
-        self._replay()
-        self._enter()
-        if not self._is_turning:
-            # Of records that a power cut took away, later ones may still be there.
-            self._turn()
-        self._commit_database()
-        self._file.sync_all()
-        self._journal.rewind()
+        generation = self._db.execute("SELECT value FROM meta WHERE name = 'journal'").get
+        self._transactions = Transactions(file, self._book, Journal(journal, self.uid, generation))
         self._book.woken.update(
             lane.number for lane in self._book.lanes.values() if lane.counts[TaskState.QUEUED]
         )
@@ -218,59 +193,35 @@ class SQLiteStore:
     def begin(self) -> None:
         """Begin a transaction."""
         if self._copy is not None and self._copy.is_due:
-            self._write_down()
+            self._transactions.write_down()
             if self._copy.step():
                 self._copy = None
         self._book.forget_old_jobs()
         if self._book.limit_bytes is not None:
             self._book.measure()
-        self._is_begun = True
+        self._transactions.begin()
 
     @_reads
     def prepare(self, now: float) -> Changes:
         """Write the counters, end what has ended; the last call before ``commit``."""
-        if not self._is_entered:
-            if not self._memtable.deeds:
-                return Changes([], [])
-            if not self._book.has_references and not self._memtable.is_heavy:
-                is_idle, self._idle_turns = self._idle_turns >= IDLE_TURNS, 0
-                record = encode_deeds(self._memtable.deeds)
-                if not is_idle and self._journal.takes(record):
-                    self._record = record
-                    return Changes([], [])
-        self._enter()
+        if self._transactions.is_for_journal():
+            return Changes([], [])
         return progress.prepare(self._book, now)
 
     @_reads
     def publish(self) -> None:
         """Write the transaction; ``commit`` follows."""
-        record, self._record = self._record, None
-        if record is not None and self._append(record):
-            self._memtable.deeds.clear()
-        elif self._is_entered or record is not None:
-            self._commit_database()
-        self._is_begun = False
+        self._transactions.publish()
 
     @_reads
     def commit(self, *, is_durable: bool) -> None:
         """Commit; ``is_durable``: and wait until it would survive a power cut."""
-        if self._is_begun:
-            self.publish()
-        if is_durable:
-            self._file.sync()
-            self._sync_journal()
-        self._file.checkpoint()
+        self._transactions.commit(is_durable=is_durable)
 
     @_reads
     def rollback(self) -> None:
         """Undo the transaction, counters and caches included."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
-        self._is_begun = self._is_entered = self._is_turning = False
-        self._record = None
-        self._idle_turns = IDLE_TURNS
-        self._book.reload()
-        self._replay()
+        self._transactions.rollback()
         self._book.wake_at = progress.next_time(self._book)
 
     def close(self) -> None:
@@ -278,12 +229,8 @@ class SQLiteStore:
         if self._copy is not None:
             self._copy.abandon()
         try:
-            if not self._is_begun:
-                # If it can't be, because the disk is full, the journal has it.
-                with contextlib.suppress(apsw.Error):
-                    self._write_down()
+            self._transactions.close()
         finally:
-            self._journal.close()
             self._file.close()
 
     @_reads
@@ -292,74 +239,6 @@ class SQLiteStore:
         assert self._copy is None, "one copy at a time"
         self._copy = DatabaseCopy(self._db, path)
         return self._copy
-
-    # the database and the journal ------------------------------------------------------
-
-    def _enter(self) -> None:
-        """Have a transaction of the database that knows all that only memory knew."""
-        if not self._is_entered:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._is_entered = True
-        is_used = self._journal.records or self._idle_turns < IDLE_TURNS
-        if is_used and not self._is_turning:
-            self._turn()
-        self._book.items.write()
-
-    def _turn(self) -> None:
-        """End the journal's generation with this transaction.
-
-        Each one does, lest records that rest on it outlive it in a power cut. While the
-        journal is not used none does, and the first that it could take does instead of it.
-        """
-        self._db.execute("UPDATE meta SET value = value + 1 WHERE name = 'journal'")
-        self._is_turning = True
-        self._idle_turns += 1
-
-    def _commit_database(self) -> None:
-        self._enter()
-        self._db.execute("COMMIT")
-        self._is_entered = False
-        if self._is_turning:
-            self._is_turning = False
-            self._journal.turn()
-            if self._journal.is_long:
-                # The lap is written over from here on.
-                self._file.sync()
-                self._journal.rewind()
-
-    def _write_down(self) -> None:
-        """Between transactions: write into the database what only the journal has."""
-        if self._memtable.is_dirty:
-            self._commit_database()
-
-    def _append(self, record: bytes) -> bool:
-        try:
-            return self._journal.append(record)
-        except OSError as error:
-            raise StoreError(
-                f"{journal_of(self.path)} can't be written ({error}); see to its disk and restart"
-            ) from error
-
-    def _sync_journal(self) -> None:
-        try:
-            self._journal.sync()
-        except OSError as error:
-            raise StoreError(
-                f"{journal_of(self.path)} can't be flushed to its disk ({error}); what was "
-                "acknowledged is kept, what came after is unknown. See to the disk and restart"
-            ) from error
-
-    def _replay(self) -> None:
-        """Do again what the journal has and the database does not."""
-        for record in self._journal.records:
-            for deed in decode_deeds(record):
-                if isinstance(deed, Exchanging):
-                    items.carry_out(self._book, deed.taker, deed.call, deed.act)
-                elif isinstance(deed, Noting):
-                    self._memtable.note(deed.taker, deed.call, deed.answer)
-                else:
-                    self._memtable.save(deed.number, deed.state)
-            self._memtable.is_dirty = True
 
     # jobs and tasks ------------------------------------------------------------------
 
