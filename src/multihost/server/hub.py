@@ -108,15 +108,18 @@ class Hub:
         self, taker: Taker | None, session: int, leases: Iterable[m.Held | m.Attempt | Lease]
     ) -> None:
         """Tasks left a worker: finished, given back or revoked."""
-        for lease in leases:
-            task = lease.task
-            if self.processes.let_go(task, lease.token, session):
-                continue
-            if taker is not None and taker.held > 0:
-                taker.held -= 1
-            facts = self._jobs.get(job_of(task))
+        processes = self.processes
+        tasks = [
+            lease.task
+            for lease in leases
+            if not processes.knows_any or not processes.let_go(lease.task, lease.token, session)
+        ]
+        if taker is not None:
+            taker.held = max(0, taker.held - len(tasks))
+        for job, count in _counts(tasks).items():
+            facts = self._jobs.get(job)
             if facts is not None and facts.context is not None:
-                self._widths.narrow(facts.context, session)
+                self._widths.narrow(facts.context, session, count)
 
     # in the transaction -----------------------------------------------------------------
 
@@ -126,14 +129,16 @@ class Hub:
             self._notice(store)
         if not self._maybe_ready:
             return
-        for lane in self._maybe_ready & self._beside:
-            self._lease_beside(store, lane, now)
+        if self._beside:
+            for lane in self._maybe_ready & self._beside:
+                self._lease_beside(store, lane, now)
         hungry = [taker for taker in self.takers.values() if taker.room > 0]
         if not hungry:
             return
-        self._turn += 1
-        start = self._turn % len(hungry)
-        hungry = hungry[start:] + hungry[:start]
+        if len(hungry) > 1:
+            self._turn += 1
+            start = self._turn % len(hungry)
+            hungry = hungry[start:] + hungry[:start]
         # First every idle slot, on whatever worker; only then tasks to keep in hand.
         for taker in hungry:
             self._lease(store, taker, min(taker.room, taker.slots - taker.held, SHARE), now)
@@ -150,6 +155,8 @@ class Hub:
 
     def grant(self) -> None:
         """Send the leases of the transaction."""
+        if not self._grants:
+            return
         granted, self._grants = self._grants, []
         self._sent += granted
         for taker, leases, facts in granted:
@@ -217,7 +224,8 @@ class Hub:
             self._lanes = {lane.number: lane for lane in store.lanes()}
             self._lanes_of.clear()
             self._beside = {n for n, lane in self._lanes.items() if lane.requires.is_beside}
-        self._maybe_ready |= woken & self._lanes.keys()
+            woken &= self._lanes.keys()
+        self._maybe_ready |= woken
 
     def _lanes_for(self, taker: Taker) -> frozenset[int]:
         known = self._lanes_of.get(taker.session)
@@ -236,7 +244,7 @@ class Hub:
         if limit < 1:
             return False
         while limit:
-            quotas = self._quotas(taker, limit)
+            quotas = self._quotas(taker, limit) if self._maybe_ready else None
             if not quotas:
                 return False
             # So many that no pool gets more than its quota, whichever lanes they come from.
@@ -269,11 +277,9 @@ class Hub:
             taker.room -= len(leases)
             taker.held += len(leases)
             facts = {}
-            for lease in leases:
-                job = job_of(lease.task)
-                if job not in facts:
-                    facts[job] = self._facts_of(store, job)
-                self._widen(taker, facts[job])
+            for job, count in _counts(lease.task for lease in leases).items():
+                facts[job] = self._facts_of(store, job)
+                self._widen(taker, facts[job], count)
             self._grants.append((taker, leases, facts))
         return len(leases)
 
@@ -288,9 +294,13 @@ class Hub:
 
     def _quotas(self, taker: Taker, limit: int) -> dict[int, int]:
         """Lanes that may have tasks for this worker, and how many of each it may get now."""
-        lanes = (self._maybe_ready & self._lanes_for(taker)) - self._beside
-        quotas = {lane: min(limit, self._quota(lane, taker, limit)) for lane in lanes}
-        return {lane: quota for lane, quota in quotas.items() if quota > 0}
+        quotas = {}
+        for lane in self._maybe_ready & self._lanes_for(taker):
+            if lane not in self._beside:
+                quota = self._quota(lane, taker, limit)
+                if quota > 0:
+                    quotas[lane] = min(limit, quota)
+        return quotas
 
     def _quota(self, lane: int, taker: Taker, limit: int) -> int:
         """How many tasks a pool of limited width may still send to this worker.
@@ -301,21 +311,25 @@ class Hub:
         context = self._lanes[lane].requires.context
         if context is None:
             return limit
-        homes = [self.takers.get(session) for session in self._widths.homes(context)]
-        reserved = sum(
-            1
-            for home in homes
-            if home and home is not taker and home.room and home.slots > home.held
-        )
+        reserved = self._reserved(context, taker) if len(self.takers) > 1 else 0
         share = self._widths.share(context, taker.session, taker.slots, reserved)
         if share is None:
             return 1  # how wide it is, is known when its first task is leased
         tasks_a_slot = max(1, (taker.room + taker.held) // taker.slots)
         return share * tasks_a_slot - self._widths.held(context, taker.session)
 
-    def _widen(self, taker: Taker, facts: _JobFacts) -> None:
+    def _reserved(self, context: str, taker: Taker) -> int:
+        """Slots free where a pool was served last, if that was elsewhere."""
+        homes = [self.takers.get(session) for session in self._widths.homes(context)]
+        return sum(
+            1
+            for home in homes
+            if home and home is not taker and home.room and home.slots > home.held
+        )
+
+    def _widen(self, taker: Taker, facts: _JobFacts, count: int) -> None:
         if facts.context is not None and facts.width is not None:
-            self._widths.widen(facts.context, facts.width, taker.session, taker.slots)
+            self._widths.widen(facts.context, facts.width, taker.session, taker.slots, count)
 
     def _tell(self, leases: list[Lease], facts: dict[int, _JobFacts]) -> None:
         started: dict[int, list[int]] = {job: [] for job in facts}
@@ -345,6 +359,15 @@ class Hub:
             info.mark,
             info.priority,
         )
+
+
+def _counts(tasks: Iterable[int]) -> dict[int, int]:
+    """How many of the tasks each job has."""
+    counts: dict[int, int] = {}
+    for task in tasks:
+        job = job_of(task)
+        counts[job] = counts.get(job, 0) + 1
+    return counts
 
 
 def by_job(finals: Iterable[Final]) -> dict[int, list[m.Outcome]]:

@@ -65,6 +65,11 @@ class Processes:
         process.pid, process.host, process.worker = message.pid, host, worker
         return process
 
+    @property
+    def knows_any(self) -> bool:
+        """Whether there is a process, or a signal for one."""
+        return bool(self._by_task or self._signals)
+
     def find(self, task: int) -> Process | None:
         """The process, if it has not ended."""
         return self._by_task.get(task)

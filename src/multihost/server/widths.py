@@ -56,27 +56,28 @@ class Widths:
         width = self._busy.get(pool) or self._idle.get(pool)
         return {} if width is None else {s: None for s in width.homes if s not in width.slots}
 
-    def widen(self, pool: str, limit: int, session: int, slots: int) -> None:
-        """A task of the pool was leased to a worker that has ``slots``."""
+    def widen(self, pool: str, limit: int, session: int, slots: int, count: int = 1) -> None:
+        """So many tasks of the pool were leased to a worker that has ``slots``."""
         width = self._busy.get(pool)
         if width is None:
             known = pool in self._idle
             width = self._busy[pool] = self._idle.pop(pool) if known else _Pool(limit)
-        width.held[session] = width.held.get(session, 0) + 1
+        width.held[session] = width.held.get(session, 0) + count
         has = width.slots.get(session, 0)
-        if has < slots and sum(width.slots.values()) < width.limit:
-            width.slots[session] = has + 1
+        more = min(count, slots - has, width.limit - sum(width.slots.values()))
+        if more > 0:
+            width.slots[session] = has + more
             width.homes.pop(session, None)
             width.homes[session] = None
             if len(width.homes) > width.limit:
                 del width.homes[next(iter(width.homes))]
 
-    def narrow(self, pool: str, session: int) -> None:
-        """A task of the pool left a worker; with its last there its slots are free."""
+    def narrow(self, pool: str, session: int, count: int = 1) -> None:
+        """So many tasks of the pool left a worker; with its last there its slots are free."""
         width = self._busy.get(pool)
         if width is None or session not in width.held:
             return
-        width.held[session] -= 1
+        width.held[session] -= count
         if width.held[session] > 0:
             return
         del width.held[session]
