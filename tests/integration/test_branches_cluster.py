@@ -142,10 +142,12 @@ def test_every_item_passes_once_however_often_branches_are_cut(cluster, client, 
 # --- ends ----------------------------------------------------------------------------------
 
 
-def test_who_waits_at_a_branch_when_the_server_is_killed_goes_on_waiting(cluster, client, name):
+@pytest.mark.parametrize("end", ["kill", "terminate"])
+def test_who_waits_at_a_branch_when_the_server_ends_goes_on_waiting(cluster, client, name, end):
     items = client.queue(name)
     result = waiting_getter(client, items)
-    cluster.kill_server()
+    getattr(cluster.server, end)()
+    cluster.server.wait(SOON_S)
     cluster.start_server()
     with Client(cluster.url, cluster.key) as other:
         other.queue(name).put("x")

@@ -105,6 +105,8 @@ class Link(asyncio.Protocol):
         """Whether the library holds no part of a frame, so that the short cut may be taken."""
         self._is_open = False
         self._is_closed = False
+        self._is_plain = False
+        """Whether the socket takes bytes as they are."""
         self._reason = ""
 
     # asyncio.Protocol ------------------------------------------------------------
@@ -116,6 +118,8 @@ class Link(asyncio.Protocol):
         transport = self._transport
         self._loop = asyncio.get_running_loop()
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
+        has_socket = transport.get_extra_info("socket") is not None
+        self._is_plain = has_socket and transport.get_extra_info("ssl_object") is None
         address = transport.get_extra_info("peername")
         self.peer_address = f"{address[0]}:{address[1]}" if address else "?"
         if isinstance(self._protocol, ClientProtocol):
@@ -203,17 +207,22 @@ class Link(asyncio.Protocol):
             return False
         data = b"".join(plain_frame(frame, is_masked=not self.session.is_server))
         with self._writing:
-            if not self._is_idle():
+            if not self._is_idle() or not self._has_duplicate():
                 return False
-            try:
-                written = os.write(self._descriptor, data)
-            except OSError:  # it takes nothing now, or is broken: the loop finds out
-                return False
-            self._rest = data[written:]
-        if self._rest:
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._write)
-        return True
+            return self._write_to(self._descriptor, data)
+
+    def send_at_once(self, message: Message) -> None:
+        """Send a message now if nothing is on its way, else with the others of this turn."""
+        if not self._is_plain or not self._is_idle():
+            self.send(message)
+            return
+        assert self._transport is not None
+        parts = plain_frame(encode([message]), is_masked=not self.session.is_server)
+        descriptor = self._transport.get_extra_info("socket").fileno()
+        with self._writing:
+            is_written = self._write_to(descriptor, b"".join(parts))
+        if not is_written:
+            self.send(message)
 
     def admit(self) -> None:
         """The other end has proved the key: take frames of full size from it."""
@@ -334,12 +343,26 @@ class Link(asyncio.Protocol):
             return False
         if self._rest or transport.is_closing() or transport.get_write_buffer_size():
             return False
-        if self._descriptor < 0:
-            socket = transport.get_extra_info("socket")
-            if socket is None or transport.get_extra_info("ssl_object") is not None:
-                return False
-            self._descriptor = os.dup(socket.fileno())
         return self._protocol.state is State.OPEN
+
+    def _has_duplicate(self) -> bool:
+        """Whether there is a descriptor for other threads; not where bytes are encrypted."""
+        if self._descriptor < 0 and self._is_plain:
+            assert self._transport is not None
+            self._descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
+        return self._descriptor >= 0
+
+    def _write_to(self, descriptor: int, data: bytes) -> bool:
+        """Write bytes to the idle socket itself; the loop sends what it does not take at once."""
+        try:
+            written = os.write(descriptor, data)
+        except OSError:  # it takes nothing now, or is broken: the loop finds out
+            return False
+        self._rest = data[written:]
+        if self._rest:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._write)
+        return True
 
     def _write_rest(self) -> None:
         rest, self._rest = self._rest, b""

@@ -229,7 +229,18 @@ class Acts:
             if pending is not None and pending.number == number and not pending.is_over:
                 self.over(pending, result)
 
-    def is_told(self, store: Store, pending: Pending, result: AnyResult | None) -> bool:
+    def tell(self, store: Store, first: int) -> bool:
+        """Note which calls that are over, from the ``first`` on, need not wait for the disk.
+
+        Whether that is all of them.
+        """
+        is_told = True
+        for pending, result in self.overs[first:]:
+            pending.is_told = self._is_told(store, pending, result)
+            is_told &= pending.is_told
+        return is_told
+
+    def _is_told(self, store: Store, pending: Pending, result: AnyResult | None) -> bool:
         """Whether a call need not wait for the disk: nobody asks, or what it gets is leased."""
         act = pending.act
         if result is None:

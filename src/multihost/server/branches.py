@@ -85,7 +85,8 @@ class BranchPeer:
             if self._is_over:
                 return
             if main.services.calls.is_next(taker_id(main.session, message.taker), message.number):
-                main.call(message, self._link)
+                # At once: who waits there goes on while the rest of the turn is done here.
+                main.call(message, self._link, self._link.send_at_once)
             else:
                 self.hang_up("a call that is not its taker's next")
 

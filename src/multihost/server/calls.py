@@ -201,7 +201,7 @@ class Calls:
             if pending.wait_s is not None and not pending.is_over:
                 self._time(pending, pending.wait_s)
         for pending, result in overs:
-            if acts.is_told(self._committer.store, pending, result):
+            if pending.is_told:
                 self._close(pending, result)
             else:
                 self._answers.append((pending, result))
@@ -230,8 +230,6 @@ class Calls:
         is_urgent: bool = False,
     ) -> None:
         """Run something in the next transaction; it waits for the disk if it must last."""
-        operation = Operation(run, refused=refused, failed=failed)
-
         acts = self._acts
 
         def tell(store: Store, now: float) -> None:
@@ -240,11 +238,9 @@ class Calls:
             answered = len(acts.overs)
             run(store, now)
             operation.is_durable = acts.must_last
-            operation.is_told = all(
-                acts.is_told(store, pending, result) for pending, result in acts.overs[answered:]
-            )
+            operation.is_told = acts.tell(store, answered)
 
-        operation.run = tell
+        operation = Operation(tell, None, True, refused, failed)
         if is_urgent:
             self._committer.submit_now(operation)
         else:
@@ -253,7 +249,7 @@ class Calls:
     def _submit_call(self, pending: Pending, *, is_urgent: bool = False) -> None:
         refused = None
         act = pending.act
-        if isinstance(act, _GROWS) or (isinstance(act, Exchange) and act.puts):
+        if act.puts if type(act) is Exchange else isinstance(act, _GROWS):
             refused = partial(self._refuse, pending, RejectCode.STORE_FULL)
         run, failed = partial(self._acts.run, pending), partial(self._fail, pending)
         self._submit(run, refused, failed, is_urgent=is_urgent)

@@ -419,15 +419,16 @@ class ClientPeer:
     # calls -----------------------------------------------------------------------------
 
     def _on_call(self, message: m.Call) -> None:
-        self.call(message, self.connection.link)
+        link = self.connection.link
+        self.call(message, link, link.send)
 
-    def call(self, message: m.Call, link: Link) -> None:
-        """Do a call that came by ``link``, and answer there."""
+    def call(self, message: m.Call, link: Link, send: Callable[[m.Message], None]) -> None:
+        """Do a call that came by ``link``, and ``send`` the answer."""
         index, number = message.taker, message.number
 
         def reply(result: AnyResult) -> None:
             unanswered.pop(index, None)
-            link.send(m.Answer(index, number, result))
+            send(m.Answer(index, number, result))
 
         unanswered = self._unanswered
         size_bytes = put_bytes(message.act) if link.frame_bytes > LARGE_BYTES else 0
@@ -437,7 +438,7 @@ class ClientPeer:
         elif len(unanswered) >= MAX_CALLS or size_bytes:
             trouble = self._why_no_call(index, size_bytes)
         if trouble:
-            link.send(m.Answer(index, number, Rejected(RejectCode.BAD_REQUEST, trouble)))
+            send(m.Answer(index, number, Rejected(RejectCode.BAD_REQUEST, trouble)))
             return
         unanswered[index] = size_bytes
         taker = taker_id(self.session, index)

@@ -271,9 +271,9 @@ class Committer:
         """Whether a slot has got all there is: its outcome is likely to be here in a moment."""
         return (
             0 < len(batch) <= FEW - len(self._open)
-            and all(operation.may_linger for operation in batch)
             and self.listener is not None
             and self.listener.has_leases()
+            and all(operation.may_linger for operation in batch)
         )
 
     def _keep_open(self, batch: list[Operation]) -> None:

@@ -49,6 +49,8 @@ class Pending:
     """What is still to be done of an exchange: the whole, or the take alone."""
     is_over: bool = False
     """Answered, or its taker has ended; true for good when the transaction is kept."""
+    is_told: bool = False
+    """Whether its answer need not wait for the disk."""
 
 
 @dataclass(slots=True)
@@ -106,7 +108,7 @@ class Parking:
 
     def exchange(self, store: Store, now: float, pending: Pending) -> None:
         """Do an exchange, or what is left of it; answer it, or let it wait."""
-        if self.holds(pending):
+        if not pending.is_fresh and self.holds(pending):
             return
         if pending.rest is None:
             assert isinstance(pending.act, Exchange)
