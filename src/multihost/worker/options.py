@@ -27,7 +27,7 @@ UNSETTLED_BYTES = 64 << 20
 QUICK_RESPAWNS = 2
 """Children that may die in a row, before they have done anything, and are replaced at once."""
 LEND_S = 0.05
-"""A task that waits so long for results of others lends its slot."""
+"""A task that waits so long for results of others lends its slot; so much longer for each lent."""
 LENT_PER_SLOT = 8
 """Tasks that have lent their slots at once, for each slot of the worker at most."""
 SPARE_S = 2.0

@@ -123,6 +123,25 @@ class Roster:
         """Whether a child has to go as soon as one is idle: its slot was taken back."""
         return len(self.children) > self.width
 
+    @property
+    def is_lending(self) -> bool:
+        """Whether a slot is lent."""
+        return bool(self._lenders)
+
+    @property
+    def may_hurry(self) -> bool:
+        """Whether works should be here ahead of need.
+
+        With slots lent those may be of the kind that waits, unless what was waited for runs.
+        """
+        if self.has_too_many:
+            return False
+        if not self._lenders:
+            return True
+        lowest = min((slot.fed[0].job.priority for slot in self._lenders if slot.fed), default=0)
+        running = [slot for slot in self.children if slot.fed and not self._waits(slot)]
+        return any(slot.fed[0].job.priority > lowest for slot in running)
+
     def fill_lent(self) -> None:
         """Start a child for a slot that is lent, unless there is an idle one."""
         if self._lenders and all(slot.fed for slot in self.children):
@@ -154,7 +173,7 @@ class Roster:
 
     def feed(self) -> None:
         """Give the backlog to idle slots, then feed tiny tasks ahead."""
-        ahead = 0 if self.has_too_many else self.pace.ahead
+        ahead = self.pace.ahead if self.may_hurry else 0
         backlog = self.backlog
         skipped: list[Work] = []
         refused: set[int] = set()

@@ -457,7 +457,7 @@ class Worker:
             return
         pace = self.roster.pace
         pace.round_trip_s = self.peer.round_trip_s
-        slots, ahead = self.roster.width, pace.fetched
+        slots, ahead = self.roster.width, pace.fetched if self.roster.may_hurry else 0
         room = feed.room(slots, ahead, self._in_hand)
         if feed.is_worth_saying(room, self._told, slots, ahead):
             self._told = room
@@ -515,7 +515,7 @@ class Worker:
                 self._forget(work)
             else:
                 kept.append(work)
-        if self.is_draining:
+        if self.is_draining or self.roster.is_lending:
             self._give_back(kept)
         else:
             self.roster.put_back(kept)
@@ -541,7 +541,9 @@ class Worker:
             self.roster.take_back(slot)
             self._schedule()
         elif self.options.lends and not is_process(work):
-            self._loop.call_later(LEND_S, self._lend, slot, work, slot.waits_since)
+            # Where many wait what they wait for is mostly there, and goes first: it needs no more.
+            wait_s = LEND_S * (1 + self.roster.width - self.roster.slots)
+            self._loop.call_later(wait_s, self._lend, slot, work, slot.waits_since)
 
     def _lend(self, slot: Slot, work: Work, since: float | None) -> None:
         if self._is_leaving or slot.waits_since != since or slot.work is not work:

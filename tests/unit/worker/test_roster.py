@@ -78,11 +78,9 @@ def make(monkeypatch):
     loop.close()
 
 
-def work(index=0, *, job=1, context=None, width=None, crew=None, timeout_s=None, max_tasks=None):
+def work(index=0, *, job=1, context=None, width=None, crew=None, max_tasks=None, **more):
     pool = Context(context, None, max_tasks) if context is not None else None
-    info = m.JobInfo(
-        job, Style.CALL, b"digest", timeout_s=timeout_s, context=pool, width=width, pool=crew
-    )
+    info = m.JobInfo(job, Style.CALL, b"digest", context=pool, width=width, pool=crew, **more)
     return Work(m.Grant(task_id(job, index), 1, b""), info, b"")
 
 
@@ -201,6 +199,19 @@ def test_so_many_may_lend_at_once_and_no_more(make):
         lent = waits(made, made.children[-1])
     assert not lent
     assert len(made.children) == LENT_PER_SLOT + 1
+
+
+def test_with_slots_lent_tasks_are_here_ahead_of_need_only_while_what_was_waited_for_runs(make):
+    made = make(1, TINY_S)
+    put(made, work(0))
+    assert made.may_hurry
+    waits(made, made.children[0])
+    assert not made.may_hurry
+    put(made, nested := work(0, job=2, priority=1))
+    assert nested.slot is made.children[1]
+    assert made.may_hurry
+    goes_on(made, made.children[0])
+    assert not made.may_hurry
 
 
 def test_a_slot_that_died_lends_no_more(make):
