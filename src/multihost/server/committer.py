@@ -5,9 +5,9 @@ operations; it runs them in order within one transaction and answers each only
 after the commit has returned; only leases leave a moment earlier. The
 statements run on the event loop, a few microseconds each; a commit that waits
 for the disk runs in a thread, so that meanwhile the loop reads the next frames
-and the next batch grows. Only where the disk has been quicker than a switch of
-threads, and there is little to do, is it waited for on the loop: a lone task
-pays for nothing but the disk.
+and the next batch grows. Only where the disk has been quick lately, and there is
+little to do, is it waited for on the loop: a lone task pays for nothing but the
+disk.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ MAX_BATCH = 512
 """Operations in one transaction, by weight: bounds how long the event loop is busy with one."""
 BEHIND = 20_000
 """Operations that may wait before who sends more is not read any more."""
-QUICK_DISK_S = 0.0004
+QUICK_DISK_S = 0.0008
 """A durable commit that lately took less is waited for on the loop, if few wait for it."""
 FEW = 4
 """Operations of such a commit at most."""
@@ -413,7 +413,8 @@ class Committer:
         self.store.commit(is_durable=is_durable)
         if is_durable:
             took_s = clock.mono() - began
-            self._disk_s = max(took_s, self._disk_s + 0.1 * (took_s - self._disk_s))
+            # Soon quick again after one that was slow: most disks have such now and then.
+            self._disk_s = max(took_s, self._disk_s + 0.3 * (took_s - self._disk_s))
 
     @property
     def _has_work(self) -> bool:
