@@ -148,6 +148,21 @@ def test_a_result_beyond_the_limit_fails_its_task_with_what_to_do(client):
         client.submit(bytes, MAX_BLOB + 1).result(60)
 
 
+def test_a_full_store_refuses_arguments_before_they_are_sent_and_takes_results():
+    with (
+        Cluster(workers=1, slots=1, server_options=["--store-limit", "8MiB"]) as cluster,
+        multihost.connect(cluster.url, cluster.key) as client,
+    ):
+        assert client.submit(len, os.urandom(5 << 20)).result(60) == 5 << 20
+        for size in (5 << 20, 9 << 20):
+            with pytest.raises(errors.StoreFull, match="--store-limit"):
+                client.submit(len, os.urandom(size)).result(60)
+        assert len(list((cluster.directory / "blobs").iterdir())) == 1
+        assert client.submit(bytes, LARGE).result(60) == bytes(LARGE)
+        with pytest.raises(errors.StoreFull, match="--store-limit"):
+            client.submit(abs, -1).result(60)
+
+
 def test_large_things_that_are_no_arguments_come_through_files_as_well(cluster, client):
     ballast = os.urandom(6 << 20)
     assert client.submit(lambda: digest_of(ballast)).result(60) == digest_of(ballast)

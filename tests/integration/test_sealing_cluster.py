@@ -5,6 +5,7 @@ import math
 import operator
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +48,16 @@ def seal(text):
 def sealed():
     with seal(SEAL):
         yield
+
+
+def test_a_result_that_the_spool_does_not_take_says_so_under_a_seal_too(sealed, tmp_path):
+    with Cluster(workers=0) as cluster, connect(cluster) as client:
+        cluster.start_worker("--spool", str(tmp_path))
+        assert client.submit(bytes, 5 << 20).result(60) == bytes(5 << 20)
+        for path in tmp_path.iterdir():
+            shutil.rmtree(path)
+        with pytest.raises(OSError, match="--spool"):
+            client.submit(bytes, 5 << 20).result(60)
 
 
 def connect(cluster):

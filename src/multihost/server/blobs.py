@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,13 @@ class BlobTraffic:
     fast sender meets the speed of the disk.
     """
 
-    def __init__(self, blobs: BlobStore, link: Link) -> None:
-        """Serve the peer on ``link``."""
+    def __init__(
+        self, blobs: BlobStore, link: Link, why_not: Callable[[int], str | None] = lambda _: None
+    ) -> None:
+        """Serve the peer on ``link``; ``why_not``: why it may not bring so many bytes more."""
         self._blobs = blobs
         self._link = link
+        self._why_not = why_not
         self._coming: dict[bytes, deque[m.PutBlob | m.FindBlob]] = {}
         """By blob: what waits behind the part that is being written."""
         self._refused: set[bytes] = set()
@@ -127,6 +130,10 @@ class BlobTraffic:
             text = "its bytes don't have the digest it was announced with; send it again"
             self._link.send(m.BlobRefused(part.digest, text, m.RefusalCode.DAMAGED))
             return
+        trouble = self._why_not(part.size_bytes)
+        if trouble is not None:
+            self._refuse(part.digest, StoreFull(trouble))
+            return
 
         def run(store: Store, now: float) -> None:
             store.put_blob(blob, part.data, now)
@@ -160,6 +167,7 @@ class BlobTraffic:
         try:
             if message.offset == 0:
                 self._refused.discard(message.digest)
+                self._check_room(message.size_bytes)
             if message.digest not in self._refused:
                 self._blobs.check(message)
                 await self._write_part(message)
@@ -167,6 +175,11 @@ class BlobTraffic:
             self._unwritten_bytes -= len(message.data)
             if self._unwritten_bytes <= UNWRITTEN_BYTES:
                 self._link.resume_reading("disk")
+
+    def _check_room(self, size_bytes: int) -> None:
+        trouble = self._why_not(size_bytes)
+        if trouble is not None:
+            raise StoreFull(trouble)
 
     async def _write_part(self, part: m.PutBlob) -> None:
         blob = m.Blob(part.digest, part.size_bytes)
@@ -186,6 +199,7 @@ class BlobTraffic:
         if found is not None:
             have_bytes = found.size_bytes
         else:
+            self._check_room(message.size_bytes)
             blob = m.Blob(message.digest, message.size_bytes)
             have_bytes = await self._blobs.files.have_bytes(self, blob)
             # Even if all of it is here: it takes a part to have it digested and noted.

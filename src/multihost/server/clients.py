@@ -138,7 +138,7 @@ class ClientPeer:
         self.slots = 0
         """Slots that this client asked for."""
         self._jobs: dict[int, Subscription] = {}
-        self._blobs = BlobTraffic(services.blobs, connection.link)
+        self._blobs = BlobTraffic(services.blobs, connection.link, self._why_no_blob)
         self._waiting: asyncio.TimerHandle | None = None
         self._is_leaving = False
         self._is_silent = False
@@ -230,6 +230,10 @@ class ClientPeer:
 
     def _on_blob(self, message: m.PutBlob | m.GetBlob | m.FindBlob) -> None:
         self._blobs.received(message)
+
+    def _why_no_blob(self, size_bytes: int) -> str | None:
+        """Outcomes are always taken, and so is what workers send."""
+        return self.services.committer.store.why_no_blob(self.session, size_bytes)
 
     def _on_resize(self, message: m.Resize) -> None:
         # The sum: a task that uses a pool itself occupies a slot while it waits for its tasks.

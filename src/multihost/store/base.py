@@ -460,6 +460,14 @@ class Store(ItemStore, AccessStore, Protocol):
         """The blob, or None."""
         ...
 
+    def why_no_blob(self, session: int, size_bytes: int) -> str | None:
+        """Why a client's blob of so many bytes is not taken, where the size is limited.
+
+        None: it is, since there is room, or since ``session`` holds items: who works the store
+        off by putting something for them may.
+        """
+        ...
+
     def unused_blobs(self, before: float, limit: int) -> list[Blob]:
         """Delete and return blobs that nothing refers to and that are older than ``before``.
 

@@ -214,8 +214,7 @@ class Child:
             if style == "process":
                 return self._live(task, token, payload)
             ending, data = self._settle(*self._run(task, token, style, payload))
-            if self.checker is not None:
-                data = self.checker.sign(ending, data)
+            data = self._signed(ending, data)
             output.flush()
             if self.is_forked:
                 os._exit(0)  # a task forgot to; its result is the other process's
@@ -344,6 +343,10 @@ class Child:
                 return RAISED, _failure(error, RAISED)
         return ending, data
 
+    def _signed(self, ending: int, data: bytes) -> bytes:
+        """An outcome as it leaves the machine."""
+        return data if self.checker is None else self.checker.sign(ending, data)
+
     def _to_file(self, task: int, token: int, data: bytes) -> tuple[int, int, bytes]:
         """Kind, ending and payload of the frame for a large result."""
         from multihost.core.digest import digest_of
@@ -361,7 +364,8 @@ class Child:
                 f"the server: {error.strerror}; make room there, or start the worker with "
                 "--spool DIR on a larger disk"
             )
-            return DONE, RAISED, _failure(OSError(error.errno, text), RAISED)
+            failure = _failure(OSError(error.errno, text), RAISED)
+            return DONE, RAISED, self._signed(RAISED, failure)  # not what was signed before
         return DONE_IN_FILE, OK, InFile(digest_of(data), len(data), name).pack()
 
     def _attempt(self, style: str, payload: bytes | Filed) -> tuple[int, bytes]:

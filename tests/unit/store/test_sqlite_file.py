@@ -328,6 +328,24 @@ def test_files_of_blobs_count_for_the_limit(path: Path) -> None:
         owner.reopen()
     assert owner.do("unused_blobs", owner.now + 1, 5) == [blob]
     assert owner.submit(1)
+
+
+def test_a_blob_that_has_no_room_is_taken_from_who_works_off_what_there_is(path: Path) -> None:
+    owner = Owner(lambda: open_store(path, limit_bytes=2 << 20))
+    session = owner.client()
+    taker = taker_id(session, 1)
+    queue = owner.do("open_item_queue", "q", 0, Confirm.NEXT, None)[0].number
+    owner.do("exchange", taker, 1, Exchange(puts=[Put(queue, [b"x"])]), owner.now)
+    assert owner.store.why_no_blob(session, 1 << 20) is None
+    text = owner.store.why_no_blob(session, 2 << 20)
+    assert text is not None
+    assert "2,097,152 bytes" in text
+    assert "--store-limit" in text
+    (item,) = owner.do("exchange", taker, 2, Exchange(take=queue), owner.now).items
+    assert owner.store.why_no_blob(session, 2 << 20) is None
+    assert owner.store.why_no_blob(owner.client(), 2 << 20) is not None
+    owner.do("exchange", taker, 3, Exchange([item.number]), owner.now)
+    assert owner.store.why_no_blob(session, 2 << 20) is not None
     owner.close()
 
 

@@ -160,14 +160,17 @@ class Book:
         pages = self.db.pragma("page_count") - self.db.pragma("freelist_count")
         self.used_bytes = pages * PAGE_BYTES + self.filed_bytes
 
-    def no_room(self) -> str | None:
-        """Why nothing more is taken; None while there is room."""
-        if self.limit_bytes is None or self.used_bytes < self.limit_bytes:
+    def no_room(self, more_bytes: int = 0) -> str | None:
+        """Why nothing more is taken, or not so much; None while there is room."""
+        if self.limit_bytes is None or (
+            self.used_bytes < self.limit_bytes and self.used_bytes + more_bytes <= self.limit_bytes
+        ):
             return None
+        more = f", and a payload of {more_bytes:,} bytes would come on top" if more_bytes else ""
         return (
             f"the store holds {self.used_bytes >> 20} MiB of the {self.limit_bytes >> 20} MiB that "
-            "--store-limit allows: submit again when more of its work is done, delete ended jobs "
-            "with 'multihost delete', or start the server with a larger limit"
+            f"--store-limit allows{more}: submit again when more of its work is done, delete ended "
+            "jobs with 'multihost delete', or start the server with a larger limit"
         )
 
     def forget_old_jobs(self) -> None:

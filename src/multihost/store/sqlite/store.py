@@ -13,7 +13,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import apsw
 
-from multihost.core.ids import UID_BYTES
+from multihost.core.ids import UID_BYTES, session_of
 from multihost.core.job import JobSpec
 from multihost.core.state import JobState, TaskState
 from multihost.store.access import AccessKey
@@ -577,6 +577,13 @@ class SQLiteStore:
     def why_full(self) -> str | None:
         """Why no jobs, tasks and items are taken; None while there is room."""
         return self._book.no_room()
+
+    def why_no_blob(self, session: int, size_bytes: int) -> str | None:
+        """Why a client's blob is not taken; None: it is."""
+        text = self._book.no_room(size_bytes)
+        if text is None or any(session_of(taker) == session for taker in self._book.items.of_taker):
+            return None
+        return text
 
     def count_jobs(self) -> int:
         """How many jobs there are; reads them all."""

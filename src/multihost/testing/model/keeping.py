@@ -89,6 +89,9 @@ class Keeping(Listings):
         else:
             known.touched_at = now
 
+    def why_no_blob(self, session: int, size_bytes: int) -> str | None:
+        """None: the model has room for everything."""
+
     def unused_blobs(self, before: float, limit: int) -> list[Blob]:
         """Delete and return blobs that nothing refers to and that are older than ``before``."""
         references = self._count_references()
