@@ -80,6 +80,13 @@ def open_queue(stranger, name, taker=1):
         pytest.param(b"\xdc\x27\x11" + b"\x91\x08" * 10_001, id="too many messages"),
         pytest.param(b"\x91\x94\x29\x01\x01\xdd\xff\xff\xff\xff", id="a bomb in a message"),
         pytest.param(encode([m.Add(1, 0, [b""] * (m.BATCH_TASKS + 1))]), id="too many tasks"),
+        pytest.param(
+            encode([m.Enlist(b"u" * 16, "w", held=(m.Held(1, 1),) * (m.HELD_LEASES + 1))]),
+            id="too many leases",
+        ),
+        pytest.param(
+            encode([m.Call(1, 1, a.Exchange([1] * (a.HELD_ITEMS + 1)))]), id="too many items"
+        ),
         pytest.param(encode([m.Hello(m.Role.CLIENT, b"")]), id="out of place"),
         pytest.param(b"", id="nothing"),
         pytest.param(b"\xc1", id="no msgpack"),

@@ -17,6 +17,8 @@ from multihost.wire.blob import Payload
 
 PUT_ITEMS = 100_000
 """Items that one exchange puts into a queue, and queues that it puts into."""
+HELD_ITEMS = 1_000_000
+"""Items that one exchange confirms, or gives back."""
 
 
 class Confirm(IntEnum):
@@ -85,9 +87,9 @@ class Exchange(Act, frozen=True, tag=4):
     the take finds nothing within the time (EMPTY), the rest was done at once.
     """
 
-    confirms: list[int] = []
+    confirms: Annotated[list[int], Meta(max_length=HELD_ITEMS)] = []
     """Items held by this taker that it is done with."""
-    returns: list[int] = []
+    returns: Annotated[list[int], Meta(max_length=HELD_ITEMS)] = []
     """Items held by this taker that others shall get."""
     puts: Annotated[list[Put], Meta(max_length=PUT_ITEMS)] = []
     finishes: Annotated[list[Finish], Meta(max_length=PUT_ITEMS)] = []

@@ -45,10 +45,15 @@ SHIP_FILES = 10_000
 """Files in it."""
 BATCH_TASKS = 10_000
 """Tasks in one message that adds, finishes or cancels them."""
+HELD_LEASES = 500_000
+"""Leases named in one message: a worker keeps more outcomes than a message finishes."""
+WORKER_QUEUES = 1_000
+"""Queues that a worker serves by name."""
 SHORT_CHARS = 300
 """Characters in the names that a peer gives itself, its host and its queues."""
 
 _BATCH = msgspec.Meta(max_length=BATCH_TASKS)
+_HELD = msgspec.Meta(max_length=HELD_LEASES)
 _SHORT = msgspec.Meta(max_length=SHORT_CHARS)
 
 
@@ -135,12 +140,14 @@ class Enlist(Message, frozen=True, tag=6):
     host: Annotated[str, _SHORT] = ""
     pid: int = 0
     slots: int = 1
-    queues: tuple[Annotated[str, _SHORT], ...] = ()
+    queues: Annotated[
+        tuple[Annotated[str, _SHORT], ...], msgspec.Meta(max_length=WORKER_QUEUES)
+    ] = ()
     offer: Offer = Offer()
-    held: tuple[Held, ...] = ()
+    held: Annotated[tuple[Held, ...], _HELD] = ()
     is_elastic: bool = False
     """Whether the server may ask it to run more slots (an embedded worker)."""
-    beside: tuple[int, ...] = ()
+    beside: Annotated[tuple[int, ...], _HELD] = ()
     """Tasks among the held ones that run beside the slots."""
 
 
@@ -578,7 +585,7 @@ class Finished(Message, frozen=True, tag=101):
 class GiveBack(Message, frozen=True, tag=102):
     """Leases returned without having been run; no attempt is counted."""
 
-    tasks: list[Held]
+    tasks: Annotated[list[Held], _HELD]
 
 
 class Output(Message, frozen=True, tag=103):
@@ -615,7 +622,7 @@ class Child(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Children(Message, frozen=True, tag=106):
     """A worker's child processes, whenever they have changed; for who looks at pools."""
 
-    children: list[Child]
+    children: Annotated[list[Child], _BATCH]
 
 
 class Installed(Message, frozen=True, tag=107):
