@@ -229,6 +229,29 @@ def test_strangers_share_a_queue_by_its_name_with_its_makers_settings(client, ot
     assert theirs.get() == "x"
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"maxsize": 6}, "maxsize=5, not maxsize=6"),
+        ({"confirm": "next"}, "confirm='task_done', not 'next'"),
+    ],
+)
+def test_a_queue_that_has_other_settings_than_were_asked_for_is_refused(
+    client, other, name, asked, said
+):
+    client.queue(name, 5, confirm="task_done").put("x")
+    with pytest.raises(errors.KeyConflict, match=said):
+        other.queue(name, **asked)
+    assert other.queue(name, 5, confirm="task_done").get() == "x"
+    assert JoinableQueue(name=name, client=other).maxsize == 5
+
+
+def test_a_joinable_queue_is_none_whose_items_are_done_with_otherwise(client, other, name):
+    client.queue(name)
+    with pytest.raises(errors.KeyConflict, match="multihost queues drop"):
+        JoinableQueue(name=name, client=other)
+
+
 def test_an_unnamed_queue_goes_with_the_program_that_made_it(cluster, other):
     with Client(cluster.url, cluster.key) as maker:
         items = Queue(client=maker)

@@ -185,7 +185,7 @@ class AsyncClient:
         self.session.post(stream.seal)
         return future
 
-    async def queue(self, name: str, maxsize: int = 0, *, confirm: str = "next") -> AsyncQueue:
+    async def queue(self, name: str, maxsize: int = 0, *, confirm: str | None = None) -> AsyncQueue:
         """The lasting queue of this name, made if there is none; see ``Queue``."""
         return await AsyncQueue.open(self.session.calls, name, maxsize, confirm)
 

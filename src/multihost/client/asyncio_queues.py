@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 from multihost.client.handles import wait_of
-from multihost.client.items import Items, policy_of
+from multihost.client.items import Items
 from multihost.client.packing import pack_item
 from multihost.client.taker import LoopTaker
 
@@ -29,11 +29,12 @@ class AsyncQueue:
         self.name = name
 
     @classmethod
-    async def open(cls, calls: "Calls", name: str, maxsize: int, confirm: str) -> "AsyncQueue":
+    async def open(
+        cls, calls: "Calls", name: str, maxsize: int, confirm: str | None
+    ) -> "AsyncQueue":
         """Find the queue of this name, or make it."""
-        policy = policy_of(confirm)
         taker = calls.tasks.mine()
-        items = await Items.open(taker, name, max(0, maxsize), policy, is_transient=False)
+        items = await Items.open(taker, name, max(0, maxsize), confirm)
         return cls(calls, name, items)
 
     async def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ASYNC109, FBT001, FBT002 - as ``Queue``

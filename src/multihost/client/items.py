@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from multihost.client.packing import Bulk, as_payload
 from multihost.client.taker import Taker
-from multihost.errors import LeaseLost, QueueClosed, SealError
+from multihost.errors import KeyConflict, LeaseLost, QueueClosed, SealError
 from multihost.wire.act import (
     CloseQueue,
     Confirm,
@@ -61,11 +61,20 @@ class Items:
 
     @classmethod
     async def open(
-        cls, taker: Taker, name: str, limit: int, confirm: Confirm, *, is_transient: bool
+        cls, taker: Taker, name: str, limit: int, confirm: str | None, *, is_transient: bool = False
     ) -> "Items":
-        """Find the queue of this name, with the settings that it has, or make it."""
-        result = await taker.call(OpenQueue(name, limit, confirm, is_transient))
+        """Find the queue of this name, with the settings that it has, or make it.
+
+        Raises KeyConflict when it has others than were asked for: a ``limit`` of 0 and a
+        ``confirm`` of None ask for none.
+        """
+        policy = Confirm.NEXT if confirm is None else policy_of(confirm)
+        result = await taker.call(OpenQueue(name, limit, policy, is_transient))
         assert isinstance(result, QueueOpened)
+        if limit not in {0, result.limit}:
+            raise _conflict(name, f"maxsize={result.limit}", f"maxsize={limit}")
+        if confirm is not None and policy is not result.confirm:
+            raise _conflict(name, f"confirm={result.confirm.name.lower()!r}", f"{confirm!r}")
         return cls(result.queue, result.limit, result.confirm, name)
 
     @property
@@ -231,6 +240,14 @@ class Items:
     async def drop(self, taker: Taker) -> None:
         """Delete the queue and what is in it."""
         await taker.call(DropQueue(self.number))
+
+
+def _conflict(name: str, has: str, asked: str) -> KeyConflict:
+    return KeyConflict(
+        f"there is a queue {name!r} with {has}, not {asked}: ask for what it has, or for nothing, "
+        "to use it as it is; choose another name; or drop it first "
+        f"('multihost queues drop {name}')"
+    )
 
 
 def policy_of(confirm: str) -> Confirm:

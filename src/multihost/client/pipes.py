@@ -22,7 +22,7 @@ from multihost.client.synchronizers import Synchronizer
 from multihost.client.taker import LoopTaker, Taker, run
 from multihost.errors import MultihostError
 from multihost.runtime.config import find_target
-from multihost.wire.act import Confirm, Exchange, Kind, OpenSynchronizer, Put
+from multihost.wire.act import Exchange, Kind, OpenSynchronizer, Put
 
 if TYPE_CHECKING:
     from multihost.client import Client
@@ -63,7 +63,7 @@ class End(Handle):
         """A queue that lives with this program."""
         taker = self._attach(self._client, None)
         self._is_own = False
-        return run(Items.open(taker, self._name, 0, Confirm.GET, is_transient=True))
+        return run(Items.open(taker, self._name, 0, "get", is_transient=True))
 
     # letting go ------------------------------------------------------------------------
 

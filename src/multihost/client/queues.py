@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from multihost.client.handles import Handle, wait_of
-from multihost.client.items import Items, policy_of
+from multihost.client.items import Items
 from multihost.client.packing import pack_item
 from multihost.client.taker import Taker, run
 from multihost.errors import PayloadError
@@ -35,7 +35,8 @@ class Queue(Handle):
     unless it belongs to an item that is held (see the module).
     """
 
-    _confirm = "next"
+    _confirm: str | None = None
+    """What is asked for where ``confirm`` is not given; None: whatever the queue has."""
     _is_closed = False
 
     def __init__(
@@ -49,10 +50,11 @@ class Queue(Handle):
     ) -> None:
         """A queue for ``maxsize`` items (0: no bound), or the one of this ``name``.
 
-        One that exists keeps its settings. ``client``: the one that pools use, if
-        not given. ``ctx`` is accepted and has no meaning.
+        One that exists has the settings of who made it: others that are asked for
+        raise KeyConflict. ``client``: the one that pools use, if not given. ``ctx``
+        is accepted and has no meaning.
         """
-        policy = policy_of(confirm if confirm is not None else self._confirm)
+        policy = confirm if confirm is not None else self._confirm
         taker = self._attach(client, name)
         is_transient = name is None
         self._items = run(
