@@ -112,12 +112,12 @@ class Stage:
 class Server(Stage):
     """``multihost server --managers``, to be killed and started again."""
 
-    def __init__(self, directory, keys=(("", "abc"),)):
+    def __init__(self, directory, keys=(("", "abc"),), options=()):
         super().__init__(directory)
         self.http_port = free_port()
         self.server = None
         self.log = (directory / "log.txt").open("ab")
-        self.key_options = []
+        self.key_options = [*options]
         for tenant, key in keys:
             path = directory / f"authkey-{tenant or 'plain'}"
             path.write_text(key + "\n")

@@ -233,6 +233,20 @@ def test_a_wrong_key_and_a_silent_port_are_refused(server):
     server.start()
 
 
+@pytest.mark.parametrize("base", [BaseManager, ours.BaseManager])
+def test_a_request_beyond_the_limit_is_answered_and_the_connection_goes_on(tmp_path, base):
+    server = Server(tmp_path, options=("--managers-max-message", "1MiB"))
+    try:
+        tasks = connect(server.port, "tasks", base=base).tasks()
+        with pytest.raises(RemoteError, match="--managers-max-message"):
+            tasks.put(bytes(3 << 20))
+        tasks.put(bytes(1 << 19))
+        assert tasks.get() == bytes(1 << 19)
+        assert tasks.empty()
+    finally:
+        server.close()
+
+
 def test_tenants_see_only_their_own_queues(tmp_path):
     server = Server(tmp_path, keys=(("", "abc"), ("blue", "secret")))
     try:

@@ -13,17 +13,25 @@ MAX_PORT = 65535
 
 
 def managers_options(
-    address: str | None, authkey_files: tuple[str, ...]
+    address: str | None, authkey_files: tuple[str, ...], max_message_bytes: int | None = None
 ) -> "ManagersOptions | None":
-    """What ``--managers`` and ``--managers-authkey-file`` say; raises ConfigError."""
+    """What ``--managers`` and the options that go with it say; raises ConfigError."""
     if address is None:
-        if authkey_files:
-            raise ConfigError("--managers-authkey-file is of use only with --managers HOST:PORT")
+        for option, value in (
+            ("--managers-authkey-file", authkey_files),
+            ("--managers-max-message", max_message_bytes),
+        ):
+            if value:
+                raise ConfigError(f"{option} is of use only with --managers HOST:PORT")
         return None
+    from multihost.server.managers.framing import MAX_MESSAGE_BYTES
     from multihost.server.managers.options import ManagersOptions
 
     host, port = parse_address(address)
-    return ManagersOptions(host, port, tuple(_read(each) for each in authkey_files))
+    return ManagersOptions(
+        *(host, port, tuple(_read(each) for each in authkey_files)),
+        max_message_bytes=max_message_bytes or MAX_MESSAGE_BYTES,
+    )
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -103,6 +103,13 @@ GIVEN_UP = "whoever is on the network can read all, the key included, and run co
     "tenants: each authkey sees queues of its own.",
 )
 @click.option(
+    "--managers-max-message",
+    type=SIZE,
+    metavar="SIZE",
+    help="Their largest request, an item that they put for instance; the server has it in memory "
+    "while it goes by. Default: 256MiB.",
+)
+@click.option(
     "--store-limit",
     type=SIZE,
     metavar="SIZE",
@@ -127,6 +134,7 @@ def server(
     max_blob_bytes: int | None,
     managers: str | None,
     managers_authkey_files: tuple[str, ...],
+    managers_max_message: int | None,
     store_limit: int | None,
     show_key: bool,
     is_json: bool,
@@ -152,7 +160,7 @@ def server(
         addresses=addresses,
         store_limit_bytes=store_limit,
         max_blob_bytes=max_blob_bytes or MAX_BLOB_BYTES,
-        managers=managers_options(managers, managers_authkey_files),
+        managers=managers_options(managers, managers_authkey_files, managers_max_message),
     )
     try:
         return loop.run(_serve(options, shows_key=show_key, is_json=is_json))

@@ -2,6 +2,7 @@
 
 import hmac
 import os
+import struct
 from multiprocessing import connection as standard
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multihost.server.managers.departure import Departures, Leaver
-from multihost.server.managers.framing import Framer, FramingError, frame
+from multihost.server.managers.framing import Framer, FramingError, TooLong, frame
 from multihost.server.managers.handshake import CHALLENGE, FAILURE, WELCOME, Handshake
 
 
@@ -30,6 +31,23 @@ def test_messages_come_out_as_they_went_in_however_the_stream_is_cut(messages, s
 def test_a_message_beyond_the_limit_is_refused_by_its_length_alone(head):
     with pytest.raises(FramingError):
         Framer(limit_bytes=300).feed(head)
+
+
+@given(st.lists(st.tuples(st.integers(0, 1000), st.booleans()), max_size=8), st.integers(1, 700))
+def test_a_message_beyond_the_limit_is_passed_over_and_the_others_come_through(sizes, step):
+    stream = b"".join(
+        struct.pack("!iQ", -1, size) + b"x" * size if is_long else frame(b"x" * size)
+        for size, is_long in sizes
+    )
+    framer = Framer(limit_bytes=300)
+    framer.passes_over = True
+    seen, kept = [], 0
+    for start in range(0, len(stream), step):
+        seen += framer.feed(stream[start : start + step])
+        kept = max(kept, len(framer._buffer))
+    assert seen == [TooLong(n, 300) if n > 300 else b"x" * n for n, _ in sizes]
+    assert not framer.is_within
+    assert kept <= 300 + 12
 
 
 class Pipe:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from multihost.runtime import clock
 from multihost.server.admission import Arrival
-from multihost.server.managers import framing, requests, writing
+from multihost.server.managers import requests, writing
 from multihost.server.managers.departure import GOODBYE_S, SETTLE_S, Leaver, Visit
-from multihost.server.managers.framing import Framer, FramingError, frame
+from multihost.server.managers.framing import Framer, FramingError, TooLong, frame
 from multihost.server.managers.handshake import NONCE_BYTES, Handshake
 from multihost.server.managers.host import Channel
 from multihost.server.managers.queue_methods import CallError, Delivery, QueueCall
@@ -70,7 +70,7 @@ class Connection(asyncio.Protocol):
         self._receive: Callable[[bytes], None] = self._shake
         self._known: dict[bytes, Request] = {}
         """Requests that it makes over and over: a ``get`` is always the same bytes."""
-        self._pending: deque[bytes] = deque()
+        self._pending: deque[bytes | TooLong] = deque()
         self._is_busy = False
         self._is_closed = False
         self._why_not = ""
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
                     self.abort()
                     return
             else:
-                self._receive(message)
+                self._hear(message)
         if self._receive != self._serve or self._framer.is_within:
             self._acknowledge()
 
@@ -161,8 +161,20 @@ class Connection(asyncio.Protocol):
             if self._why_not:
                 self._receive = self._refuse
             else:
-                self._framer.limit_bytes = framing.MAX_MESSAGE_BYTES
+                self._framer.limit_bytes = self.door.max_message_bytes
+                self._framer.passes_over = True
                 self._receive = self._first
+
+    def _hear(self, message: bytes | TooLong) -> None:
+        if not isinstance(message, TooLong):
+            self._receive(message)
+            return
+        answer = failed(
+            f"ValueError: a request of {message.size_bytes:,} bytes, and the server takes "
+            f"{message.limit_bytes:,} at its managers' port (MAX_MESSAGE_BYTES): put it in pieces "
+            "or as the name of a file, or start the server with a larger --managers-max-message"
+        )
+        (self._send if self._receive == self._serve else self._finish)(answer)
 
     def _refuse(self, message: bytes) -> None:
         """It knows the authkey and yet may not come in; here it can be told why."""
@@ -352,7 +364,7 @@ class Connection(asyncio.Protocol):
 
     def _go_on(self) -> None:
         while self._pending and not self._is_busy and not self._is_closed:
-            self._receive(self._pending.popleft())
+            self._hear(self._pending.popleft())
 
     async def _deliver(self, delivery: Delivery) -> None:
         assert isinstance(delivery.payload, Blob)

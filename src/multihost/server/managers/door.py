@@ -15,6 +15,7 @@ from multihost.server.admission import Admission, Arrival
 from multihost.server.managers.backing import Backing
 from multihost.server.managers.connection import Connection
 from multihost.server.managers.departure import Departures
+from multihost.server.managers.framing import MAX_MESSAGE_BYTES
 from multihost.server.managers.options import ManagersOptions
 from multihost.server.managers.realm import Realm
 
@@ -45,6 +46,7 @@ class Door:
         context: ssl.SSLContext | None = None,
         *,
         gate: DoorGate | None = None,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
     ) -> None:
         """Let in who knows a key of ``realms``, into that realm, while there is room.
 
@@ -54,6 +56,7 @@ class Door:
         self.backing = backing
         self.realms = realms
         self.admission = admission
+        self.max_message_bytes = max_message_bytes
         self._context = context
         self._gate = gate
         self.departures = Departures()
@@ -128,4 +131,8 @@ def make_door(
         authkey: Realm(f"{tenant}/" if tenant else "", options.objects, options.on_shutdown)
         for tenant, authkey in options.keys or (("", key),)
     }
-    return Door(backing, realms, admission or Admission(), context, gate=gate)
+    return Door(
+        *(backing, realms, admission or Admission(), context),
+        gate=gate,
+        max_message_bytes=options.max_message_bytes,
+    )

@@ -13,7 +13,7 @@ from typing import Any, Protocol, cast
 
 import msgspec
 
-from multihost.server.managers.framing import MAX_MESSAGE_BYTES, Framer, FramingError, frame
+from multihost.server.managers.framing import HOST_MESSAGE_BYTES, Framer, FramingError, frame
 
 
 class OnShutdown(Protocol):
@@ -82,7 +82,7 @@ class Channel(asyncio.Protocol):
     def __init__(self) -> None:
         """Be connected by the event loop."""
         self.is_closed = False
-        self._framer = Framer(MAX_MESSAGE_BYTES)
+        self._framer = Framer(HOST_MESSAGE_BYTES)
         self._answer: asyncio.Future[bytes] | None = None
         self._sink: Callable[[bytes], None] | None = None
         self._on_end: Callable[[], None] | None = None
@@ -136,6 +136,7 @@ class Channel(asyncio.Protocol):
             return
         for message in messages:
             if self._answer is not None and not self._answer.done():
+                assert isinstance(message, bytes), "nothing is passed over here"
                 self._answer.set_result(message)
 
     def connection_lost(self, exc: Exception | None) -> None:

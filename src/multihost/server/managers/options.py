@@ -3,6 +3,7 @@
 import socket
 from dataclasses import dataclass
 
+from multihost.server.managers.framing import MAX_MESSAGE_BYTES
 from multihost.server.managers.host import Host, OnShutdown
 
 
@@ -22,3 +23,5 @@ class ManagersOptions:
     """The manager's host process, where objects that are no queues live."""
     on_shutdown: OnShutdown | None = None
     """What a client's ``shutdown`` does; None: it is refused."""
+    max_message_bytes: int = MAX_MESSAGE_BYTES
+    """The largest request; larger ones are passed over and answered with an error."""
