@@ -113,6 +113,7 @@ def behind_its_kind(n):
         return client.options(priority=-1).submit(tasks.triple, n).result()
 
 
+@pytest.mark.timeout(150)  # ten children start, one after the other
 def test_when_too_many_wait_the_program_is_told(capfd):
     with (
         Cluster(workers=1, slots=1, python_path=HERE) as cluster,
@@ -120,7 +121,9 @@ def test_when_too_many_wait_the_program_is_told(capfd):
     ):
         result = pool.map_async(behind_its_kind, range(LENT_PER_SLOT + 1), 1)
         told = []
-        wait_until(lambda: told.append(capfd.readouterr().err) or "start one" in told[-1])
+        wait_until(
+            lambda: told.append(capfd.readouterr().err) or "start one" in told[-1], timeout_s=60
+        )
         assert f"and so do {LENT_PER_SLOT} tasks more on worker " in "".join(told)
         cluster.start_worker()
         assert result.get(40) == [3 * n for n in range(LENT_PER_SLOT + 1)]

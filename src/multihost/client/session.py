@@ -23,6 +23,7 @@ from multihost.client.printer import Printer
 from multihost.client.stream import Stream
 from multihost.client.taker import Taker
 from multihost.errors import ConnectionLost, MultihostError
+from multihost.runtime import waiting
 from multihost.runtime.config import Target
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
@@ -236,7 +237,12 @@ class Session:
     # within ------------------------------------------------------------------------------
 
     def _has_work(self) -> bool:
-        """Whether anything that the server was asked for is still to come."""
+        """Whether anything that the server was asked for is still to come.
+
+        What a task would say of that ends up at a program that has said it, too.
+        """
+        if waiting.is_slot():
+            return False
         return self.calls.are_waiting or any(s.unfinished for s in self._streams.values())
 
     def _run_unwritten(self) -> None:

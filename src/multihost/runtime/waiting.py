@@ -24,6 +24,11 @@ def told_by(tell: Callable[[bool], None], priority: Callable[[], int | None]) ->
     _tell, _priority = tell, priority
 
 
+def is_slot() -> bool:
+    """Whether this process is a slot's."""
+    return _tell is not None
+
+
 def for_others(wait: Callable[[], T]) -> T:
     """``wait()``, which blocks until results have come."""
     tell = _tell

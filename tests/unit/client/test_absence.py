@@ -5,6 +5,7 @@ import logging
 import pytest
 
 from multihost.client import absence
+from multihost.runtime import waiting
 from multihost.testing import wait_until
 
 
@@ -50,6 +51,14 @@ def test_a_server_that_nobody_misses_may_be_away(client, server, caplog, monkeyp
     server.stop_listening()
     wait_until(lambda: told(caplog))
     assert len(looked) == 4
+
+
+def test_a_task_leaves_it_to_its_worker_and_its_program(client, server, monkeypatch):
+    server.gate.clear()
+    assert client.submit(len, "abc").wait_stored(20)
+    assert client.session._has_work()
+    monkeypatch.setattr(waiting, "_tell", lambda is_waiting: None)
+    assert not client.session._has_work()
 
 
 def test_who_was_closed_waits_for_nobody(client, server, caplog):
