@@ -182,8 +182,8 @@ def test_ctrl_c_at_a_branch_ends_waiting_and_loses_nothing(cluster, client, name
         interrupted = 0
         for _ in range(40):
             timer = threading.Timer(0.005, os.kill, (os.getpid(), signal.SIGINT))
-            timer.start()
             try:
+                timer.start()
                 items.get()
             except KeyboardInterrupt:
                 interrupted += 1
@@ -191,12 +191,15 @@ def test_ctrl_c_at_a_branch_ends_waiting_and_loses_nothing(cluster, client, name
         print(interrupted, flush=True)
         print(sorted(items.get() for _ in range(50)), flush=True)
     """
-    program = programs.start(tmp_path, source, environment=cluster.environment, stderr=None)
-    assert program.stdout.readline() == "40\n"
-    client.queue(name).put_many(range(50))
-    assert program.stdout.readline() == f"{list(range(50))}\n"
-    assert program.wait(SOON_S) == 0
-    program.stdout.close()
+    with (
+        programs.start(tmp_path, source, environment=cluster.environment, stderr=None) as program,
+        contextlib.ExitStack() as stack,
+    ):
+        stack.callback(program.kill)
+        assert program.stdout.readline() == "40\n"
+        client.queue(name).put_many(range(50))
+        assert program.stdout.readline() == f"{list(range(50))}\n"
+        assert program.wait(SOON_S) == 0
     wait_until(client.queue(name).empty, "nothing is left")
 
 
