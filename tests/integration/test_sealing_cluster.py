@@ -66,7 +66,9 @@ def connect(cluster):
 
 def rewrite(cluster, change):
     """Change the store as somebody could who has broken into the server."""
-    cluster.kill_server()
+    # In good order: what items it has is in the database then, not in the journal beside it.
+    cluster.server.terminate()
+    cluster.server.wait(20)
     store = apsw.Connection(str(cluster.directory / STORE_FILE))
     with store:
         change(store)

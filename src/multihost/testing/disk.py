@@ -236,14 +236,16 @@ class PlainFile:
         self._disk = disk
         self._path = path
 
+    def open(self) -> None:
+        """Make it, if there is none."""
+        self._disk.create(self._path)
+
     def read(self) -> bytes:
         """All that is there."""
-        return bytes(self._disk.files.get(self._path, b""))
+        return bytes(self._disk.files[self._path])
 
     def write(self, offset: int, data: bytes) -> None:
         """Write, or die instead."""
-        if self._path not in self._disk.files:
-            self._disk.create(self._path)
         try:
             self._disk.write(self._path, offset, data)
         except apsw.FullError as error:
@@ -253,8 +255,7 @@ class PlainFile:
 
     def sync(self) -> None:
         """Make it durable."""
-        if self._path in self._disk.files:
-            self._disk.sync(self._path)
+        self._disk.sync(self._path)
 
     def close(self) -> None:
         """Let go of it."""

@@ -169,9 +169,11 @@ def test_a_restore_is_refused_over_a_store_unless_that_may_be_moved(owner, state
     assert owner.store.epoch > epoch
     assert sorted(path.name for path in state.iterdir()) == [
         STORE_FILE,
+        f"{STORE_FILE}-items",
         f"{STORE_FILE}-wal",
         f"{STORE_FILE}.lock",
         moved.name,
+        f"{moved.name}-items",
     ]
 
 

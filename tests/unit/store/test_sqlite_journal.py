@@ -136,10 +136,10 @@ def test_the_journal_of_another_store_is_left_alone(tmp_path):
     owner.close()
 
 
-def test_the_file_is_the_owner_s_alone_and_takes_its_room_at_once(tmp_path):
+def test_the_file_is_the_owner_s_alone_and_takes_its_room_when_it_is_used(tmp_path):
     owner = Owner(lambda: open_store(tmp_path / "store"))
     queue = queue_of(owner)
-    assert not journal_of(tmp_path / "store").exists(), "made when it is needed"
+    assert journal_of(tmp_path / "store").stat().st_size == 0, "nothing before it is needed"
     exchange(owner, 1, puts=[Put(queue, [b"a"])])
     found = journal_of(tmp_path / "store").stat()
     assert stat.S_IMODE(found.st_mode) == 0o600

@@ -148,6 +148,7 @@ def restore(backup: Path, state: Path, now: float, *, replaces: bool) -> Restore
         finally:
             for leftover in ("", "-wal", "-journal", ".lock"):
                 Path(f"{work}{leftover}").unlink(missing_ok=True)
+            journal_of(work).unlink(missing_ok=True)
     finally:
         lock.close()
     return Restored(jobs, blobs, requeued, made_at, moved)

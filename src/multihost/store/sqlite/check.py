@@ -31,7 +31,7 @@ from multihost.store.sqlite.file import (
     store_errors,
     translated,
 )
-from multihost.store.sqlite.journal import DiskFile, Journal
+from multihost.store.sqlite.journal import records_in
 from multihost.store.sqlite.verify import verify
 
 READ_BYTES: Final = 1 << 20
@@ -122,7 +122,9 @@ def _look_at_journal(db: apsw.Connection, report: Report) -> None:
         for name in ("uid", "journal")
     )
     path = journal_of(report.path)
-    records = Journal(DiskFile(path), uid, generation).records if generation is not None else []
+    if not path.exists() or generation is None:
+        return
+    records = records_in(path.read_bytes(), uid, generation)
     if records:
         report.notes.append(
             f"{len(records)} changes of queues and locks are in the journal {path} and not counted "

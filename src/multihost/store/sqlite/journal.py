@@ -22,8 +22,6 @@ from struct import Struct
 from typing import Final, Protocol
 from zlib import crc32
 
-from multihost.store.places import sync_directory
-
 JOURNAL_BYTES: Final = 4 << 20
 """Size of the file; taken at once, so that a full disk can't be in the way of a record."""
 LAP_BYTES: Final = JOURNAL_BYTES // 2
@@ -38,6 +36,10 @@ _CHECKED: Final = 4
 
 class JournalFile(Protocol):
     """Where the bytes are; errors are OSErrors."""
+
+    def open(self) -> None:
+        """Make the file, if there is none, and be ready to write to it."""
+        ...
 
     def read(self) -> bytes:
         """All that is there."""
@@ -57,12 +59,17 @@ class JournalFile(Protocol):
 
 
 class DiskFile:
-    """A file of the system's, made when it is first written to."""
+    """A file of the system's. It takes its room when it is first written to."""
 
     def __init__(self, path: Path) -> None:
         """The journal at ``path``."""
         self._path = path
         self._descriptor = -1
+        self._is_long = False
+
+    def open(self) -> None:
+        """Open it now: later there may be no descriptor left."""
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def read(self) -> bytes:
         """All that is there; nothing if there is no such file."""
@@ -73,16 +80,15 @@ class DiskFile:
 
     def write(self, offset: int, data: bytes) -> None:
         """Write into the blocks that the file has already."""
-        if self._descriptor < 0:
-            self._descriptor = self._open()
+        if not self._is_long:
+            self._lengthen()
         while data:
             written = os.pwrite(self._descriptor, data, offset)
             data, offset = data[written:], offset + written
 
     def sync(self) -> None:
         """Flush it."""
-        if self._descriptor >= 0:
-            os.fdatasync(self._descriptor)
+        os.fdatasync(self._descriptor)
 
     def close(self) -> None:
         """Let go of it."""
@@ -90,19 +96,13 @@ class DiskFile:
             os.close(self._descriptor)
             self._descriptor = -1
 
-    def _open(self) -> int:
+    def _lengthen(self) -> None:
         """Give the file its length with zeros: blocks merely promised cost each sync a write."""
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            length = os.fstat(descriptor).st_size
-            while length < JOURNAL_BYTES:
-                length += os.pwrite(descriptor, bytes(JOURNAL_BYTES - length), length)
-            os.fsync(descriptor)
-            sync_directory(self._path.parent)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        return descriptor
+        length = os.fstat(self._descriptor).st_size
+        while length < JOURNAL_BYTES:
+            length += os.pwrite(self._descriptor, bytes(JOURNAL_BYTES - length), length)
+        os.fsync(self._descriptor)
+        self._is_long = True
 
 
 class Journal:
@@ -114,7 +114,7 @@ class Journal:
     def __init__(self, file: JournalFile, uid: bytes, generation: int) -> None:
         """The journal of the store ``uid``, whose database is at ``generation``."""
         self.generation = generation
-        self.records: list[bytes] = []
+        self.records: list[bytes]
         """Bodies of this generation's records, in order."""
         self._file = file
         self._seed = crc32(uid)
@@ -122,7 +122,8 @@ class Journal:
         self._number = generation << 32
         self._is_synced = True
         self._is_off = False
-        self.records = self._read()
+        file.open()
+        self.records = records_in(file.read(), uid, generation)
 
     @property
     def is_long(self) -> bool:
@@ -178,20 +179,24 @@ class Journal:
         with contextlib.suppress(OSError):
             self._file.close()
 
-    def _read(self) -> list[bytes]:
-        """Records of the database's generation; those before it are over, those behind it void."""
-        data, position, expected, found = self._file.read(), 0, None, []
-        while position + _HEAD.size <= len(data):
-            checksum, length, generation, number = _HEAD.unpack_from(data, position)
-            begin = position + _HEAD.size
-            body = data[begin : begin + length]
-            if len(body) < length or expected not in (None, number):
-                break
-            if checksum != crc32(body, crc32(data[position + _CHECKED : begin], self._seed)):
-                break
-            if generation > self.generation:
-                break
-            if generation == self.generation:
-                found.append(body)
-            position, expected = begin + length, number + 1
-        return found
+
+def records_in(data: bytes, uid: bytes, generation: int) -> list[bytes]:
+    """Bodies of a generation's records in the journal of the store ``uid``.
+
+    Those before it are over, and those behind it rest on what a power cut has undone.
+    """
+    seed, position, expected, found = crc32(uid), 0, None, []
+    while position + _HEAD.size <= len(data):
+        checksum, length, its_generation, number = _HEAD.unpack_from(data, position)
+        begin = position + _HEAD.size
+        body = data[begin : begin + length]
+        if len(body) < length or expected not in (None, number):
+            break
+        if checksum != crc32(body, crc32(data[position + _CHECKED : begin], seed)):
+            break
+        if its_generation > generation:
+            break
+        if its_generation == generation:
+            found.append(body)
+        position, expected = begin + length, number + 1
+    return found
