@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 from multihost.runtime import loop
-from multihost.runtime.memory import keep_freed_memory
+from multihost.runtime.memory import keep_freed_memory, look_less_for_cycles
 from multihost.server import guard
 from multihost.server.app import Server, ServerOptions
 from multihost.worker.options import WorkerOptions
@@ -56,6 +56,7 @@ async def _serve(directory: Path, ready_fd: int, parent_fd: int, options: dict) 
         )
     )
     await server.start()
+    look_less_for_cycles()
     worker = Worker(
         WorkerOptions(
             urls=(server.url,),

@@ -170,6 +170,7 @@ def server(
 
 async def _serve(options: "ServerOptions", *, shows_key: bool, is_json: bool) -> int:
     from multihost.cli.stopping import when_told_to_stop
+    from multihost.runtime.memory import look_less_for_cycles
     from multihost.server import audit, guard
     from multihost.server.app import Server
 
@@ -178,6 +179,7 @@ async def _serve(options: "ServerOptions", *, shows_key: bool, is_json: bool) ->
     audit.write_to_stderr()
     with when_told_to_stop(server.request_stop):
         await server.start()
+        look_less_for_cycles()
         if is_json:
             click.echo(json.dumps(_note(server)))
         else:

@@ -89,10 +89,11 @@ def worker(
     """Start a worker: it takes tasks and runs them, each slot in a process of its own."""
     target = find_server(url, key_file)
     from multihost.runtime import loop
-    from multihost.runtime.memory import keep_freed_memory
+    from multihost.runtime.memory import keep_freed_memory, look_less_for_cycles
     from multihost.worker.options import PROCESSES, WorkerOptions
 
     keep_freed_memory()
+    look_less_for_cycles()
 
     options = WorkerOptions(
         urls=target.urls,
