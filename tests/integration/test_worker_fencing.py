@@ -2,46 +2,19 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import worker_tasks as tasks
+from hasty import HastyCluster
 from worker_probe import faults_of, is_gone, task_of
 
 import multihost
-from multihost.testing import Cluster, wait_until
-from multihost.testing.cluster import HOST
+from multihost.testing import wait_until
 
 HERE = [str(Path(__file__).parent)]  # the workers import worker_tasks from there
 
-SERVER = """
-import asyncio, pathlib, sys
-from multihost.server.app import Server, ServerOptions
-
-async def main():
-    state, port = pathlib.Path(sys.argv[1]), int(sys.argv[2])
-    server = Server(ServerOptions(state, port=port, heartbeat_s=0.4, lease_s=2.0))
-    await server.start()
-    await server.wait()
-
-asyncio.run(main())
-"""
-
 pytestmark = pytest.mark.timeout(60)
-
-
-class HastyCluster(Cluster):
-    """Its leases last two seconds."""
-
-    def start_server(self):
-        self.server = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(self.directory), str(self.port)],
-            stdout=self._log,
-            stderr=self._log,
-        )
-        wait_until(self._is_up, f"the server answers at {HOST}:{self.port}")
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ frames are full, and a lone message waits for nothing.
 import asyncio
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
 
 from websockets.client import ClientProtocol
@@ -81,6 +81,8 @@ class Link(asyncio.Protocol):
         self.session = session
         self.is_writable = True
         self.peer_address = ""
+        self.on_part: Callable[[], None] | None = None
+        """Called when bytes come that complete no frame: on a slow link they are all there is."""
         self.frame_bytes = 0
         """Size of the frame that the messages came in which the owner was given last."""
         self._protocol = protocol
@@ -135,6 +137,8 @@ class Link(asyncio.Protocol):
                 if self._is_closed or self._protocol.state is not State.OPEN:
                     return
             if not rest:
+                if not payloads and self.on_part is not None:
+                    self.on_part()
                 return
             data = bytes(rest)
         protocol = self._protocol

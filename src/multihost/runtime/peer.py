@@ -284,7 +284,11 @@ class _Connection:
 
     def link_opened(self, link: Link) -> None:
         self.has_link = True
+        link.on_part = self._part_came
         link.send(m.Hello(self.peer.role, self.nonce, key=self.peer.key.id))
+
+    def _part_came(self) -> None:
+        self.received_at = clock.mono()
 
     def link_received(self, link: Link, messages: Sequence[Any]) -> None:
         self.received_at = clock.mono()

@@ -24,6 +24,10 @@ from multihost.wire import message as m
 from multihost.wire.keys import KeyRole, is_peer_proof, server_proof
 from multihost.wire.session import MAY_SEND
 
+NO_BEAT = -1
+"""A peer counts its beats from 0: this answers none."""
+STILL_COMING_S = 1.0
+"""So often a peer is told that what it sends is coming, while nothing else is said."""
 FOR_TASKS = "; if this is a task, its worker needs --tasks-key-file with such a key"
 _OPENED_BY: dict[m.Role, type[m.Message]] = {m.Role.CLIENT: m.Attach, m.Role.WORKER: m.Enlist}
 _OPENINGS = {
@@ -93,6 +97,8 @@ class Connection:
         self.intake: Intake | None = None
         """The way to the session's peer, once it is open."""
         self.received_at = clock.mono()
+        self._told_at = self.received_at
+        """When the peer was last told that what it sends is coming."""
         self._hello: m.Hello | None = None
         self._nonce = secrets.token_bytes(m.NONCE_BYTES)
         self._deadline: asyncio.TimerHandle | None = None
@@ -105,6 +111,7 @@ class Connection:
     def link_opened(self, link: Link) -> None:
         """Start the clock."""
         self.link = link
+        link.on_part = self._part_came
         self.gateway.connections.add(self)
         loop = asyncio.get_running_loop()
         self._deadline = loop.call_later(HANDSHAKE_S, link.abort, "no handshake in time")
@@ -126,6 +133,14 @@ class Connection:
                 if position + 1 < len(messages):
                     self.intake.received(messages[position + 1 :])
                 return
+
+    def _part_came(self) -> None:
+        """What takes long to come is a sign of life; the peer's heartbeats are behind it."""
+        now = clock.mono()
+        if self.intake is not None and now - self._told_at > STILL_COMING_S:
+            self._told_at = now
+            self.intake.peer.received(())
+            self.link.send(m.BeatBack(NO_BEAT))
 
     def link_writable(self, link: Link) -> None:
         """Pass on."""
