@@ -4,6 +4,8 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+# Tests mostly wait, for processes to start and to die: a few at a time per core.
+TESTS_AT_ONCE ?= 3
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -19,7 +21,7 @@ demo: $(STAMP)  ## run a real job, kill things in the middle, show that nothing 
 	$(VENV)/bin/multihost demo
 
 test: $(STAMP)  ## run all tests (they start what they need)
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
 check: $(STAMP)  ## lint, types, layers, generated documents
 	$(VENV)/bin/ruff check
