@@ -115,6 +115,9 @@ class StoreMachine(RuleBasedStateMachine):
         self.open_both()
         for blob in BLOBS:
             self.both("put_blob", blob, b"data", self.now)
+        for number in range(2):  # workers that may speak of each other's tasks from the beginning
+            info = SessionInfo(bytes([8 + number]) * 16, Role.WORKER)
+            self.sessions.append(self.both("open_session", info, self.now))
 
     def teardown(self) -> None:
         if hasattr(self, "disk"):
@@ -492,6 +495,17 @@ class StoreMachine(RuleBasedStateMachine):
                 self.both(verb, number, its, self.now)
         else:
             self.both(verb, self.session(session), held, self.now)
+
+    @rule(choice=st.integers(0, 12))
+    def meddle(self, choice: int) -> None:
+        """A worker says everything there is to say of a task that another one runs."""
+        self.lease_all(0)
+        for held in self.held([choice]):
+            rogue = next(each for each in self.sessions if each != self.holder(held.task))
+            attempt = Attempt(held.task, held.token, Ending.OK, b"forged")
+            self.both("append_output", rogue, held, 1, b"forged", 12)
+            self.both("release", rogue, [held], self.now)
+            self.both("finish", rogue, [attempt], self.now, 0.5)
 
     @rule(verb=st.sampled_from(["lose", "lose", "disown"]), session=SIZES)
     def vanish(self, verb: str, session: int) -> None:
