@@ -1,5 +1,6 @@
 """What holds for every test: no server but its own, and no timing that fails it."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,10 @@ from multihost.testing.guarding import StackGuard
 # example), and what failed must be told so that it can be repeated elsewhere.
 hypothesis.settings.register_profile("multihost", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("multihost")
+
+
+# A shell's background jobs ignore Ctrl-C, and so would every program that a test starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

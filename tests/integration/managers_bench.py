@@ -23,9 +23,14 @@ def pythons():
     for version in VERSIONS:
         installed = sorted(pyenv.glob(f"{version}.*/bin/python"))
         path = str(installed[-1]) if installed else shutil.which(f"python{version}")
-        if path and version not in found:
+        if path and version not in found and runs(path):
             found[version] = path
     return found
+
+
+def runs(path):
+    """Whether it is an interpreter, and not what a version manager has put in its place."""
+    return subprocess.run([path, "-c", ""], check=False, capture_output=True).returncode == 0
 
 
 def free_port():
