@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from multihost.testing import wait_until
+from multihost.testing.ports import free_port
 
 RECIPES = Path(__file__).parent / "recipes"
 STANDARD = "from multiprocessing.managers"
@@ -31,12 +32,6 @@ def pythons():
 def runs(path):
     """Whether it is an interpreter, and not what a version manager has put in its place."""
     return subprocess.run([path, "-c", ""], check=False, capture_output=True).returncode == 0
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Script:

@@ -9,11 +9,12 @@ import weakref
 from pathlib import Path
 
 import pytest
-from managers_bench import Stage, free_port
+from managers_bench import Stage
 
 import multihost
 from multihost import managers
 from multihost.testing import Cluster, wait_until
+from multihost.testing.ports import free_port
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import threading
 from multiprocessing import managers as standard
 
 import pytest
-from managers_bench import free_port
 
 from multihost import managers
 from multihost.testing import wait_until
+from multihost.testing.ports import free_port
 
 
 class Counter:

@@ -33,7 +33,7 @@ class ItemMachine(StoreMachine):
 
     open_job = add_tasks = submit = submit_and_lease = seal_job = None
     lease = lease_all = lease_and_finish = finish = finish_well = give_back = vanish = None
-    cancel = retry = take = append_output = set_queue = None
+    cancel = retry = take = append_output = set_queue = meddle = None
 
     def open_both(self) -> None:
         super().open_both()

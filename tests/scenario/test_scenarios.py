@@ -4,21 +4,20 @@ import http.server
 import os
 import re
 import shutil
-import socket
 import subprocess
 import threading
 
 import pytest
 from shells import EXAMPLES, Program, standard
 
+from multihost.testing.ports import free_port
+
 pytestmark = pytest.mark.timeout(180)
 
 
 @pytest.fixture
 def address():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 @pytest.fixture

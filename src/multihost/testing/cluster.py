@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from multihost.runtime.config import (
 from multihost.runtime.http import http_connection
 from multihost.runtime.join import Join
 from multihost.runtime.trust import Trust
+from multihost.testing.ports import free_port
 from multihost.testing.waiting import wait_until
 
 HOST = "127.0.0.1"
@@ -63,7 +63,7 @@ class Cluster:
         self.server_options = [*server_options]
         self.durability = durability
         self.slots = slots
-        self.port = _free_port()
+        self.port = free_port()
         self.is_tls = is_tls
         self.server_options = list(server_options)
         self.url = url_of(HOST, self.port, is_tls=is_tls)
@@ -248,10 +248,3 @@ def start() -> tuple[dict[str, str], Callable[[], None]]:
     cluster = Cluster(workers=2, slots=4, python_path=[harness])
     cluster.start()
     return cluster.environment, cluster.stop
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
