@@ -390,6 +390,8 @@ class Committer:
             for operation in batch:
                 if operation.done is not None:
                     operation.done(operation.result)
+                # It may refer to the operation: megabytes that only a search would find.
+                operation.run = _has_run
         assert self.listener is not None
         if self._keeps_leases:
             self._keeps_leases = False
@@ -499,6 +501,10 @@ class Committer:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
         self._on_fatal(error)
+
+
+def _has_run(_: Store, __: float) -> None:
+    """What was to be run, and has been."""
 
 
 class _DiskThread:
