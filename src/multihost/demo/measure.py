@@ -68,6 +68,12 @@ def _comments(source: bytes) -> int:
     return sum(token.type == tokenize.COMMENT for token in tokens)
 
 
-def _nesting(node: ast.AST) -> int:
-    own = isinstance(node, (*BLOCKS, *FUNCTIONS, ast.ClassDef))
-    return own + max((_nesting(child) for child in ast.iter_child_nodes(node)), default=0)
+def _nesting(tree: ast.AST) -> int:
+    """Depth of blocks within blocks. Without recursion: there are files of any depth."""
+    deepest, waiting = 0, [(tree, 0)]
+    while waiting:
+        node, depth = waiting.pop()
+        depth += isinstance(node, (*BLOCKS, *FUNCTIONS, ast.ClassDef))
+        deepest = max(deepest, depth)
+        waiting.extend((child, depth) for child in ast.iter_child_nodes(node))
+    return deepest

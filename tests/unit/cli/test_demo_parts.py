@@ -44,6 +44,11 @@ def test_a_file_is_measured(source):
     )
 
 
+def test_a_long_chain_is_measured_however_deep_its_tree_is(tmp_path):
+    (tmp_path / "deep.py").write_text("x" + ".a" * 600 + "\n")
+    assert measure(str(tmp_path / "deep.py")).is_python
+
+
 @pytest.mark.parametrize("text", ["def f(:", "\0", "# coding: nonsense\n", "x = '''"])
 def test_what_is_no_python_is_said_to_be_none(tmp_path, text):
     (tmp_path / "odd.py").write_text(text)
