@@ -72,11 +72,8 @@ class DiskFile:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def read(self) -> bytes:
-        """All that is there; nothing if there is no such file."""
-        try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            return b""
+        """All that is there."""
+        return self._path.read_bytes()
 
     def write(self, offset: int, data: bytes) -> None:
         """Write into the blocks that the file has already."""
