@@ -5,6 +5,7 @@ not, checkpoints, closing, opening again. Then it is cut after every single
 write. ``MULTIHOST_PROPERTY_EXAMPLES`` adds random losses at each cut.
 """
 
+import contextlib
 import os
 import random
 from collections.abc import Iterator
@@ -17,12 +18,13 @@ import pytest
 from multihost.core.ids import session_of, taker_id
 from multihost.core.outcome import Ending
 from multihost.core.retry import Backoff, Limits
+from multihost.errors import StoreError
 from multihost.store.base import Store
 from multihost.store.sqlite import SQLiteStore, open_store
 from multihost.store.sqlite import file as store_file
 from multihost.store.sqlite import journal as store_journal
 from multihost.store.sqlite.items import FEW_ITEMS
-from multihost.testing.disk import MemoryDisk
+from multihost.testing.disk import DiedError, MemoryDisk
 from multihost.testing.owner import Owner
 from multihost.wire.act import Confirm, Exchange, ExchangeEnd, Item, Kind, Put
 from multihost.wire.message import Blob
@@ -221,15 +223,21 @@ def cuts(recording: Recording) -> Iterator[tuple[int, MemoryDisk]]:
 
 
 def check(recording: Recording, disk: MemoryDisk, oldest: int, newest: int, cut: int) -> None:
-    """Open the store and find one of the states ``oldest`` to ``newest``."""
-    store = open_on(disk, recording.path)
-    try:
-        assert store.verify() == [], cut
-        found = state_of(store)
-        wanted = [recording.marks[number].state for number in range(oldest, newest + 1)]
-        assert found in wanted, f"cut after write {cut}: none of the states {oldest} to {newest}"
-    finally:
-        store.close()
+    """Open the store, and after its process was killed once more, and find one of the states."""
+    wanted = [recording.marks[number].state for number in range(oldest, newest + 1)]
+    for is_again in (False, True):
+        store = open_on(disk, recording.path)
+        try:
+            assert store.verify() == [], cut
+            found = state_of(store)
+            assert found in wanted, f"cut after write {cut}: not a state of {oldest} to {newest}"
+            wanted = [found]
+            if not is_again:
+                disk.kill()
+        finally:
+            with contextlib.suppress(DiedError, StoreError):
+                store.close()
+            disk.revive()
 
 
 def last_mark(recording: Recording, position: int, *, is_durable: bool = False) -> int:

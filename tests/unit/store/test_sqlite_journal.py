@@ -1,16 +1,18 @@
 """The journal of items: what is in it survives, what is over in it does not come back."""
 
+import contextlib
 import stat
 from pathlib import Path
 
 import pytest
 
 from multihost.core.ids import taker_id
+from multihost.errors import StoreError
 from multihost.store.places import STORE_FILE, journal_of
 from multihost.store.sqlite import journal as store_journal
 from multihost.store.sqlite.check import check
 from multihost.store.sqlite.store import SQLiteStore, open_store
-from multihost.testing.disk import MemoryDisk
+from multihost.testing.disk import DiedError, MemoryDisk
 from multihost.testing.owner import Owner
 from multihost.wire.act import Confirm, Exchange, Item, Put
 from multihost.wire.message import Blob
@@ -196,3 +198,30 @@ def test_what_a_rollback_leaves_in_the_journal_is_written_down_once(owner, disk)
     owner.do("set_queue", "other", is_paused=True, limit=None)
     die(owner, disk)
     assert [item.payload for item in exchange(owner, 2, take=queue, limit=5)] == [b"a"]
+
+
+def test_what_a_power_cut_undid_does_not_come_back_at_a_later_start(owner, disk, path):
+    queue = queue_of(owner)
+    with owner.transaction(is_durable=True) as store:
+        store.set_queue("other", is_paused=True, limit=None)
+    owner.do("set_queue", "other", is_paused=False, limit=None)
+    exchange(owner, 1, puts=[Put(queue, [b"rests on what is not synced"])])
+    disk.sync(str(journal_of(path)))
+    disk.kill()
+    with contextlib.suppress(DiedError, StoreError):
+        owner.store.close()
+    disk.lose_power(lambda _: False)
+    owner.store = owner._open_store()
+    assert owner.store.item_queue(queue).put == 0
+    die(owner, disk)
+    assert owner.store.item_queue(queue).put == 0
+
+
+def test_generations_do_not_run_out(owner, disk):
+    queue = queue_of(owner)
+    owner.store._db.execute("UPDATE meta SET value = 1 << 42 WHERE name = 'journal'")
+    owner.reopen()
+    exchange(owner, 1, puts=[Put(queue, [b"a"])])
+    exchange(owner, 2, puts=[Put(queue, [b"b"])])
+    die(owner, disk)
+    assert [item.payload for item in exchange(owner, 3, take=queue, limit=5)] == [b"a", b"b"]

@@ -17,6 +17,7 @@ the database is safely on the disk, with all that the last lap held.
 import contextlib
 import errno
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
 from typing import Final, Protocol
@@ -32,6 +33,8 @@ RECORD_BYTES: Final = 256 << 10
 _HEAD = Struct("<IIQQ")
 """Checksum of all that follows, bytes of the record, its generation, its number in the file."""
 _CHECKED: Final = 4
+_LAP_BITS: Final = 20
+"""A lap has fewer than ``1 << _LAP_BITS`` records, since a head has 24 bytes."""
 
 
 class JournalFile(Protocol):
@@ -116,11 +119,23 @@ class Journal:
         self._file = file
         self._seed = crc32(uid)
         self._position = 0
-        self._number = generation << 32
+        self._number = generation << _LAP_BITS
         self._is_synced = True
         self._is_off = False
         file.open()
-        self.records = records_in(file.read(), uid, generation)
+        found = list(_records(file.read(), uid))
+        self.records = _of_generation(found, generation)
+        self._latest = max([generation, *(its_generation for its_generation, _ in found)])
+        """No generation up to this one is begun any more."""
+
+    @property
+    def next_generation(self) -> int:
+        """The one that the database's next transaction begins.
+
+        After a power cut the file may have records of generations that the database lost. They
+        are in the way until they are written over, so none of these generations comes again.
+        """
+        return max(self.generation, self._latest) + 1
 
     @property
     def is_long(self) -> bool:
@@ -161,7 +176,7 @@ class Journal:
 
     def turn(self) -> None:
         """The database has it all, and knows of the next generation."""
-        self.generation += 1
+        self.generation = self.next_generation
         self.records.clear()
 
     def rewind(self) -> None:
@@ -169,7 +184,7 @@ class Journal:
         assert not self.records
         self._position = 0
         # No number of an earlier lap follows on one of this lap.
-        self._number = self.generation << 32
+        self._number = self.generation << _LAP_BITS
 
     def close(self) -> None:
         """Let go of the file."""
@@ -182,18 +197,23 @@ def records_in(data: bytes, uid: bytes, generation: int) -> list[bytes]:
 
     Those before it are over, and those behind it rest on what a power cut has undone.
     """
-    seed, position, expected, found = crc32(uid), 0, None, []
+    return _of_generation(list(_records(data, uid)), generation)
+
+
+def _of_generation(found: list[tuple[int, bytes]], generation: int) -> list[bytes]:
+    return [body for its_generation, body in found if its_generation == generation]
+
+
+def _records(data: bytes, uid: bytes) -> Iterator[tuple[int, bytes]]:
+    """Generation and body of each record from the file's start on; generations never fall."""
+    seed, position, expected = crc32(uid), 0, None
     while position + _HEAD.size <= len(data):
-        checksum, length, its_generation, number = _HEAD.unpack_from(data, position)
+        checksum, length, generation, number = _HEAD.unpack_from(data, position)
         begin = position + _HEAD.size
         body = data[begin : begin + length]
         if len(body) < length or expected not in (None, number):
             break
         if checksum != crc32(body, crc32(data[position + _CHECKED : begin], seed)):
             break
-        if its_generation > generation:
-            break
-        if its_generation == generation:
-            found.append(body)
+        yield generation, body
         position, expected = begin + length, number + 1
-    return found

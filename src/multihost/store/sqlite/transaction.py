@@ -132,7 +132,8 @@ class Transactions:
         Each one does, lest records that rest on it outlive it in a power cut. While the
         journal is not used none does, and the first that it could take does instead of it.
         """
-        self._db.execute("UPDATE meta SET value = value + 1 WHERE name = 'journal'")
+        generation = self._journal.next_generation
+        self._db.execute("UPDATE meta SET value = ? WHERE name = 'journal'", (generation,))
         self._is_turning = True
         self._idle_turns += 1
 
