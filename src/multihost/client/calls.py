@@ -155,13 +155,18 @@ class Calls:
 
     def abandon(self, pending: Pending) -> None:
         """Withdraw a call; what it is granted nevertheless is given back."""
+        has_answer = pending.result is not None and not pending.is_abandoned
         pending.is_abandoned = True
         taker = pending.taker
-        if taker.current is pending:
+        if taker.current is pending and pending.act is None:
+            # Whoever was interrupted had not come to say what it asks for.
+            self._send(pending)
+        elif taker.current is pending:
             # Whoever was interrupted may not have come to send it.
             self._transmit(pending)
             self.session.send(m.Withdraw(taker.number, pending.number))
-        elif pending.result is not None and pending.act is not None:
+        elif has_answer and pending.act is not None:
+            assert pending.result is not None
             act = taker.undo(pending.act, pending.result)
             if act is not None:
                 self.start(Pending(taker, lambda: act, 0.0, _nobody))

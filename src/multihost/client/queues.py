@@ -210,13 +210,21 @@ class Take:
         self._queue = queue
         self._wait_s = wait_s
         self._held: tuple[Item, ...] = ()
+        self._taker: Taker
 
     def __enter__(self) -> Any:
         queue = self._queue
         queue._check_open()
-        held, (data,) = run(queue._items.take(queue._taker(), 1, self._wait_s, keeps=True))
+        self._taker = taker = queue._taker()
+        before = taker.holding()
+        try:
+            held, (data,) = run(queue._items.take(taker, 1, self._wait_s, keeps=True))
+            item = pickle.loads(data)
+        except BaseException:  # interrupted, or it can't be unpickled: the block never begins
+            taker.give_back_soon(sorted(taker.holding() - before))
+            raise
         self._held = tuple(held)
-        return pickle.loads(data)
+        return item
 
     def __exit__(
         self,
@@ -224,11 +232,19 @@ class Take:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        queue, held, self._held = self._queue, self._held, ()
-        if kind is None:
-            run(queue._items.confirm_kept(queue._taker(), held))
-        else:
-            run(queue._items.give_back(queue._taker(), held))
+        queue, held, taker = self._queue, self._held, self._taker
+        try:
+            if kind is None:
+                run(queue._items.confirm_kept(taker, held))
+            else:
+                run(queue._items.give_back(taker, held))
+        except BaseException:  # interrupted, or lost: the block has ended all the same
+            numbers = [item.number for item in held]
+            if kind is None:
+                taker.let_go(numbers)
+            else:
+                taker.give_back_soon(numbers)
+            raise
 
 
 class JoinableQueue(Queue):

@@ -87,6 +87,9 @@ class Session:
                 self._is_woken = False
                 self._posted.clear()
                 raise ConnectionLost(self.peer.url, "this client has been closed") from None
+            except BaseException:  # interrupted: whoever posts next has it woken, again or not
+                self._is_woken = False
+                raise
 
     def send_here(self, message: m.Message) -> bool:
         """Send a message at once if that is possible here and now; whether it was."""

@@ -206,8 +206,21 @@ class Taker:
         with self._guard:
             self.taking.kept.update(items)
 
+    def let_go(self, items: Iterable[int]) -> None:
+        """Items that were kept are to be confirmed by the way."""
+        with self._guard:
+            self.taking.kept.difference_update(items)
+
+    def holding(self) -> set[int]:
+        """Items that were taken and are not done with."""
+        return {item for items in list(self.taking.held.values()) for item in items}
+
     def give_back_soon(self, items: list[int]) -> None:
         """Have items given to others, without waiting for it."""
+        if not items:
+            return
+        # Whatever the taker asks for before that, it is not done with them.
+        self.keep(items)
         pending = Pending(self, lambda: Exchange(returns=items), 0.0, _nobody)
         with contextlib.suppress(MultihostError):  # closed: they go to others anyway
             self.line.post(lambda: self.line.start(pending))
@@ -318,7 +331,12 @@ class Taker:
         self._last_number += 1
         pending.number = self._last_number
         pending.began = clock.mono()
-        pending.act = pending.decide()
+        staged = self.taking.staged
+        try:
+            pending.act = pending.decide()
+        except BaseException:  # interrupted: what it would have put is still to go out
+            self.taking.restage(staged)
+            raise
 
     def _answered(
         self, pending: Pending, result: AnyResult, registry: dict[int, Pending]
@@ -414,6 +432,7 @@ class ThreadTaker(Taker):
             raise
         except BaseException:
             self.drop_branch(pending)
+            self._disclaim(pending)
             line.post(lambda: line.abandon(pending))
             raise
         if pending.error is not None:
@@ -510,6 +529,15 @@ class ThreadTaker(Taker):
         branch, self._branch = self._branch, None
         if branch is not None:
             branch.link.forget()
+
+    def _disclaim(self, pending: Pending) -> None:
+        """What an interrupted call is granted, or was, is not confirmed until it is given back."""
+        with self._guard:
+            if pending.result is None:
+                pending.is_abandoned = True
+            elif pending.act is not None:
+                act = self.undo(pending.act, pending.result)
+                self.taking.kept.update(act.returns if isinstance(act, Exchange) else ())
 
     async def _wait_for(self, begin: Begin) -> Any:
         door = allocate_lock()

@@ -59,9 +59,13 @@ class Taking:
         else:
             self.staged.append(Put(queue, list(payloads)))
         self.staged_items += len(payloads)
-        self.staged_bytes += sum(
-            len(payload) if isinstance(payload, bytes) else 64 for payload in payloads
-        )
+        self.staged_bytes += _bytes_of(payloads)
+
+    def restage(self, staged: list[Put]) -> None:
+        """Keep what was staged before an exchange that was not decided in the end."""
+        self.staged = staged
+        self.staged_items = sum(len(put.payloads) for put in staged)
+        self.staged_bytes = sum(_bytes_of(put.payloads) for put in staged)
 
     # exchanges -------------------------------------------------------------------------
 
@@ -174,3 +178,8 @@ class Taking:
                 self.held[queue] = left
             else:
                 del self.held[queue]
+
+
+def _bytes_of(payloads: list[Payload]) -> int:
+    """About as many as they are in a message."""
+    return sum(len(payload) if isinstance(payload, bytes) else 64 for payload in payloads)

@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import os
+import pickle
 import queue
 import threading
+from unittest import mock
 
 import pytest
 
@@ -13,6 +15,7 @@ from multihost.runtime import link
 from multihost.testing import wait_until
 from multihost.wire import act as a
 from multihost.wire import message as m
+from multihost.wire.taking import Taking
 
 NONE = b"N."
 
@@ -197,6 +200,134 @@ def test_what_was_granted_to_an_interrupted_call_is_given_back(server, client, i
     assert server.of_kind(m.Withdraw) == [m.Withdraw(call.taker, call.number)]
     grant(server, call, 11)
     wait_until(lambda: calls(server)[-1].act.returns == [11], "the item was given back")
+
+
+def test_what_an_interrupted_call_got_is_given_back_before_the_next_could_confirm_it(
+    server, client, items, monkeypatch
+):
+    line, late = client.session.calls, []
+    start, abandon = line.start_here, line.abandon
+
+    def interrupt(pending):
+        monkeypatch.undo()
+        monkeypatch.setattr(line, "abandon", late.append)
+        assert not start(pending)
+        grant(server, waiting_take(server), 11)
+        wait_until(lambda: pending.result, "the answer has come")
+        raise KeyboardInterrupt
+
+    def work():
+        monkeypatch.setattr(line, "start_here", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            items.get()
+        items.get()
+
+    result = in_thread(work)
+    wait_until(lambda: len(takes(server)) == 2, "the next take has arrived")
+    assert takes(server)[1].act.confirms == []
+    monkeypatch.undo()
+    line.post(lambda: abandon(late[0]))
+    grant(server, takes(server)[1], 12)
+    result()
+    wait_until(lambda: given_back(server) == [11], "it was given back")
+    wait_until(lambda: confirmed(server) == [12], "the thread ended, and was done with the other")
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """Have a verb of ``Taking`` interrupted, once, when it has decided what to ask for."""
+
+    def interrupt(verb):
+        decide = getattr(Taking, verb)
+
+        def decided(*args):
+            monkeypatch.setattr(Taking, verb, decide)
+            decide(*args)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Taking, verb, decided)
+
+    return interrupt
+
+
+def test_who_is_interrupted_before_a_call_is_sent_goes_on_as_if_it_were_not_made(
+    server, items, interrupted
+):
+    def work():
+        items.get()
+        items.put("made of it")
+        interrupted("take")
+        with pytest.raises(KeyboardInterrupt):
+            items.get()
+        items.get_nowait()
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), 11)
+    wait_until(lambda: len(takes(server)) == 2, "the next take has arrived")
+    second = takes(server)[1]
+    assert second.act.confirms == [11]
+    assert len(second.act.puts) == 1
+    grant(server, second, 12)
+    result()
+
+
+def test_who_is_interrupted_while_the_loop_is_told_does_not_keep_others_from_telling_it(client):
+    session, told = client.session, threading.Event()
+    loop, session.loop = session.loop, mock.Mock()
+    session.loop.call_soon_threadsafe.side_effect = KeyboardInterrupt
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            session.post(lambda: None)
+    finally:
+        session.loop = loop
+    session.post(told.set)
+    assert told.wait(20)
+
+
+def test_an_item_that_cannot_be_unpickled_is_given_back_by_its_with(server, items):
+    def work():
+        with pytest.raises(pickle.UnpicklingError), items.take():
+            raise AssertionError("there is nothing to do it with")
+        with pytest.raises(queue.Empty):
+            items.get_nowait()
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), 11, b"no pickle")
+    wait_until(lambda: len(takes(server)) == 2, "the next take has arrived")
+    second = takes(server)[1]
+    server.answer_now(second.taker, second.number, a.Exchanged(a.ExchangeEnd.EMPTY))
+    result()
+    wait_until(lambda: given_back(server) == [11], "it was given back")
+    assert second.act.confirms == []
+
+
+def given_back(server):
+    return [n for c in calls(server) if isinstance(c.act, a.Exchange) for n in c.act.returns]
+
+
+def confirmed(server):
+    return [n for c in calls(server) if isinstance(c.act, a.Exchange) for n in c.act.confirms]
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_with_that_is_interrupted_at_its_end_keeps_nothing(server, items, interrupted, raises):
+    def take():
+        with items.take():
+            if raises:
+                raise LookupError("on purpose")
+
+    def work():
+        interrupted("give_back" if raises else "confirm")
+        with pytest.raises(KeyboardInterrupt):
+            take()
+        items.put("something else")
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), 11)
+    result()
+    wait_until(lambda: server.of_kind(m.EndTaker), "the taker ended")
+    assert (given_back(server), confirmed(server)) == (([11], []) if raises else ([], [11]))
+    assert len([call for call in calls(server) if puts(call)]) == 1
 
 
 def test_a_lost_item_voids_what_was_made_of_it_and_the_next_is_taken(server, items):
