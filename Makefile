@@ -15,6 +15,8 @@ venv: $(STAMP)  ## make the virtual environment in .venv
 $(STAMP): pyproject.toml
 	@./scripts/make-venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@# pip compiles what it copies, but not what it only points at.
+	$(PY) -m compileall -q src
 	@touch $@
 
 demo: $(STAMP)  ## run a real job, kill things in the middle, show that nothing is lost

@@ -5,6 +5,7 @@ stderr, every value to ``bench.json``.
 """
 
 import argparse
+import compileall
 import json
 import os
 import sys
@@ -17,6 +18,8 @@ import report
 from contest import Contest
 from figures import FIGURES, MEASUREMENTS, PEERS
 from outside import what_is_missing
+
+import multihost
 
 ROUNDS = 5
 QUICK_ROUNDS = 1
@@ -35,6 +38,8 @@ def main() -> int:
     began, about = time.monotonic(), report.machine()
     if about["load"] > QUIET_LOAD:
         say(f"others are busy here (load {about['load']:.1f}): look at the ratios only")
+    # A process that has to compile it all, as after an edit, is not what starts at a user's.
+    compileall.compile_dir(Path(multihost.__file__).parent, quiet=1)
     names = arguments.only or [*(measurement.name for measurement in MEASUREMENTS), *OTHERS]
     peers = usable_peers() if arguments.peers else []
     contest = Contest(arguments.rounds, arguments.share, peers, say)
