@@ -1,5 +1,6 @@
 """The store's file: one server at a time, no newer schema, no damage, no full or failing disk."""
 
+import errno
 import os
 import pickle
 import sqlite3
@@ -418,6 +419,20 @@ def test_statements_are_prepared_once_whatever_is_bound_to_them(path: Path) -> N
     store = open_store(path)
     # Asking with -1 changes nothing.
     assert store._db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
+    store.close()
+
+
+def test_a_disk_with_little_room_is_not_filled_to_lengthen_the_log(tmp_path, monkeypatch):
+    write = os.pwrite
+
+    def write_to_small_disk(fd, data, at):
+        if at >= 2 << 20:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        return write(fd, data, at)
+
+    monkeypatch.setattr(os, "pwrite", write_to_small_disk)
+    store = open_store(tmp_path / "store.sqlite", lengthens_log=True)
+    assert (tmp_path / "store.sqlite-wal").stat().st_size < 1 << 20
     store.close()
 
 

@@ -1,13 +1,15 @@
 """The journal of items: what is in it survives, what is over in it does not come back."""
 
 import contextlib
+import errno
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from multihost.core.ids import taker_id
-from multihost.errors import StoreError
+from multihost.errors import StoreError, StoreFull
 from multihost.store.places import STORE_FILE, journal_of
 from multihost.store.sqlite import journal as store_journal
 from multihost.store.sqlite.check import check
@@ -160,6 +162,24 @@ def test_without_room_for_the_journal_items_go_into_the_database(owner, disk):
     assert owner.store.item_queue(queue).waiting == 2
 
 
+def test_a_journal_for_which_there_is_no_room_takes_none(tmp_path, monkeypatch):
+    owner = Owner(lambda: open_store(tmp_path / "store"))
+    queue = queue_of(owner)
+    write = os.pwrite
+
+    def write_to_small_disk(fd, data, at):
+        if at >= 1 << 20:
+            raise OSError(errno.ENOSPC, "the disk is full")
+        return write(fd, data[: 1 << 20], at)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", write_to_small_disk)
+        exchange(owner, 1, puts=[Put(queue, [b"a"])])
+    assert journal_of(tmp_path / "store").stat().st_size == 0
+    assert rows(owner) == 1
+    owner.close()
+
+
 def test_a_blob_is_counted_when_its_item_is_put_and_when_it_is_done_with(owner):
     queue = queue_of(owner)
     blob = Blob(b"b" * 32, 9000)
@@ -225,3 +245,27 @@ def test_generations_do_not_run_out(owner, disk):
     exchange(owner, 2, puts=[Put(queue, [b"b"])])
     die(owner, disk)
     assert [item.payload for item in exchange(owner, 3, take=queue, limit=5)] == [b"a", b"b"]
+
+
+def test_a_copy_for_which_the_store_has_no_room_fails_and_the_store_goes_on(owner, disk, tmp_path):
+    queue = queue_of(owner)
+    exchange(owner, 1, puts=[Put(queue, [b"a"])])
+    copy = owner.store.begin_copy(tmp_path / "copy")
+    copy.is_due = True
+    disk.files_that_are_full.add("-wal")
+    owner.do("item_queue", queue)
+    assert isinstance(copy.failure, StoreFull)
+    disk.files_that_are_full.clear()
+    exchange(owner, 2, puts=[Put(queue, [b"b"])])
+    die(owner, disk)
+    assert [item.payload for item in exchange(owner, 3, take=queue, limit=5)] == [b"a", b"b"]
+
+
+def test_a_copy_that_nobody_wants_any_more_needs_no_room(owner, disk, tmp_path):
+    queue = queue_of(owner)
+    exchange(owner, 1, puts=[Put(queue, [b"a"])])
+    copy = owner.store.begin_copy(tmp_path / "copy")
+    copy.is_due = copy.is_unwanted = True
+    disk.files_that_are_full.add("-wal")
+    exchange(owner, 2, puts=[Put(queue, [b"b"])])
+    owner.store.begin_copy(tmp_path / "another")

@@ -52,10 +52,10 @@ class DatabaseCopy:
         """Copy some pages; between transactions only. Whether the copy is over, well or not."""
         self.is_due = False
         try:
-            if not self.is_unwanted:
+            if not self.is_unwanted and self.failure is None:
                 self._step()
         except apsw.Error as error:
-            self._fail(error)
+            self.fail(error, self.path)
         if self.is_done:
             return True
         if self.is_unwanted or self.failure is not None:
@@ -79,14 +79,15 @@ class DatabaseCopy:
         assert self.is_done
         return self._copy
 
+    def fail(self, error: apsw.Error, path: Path) -> None:
+        """Go no further, because of what happened at ``path``."""
+        failure = translated(error, str(path))
+        if isinstance(failure, apsw.Error):
+            failure = StoreError(f"the copy at {self.path} failed ({failure})")
+        self.failure = failure
+
     def abandon(self) -> None:
         """Let go of the copy; between transactions only. Idempotent."""
         if self._backup is not None:
             self._backup.close(True)
         self._copy.close(True)
-
-    def _fail(self, error: apsw.Error) -> None:
-        failure = translated(error, str(self.path))
-        if isinstance(failure, apsw.Error):
-            failure = StoreError(f"the copy at {self.path} failed ({failure})")
-        self.failure = failure

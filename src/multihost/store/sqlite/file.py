@@ -202,11 +202,14 @@ class DatabaseFile:
         zeros = bytes(1 << 20)
         with contextlib.suppress(OSError):  # a full disk: then it grows by and by
             fd = os.open(log, os.O_WRONLY | os.O_CLOEXEC)
+            begin = at = os.fstat(fd).st_size
             try:
-                at = os.fstat(fd).st_size
                 while at < size_bytes:
                     at += os.pwrite(fd, zeros, at)
                 os.fsync(fd)
+            except OSError:
+                # What room there is may be all that the server needs to start.
+                os.ftruncate(fd, begin)
             finally:
                 os.close(fd)
 

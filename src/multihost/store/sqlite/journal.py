@@ -98,9 +98,14 @@ class DiskFile:
 
     def _lengthen(self) -> None:
         """Give the file its length with zeros: blocks merely promised cost each sync a write."""
-        length = os.fstat(self._descriptor).st_size
-        while length < JOURNAL_BYTES:
-            length += os.pwrite(self._descriptor, bytes(JOURNAL_BYTES - length), length)
+        begin = length = os.fstat(self._descriptor).st_size
+        try:
+            while length < JOURNAL_BYTES:
+                length += os.pwrite(self._descriptor, bytes(JOURNAL_BYTES - length), length)
+        except OSError:
+            # The database can make use of what room there is.
+            os.ftruncate(self._descriptor, begin)
+            raise
         os.fsync(self._descriptor)
         self._is_long = True
 

@@ -193,9 +193,7 @@ class SQLiteStore:
     def begin(self) -> None:
         """Begin a transaction."""
         if self._copy is not None and self._copy.is_due:
-            self._transactions.write_down()
-            if self._copy.step():
-                self._copy = None
+            self._go_on_copying(self._copy)
         self._book.forget_old_jobs()
         if self._book.limit_bytes is not None:
             self._book.measure()
@@ -239,6 +237,18 @@ class SQLiteStore:
         assert self._copy is None, "one copy at a time"
         self._copy = DatabaseCopy(self._db, path)
         return self._copy
+
+    def _go_on_copying(self, copy: DatabaseCopy) -> None:
+        """Take a step of the copy, to which the database has to have it all."""
+        try:
+            if not copy.is_unwanted:
+                self._transactions.write_down()
+        except apsw.FullError as error:
+            # No room for that; the journal may still have some for whoever comes next.
+            self.rollback()
+            copy.fail(error, self.path)
+        if copy.step():
+            self._copy = None
 
     # jobs and tasks ------------------------------------------------------------------
 
