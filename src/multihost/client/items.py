@@ -238,8 +238,9 @@ class Items:
         await taker.call(CloseQueue(self.number))
 
     async def drop(self, taker: Taker) -> None:
-        """Delete the queue and what is in it."""
+        """Delete the queue and what is in it, also what the taker holds of it."""
         await taker.call(DropQueue(self.number))
+        taker.forget_queue(self.number)
 
 
 def _conflict(name: str, has: str, asked: str) -> KeyConflict:

@@ -211,6 +211,11 @@ class Taker:
         with self._guard:
             self.taking.kept.difference_update(items)
 
+    def forget_queue(self, queue: int) -> None:
+        """A queue is no more, and what was taken from it is not to be confirmed."""
+        with self._guard:
+            self.taking.forget_queue(queue)
+
     def holding(self) -> set[int]:
         """Items that were taken and are not done with."""
         return {item for items in list(self.taking.held.values()) for item in items}

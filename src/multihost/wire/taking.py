@@ -137,6 +137,10 @@ class Taking:
             if self._policy(queue) is not Confirm.GET:
                 self.held.setdefault(queue, []).extend(item.number for item in result.items)
 
+    def forget_queue(self, queue: int) -> None:
+        """A queue was dropped, with what is held of it; what is put from now on is not of that."""
+        self._forget(set(self.held.get(queue, ())))
+
     def lose(self) -> None:
         """The session was lost with all that was held; what was staged is forgotten."""
         self.held.clear()

@@ -357,6 +357,20 @@ def test_a_full_queue_is_the_standard_librarys_full(server, client):
         items.put_nowait(1)
 
 
+def test_what_is_put_after_its_queue_was_dropped_is_not_made_of_the_item(server, client, items):
+    def work():
+        items.get()
+        items.drop()
+        client.queue("other").put(1)
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), 11)
+    result()
+    wait_until(lambda: server.of_kind(m.EndTaker), "the taker ended")
+    assert confirmed(server) == []
+    assert len([call for call in calls(server) if puts(call)]) == 1
+
+
 def test_a_queue_dropped_while_waiting_is_closed(server, items):
     result = in_thread(items.get)
     call = waiting_take(server)
