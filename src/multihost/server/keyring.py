@@ -56,6 +56,8 @@ class Keyring:
         self._keys = {key.id: key for key in [*stored, own_key]}
         self._decoy = token_bytes(32)
         self._making = asyncio.Lock()
+        self._unnoted: set[str] = set()
+        """Keys that were revoked, which the store does not know yet."""
         self._timer: asyncio.TimerHandle | None = None
         self._watch_expiry()
 
@@ -123,28 +125,34 @@ class Keyring:
 
         ``spared`` gets its answer before it is. None: there is no such key. Raises
         BadRequest for the server's own, StoreFull when it can't be noted: then the
-        key is revoked until the server's next start.
+        key is revoked until the server's next start, and for good once this was said again.
         """
         now = clock.wall()
         entry = self._named(name, now)
-        if entry is None or entry.revoked_at is not None:
-            return entry
+        if entry is None:
+            return None
         if entry.id == self.own.id:
             raise BadRequest(
                 "the server's own key can't be revoked while it runs: stop the server, delete the "
                 "file 'key' in its state directory, start it again, and it has another"
             )
-        revoked = msgspec.structs.replace(entry, revoked_at=now)
-        self._keys[entry.id] = revoked
-        if spared is not None:
-            asyncio.get_running_loop().call_later(ANSWER_S, spared.hang_up)
-        self._admission.cut({entry.id}, spared)
-        await self._committer.ask(
-            lambda store, _: store.revoke_access_key(entry.id, now), is_durable=True
-        )
-        return revoked
+        if entry.revoked_at is None:
+            entry = self._keys[entry.id] = msgspec.structs.replace(entry, revoked_at=now)
+            self._unnoted.add(entry.id)
+            if spared is not None:
+                asyncio.get_running_loop().call_later(ANSWER_S, spared.hang_up)
+            self._admission.cut({entry.id}, spared)
+        if entry.id in self._unnoted:
+            await self._note_revoked(entry.id, entry.revoked_at or now)
+        return entry
 
     # within ----------------------------------------------------------------------------
+
+    async def _note_revoked(self, key: str, at: float) -> None:
+        await self._committer.ask(
+            lambda store, _: store.revoke_access_key(key, at), is_durable=True
+        )
+        self._unnoted.discard(key)
 
     def _check(self, name: str, life_s: float | None, now: float) -> None:
         if name != name.strip() or not name.isprintable() or len(name) > MAX_NAME:

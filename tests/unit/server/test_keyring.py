@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from multihost.errors import BadRequest
+from multihost.errors import BadRequest, StoreFull
 from multihost.runtime import clock
 from multihost.server import keyring as module
 from multihost.server.admission import Admission
@@ -137,6 +137,26 @@ async def test_a_key_that_could_not_be_noted_as_revoked_is_revoked_all_the_same(
     with pytest.raises(OSError, match="full"):
         await keyring.revoke("mine")
     assert not keyring.who_sent(text.encode()).is_live(world.now)
+
+
+@in_loop
+async def test_revoking_again_notes_what_could_not_be_noted_before(world):
+    keyring = world.open()
+    await keyring.make(VIEW, "mine", None)
+    ask = keyring._committer.ask
+
+    async def refuse(*_, **__):
+        raise StoreFull("the disk is full")
+
+    keyring._committer.ask = refuse
+    for _ in range(2):
+        with pytest.raises(StoreFull):
+            await keyring.revoke("mine")
+    keyring._committer.ask = ask
+    world.now += 1.0
+    assert (await keyring.revoke("mine")).revoked_at == START
+    (stored,) = (key for key in world.open().listed() if key.name == "mine")
+    assert stored.revoked_at == START
 
 
 @in_loop
