@@ -1,5 +1,6 @@
 """What is told of tasks that can't be begun or whose outcome is no ordinary one."""
 
+import os
 import pickle
 import time
 from multiprocessing.pool import MaybeEncodingError
@@ -72,6 +73,47 @@ def test_a_function_can_be_read_once_its_module_is_there(tmp_path):
             (tmp_path / "comes_late.py").write_text("def answer():\n    return 42\n")
             (held,) = lone.grant(job, ((), {}), first=1)
             assert await lone.result(held) == 42
+
+    run(main())
+
+
+class Unaskable(Exception):
+    """Fails whoever asks it for what it does not have, as formatting a traceback does."""
+
+    def __getattr__(self, name):
+        raise LookupError(name)
+
+
+def test_an_exception_of_what_cannot_be_written_is_told_and_its_child_goes_on():
+    def name_a_file():
+        error = ValueError("no such file: \udcff.txt")
+        error.pid = os.getpid()
+        raise error
+
+    async def main():
+        async with lone_worker() as lone:
+            job = lone.job(name_a_file)
+            failures = [await lone.failure(held) for held in lone.grant(job, *(((), {}),) * 2)]
+            errors = [pickle.loads(failure.exception) for failure in failures]
+            for failure, error in zip(failures, errors, strict=True):
+                assert failure.ending == Ending.RAISED
+                assert failure.message == "no such file: \\udcff.txt"
+                assert "\\udcff.txt" in failure.traceback
+                assert str(error) == "no such file: \udcff.txt"
+            assert errors[0].pid == errors[1].pid
+
+    run(main())
+
+
+def test_an_exception_whose_attributes_raise_is_told():
+    def fail():
+        raise Unaskable("on purpose")
+
+    async def main():
+        async with lone_worker() as lone:
+            (held,) = lone.grant(lone.job(fail), ((), {}))
+            failure = await lone.failure(held)
+            assert (failure.ending, failure.message) == (Ending.RAISED, "on purpose")
 
     run(main())
 

@@ -530,7 +530,10 @@ def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") 
     trace = error.__traceback__
     for _ in range(depth):
         trace = trace.tb_next if trace is not None else None
-    text = "".join(traceback.format_exception(type(error), error, trace or error.__traceback__))
+    try:
+        lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
+    except Exception:  # users' attributes of exceptions
+        lines = ["<a traceback that can't be shown>\n"]
     exception: bytes | None
     try:
         exception = dumps(error)
@@ -549,7 +552,8 @@ def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") 
         if kind.__module__ == "builtins"
         else f"{kind.__module__}.{kind.__qualname__}"
     )
-    message, text = _cut(what + message, MESSAGE_CHARS), _cut(text, TRACEBACK_CHARS)
+    message, text = _cut(what + message, MESSAGE_CHARS), _cut("".join(lines), TRACEBACK_CHARS)
+    name, message, text = map(_speakable, (name, message, text))
     return encode_failure(Failure(Ending(ending), name, message, text, exception))
 
 
@@ -572,6 +576,11 @@ def _cut(text: str, limit: int) -> str:
         return text
     half = limit // 2
     return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
+
+
+def _speakable(text: str) -> str:
+    """The text as it can be sent: a name of a file may have bytes in it that are no characters."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _import_from(paths: bytes) -> None:
