@@ -70,14 +70,21 @@ class AsyncFuture(asyncio.Future[Any]):
             if is_ok:
                 self.set_result(value)
             else:
-                self.set_exception(value)
+                self._fail(value)
         self._know()
 
     def refuse(self, position: int, error: BaseException) -> None:
         """There will be no outcome."""
         if not self.done():
-            self.set_exception(error)
+            self._fail(error)
         self._know()
+
+    def _fail(self, error: BaseException) -> None:
+        """Take an exception; a coroutine can't be given a StopIteration as what it is."""
+        if isinstance(error, StopIteration):
+            cause, error = error, RuntimeError(f"the task raised {error!r}")
+            error.__cause__ = cause
+        self.set_exception(error)
 
     def stored(self, position: int) -> None:
         """The server keeps the task."""

@@ -34,6 +34,16 @@ def test_submit_is_awaited(server):
     assert len(server.jobs) == 2
 
 
+def test_a_task_that_raises_stop_iteration_fails_and_the_client_goes_on(server):
+    async def work(client):
+        with pytest.raises(RuntimeError, match="StopIteration") as caught:
+            await client.submit(next, iter(()))
+        assert isinstance(caught.value.__cause__, StopIteration)
+        assert await client.submit(triple, 14) == 42
+
+    run(server, work)
+
+
 def test_a_refused_submit_says_why(server):
     async def work(client):
         server.refuse_adds = m.RefusalCode.QUEUE_FULL
