@@ -51,8 +51,8 @@ class _Upload:
     offset: int = 0
     is_asking: bool = False
     """FindBlob was sent; its answer says from where to go on."""
-    is_resumed: bool = False
-    """The server had a part of it."""
+    is_repeated: bool = False
+    """It came damaged, and goes again: another has sent it too, or what the server had was bad."""
 
 
 class Uploads:
@@ -116,6 +116,7 @@ class Uploads:
             self._known.clear()
         self._to_send.clear()
         for upload in self._uploads.values():
+            upload.is_repeated = False
             self._begin(upload)
 
     def fail(self, error: MultihostError) -> None:
@@ -130,7 +131,6 @@ class Uploads:
 
     def _begin(self, upload: _Upload) -> None:
         upload.offset = 0
-        upload.is_resumed = False
         if upload.blob.size_bytes >= m.ASK_FIRST_BYTES:
             upload.is_asking = True
             self._line.send(m.FindBlob(upload.blob.digest, upload.blob.size_bytes))
@@ -173,7 +173,6 @@ class Uploads:
             self._stored(m.BlobStored(message.digest))
             return
         upload.offset = message.have_bytes
-        upload.is_resumed = message.have_bytes > 0
         self._to_send.append(upload)
         self._wake()
 
@@ -187,8 +186,8 @@ class Uploads:
         upload = self._uploads.get(message.digest)
         if upload is None:
             return
-        if upload.is_resumed and message.code is m.RefusalCode.DAMAGED:
-            # What the server had was perhaps not what we had sent: a power cut, another sender.
+        if message.code is m.RefusalCode.DAMAGED and not upload.is_repeated:
+            upload.is_repeated = True
             if upload in self._to_send:
                 self._to_send.remove(upload)
             self._begin(upload)
@@ -196,6 +195,7 @@ class Uploads:
         if self._waits_for_room and message.code is m.RefusalCode.STORE_FULL:
             if upload in self._to_send:
                 self._to_send.remove(upload)
+            upload.is_repeated = False
             self._loop.call_later(ROOM_RETRY_S, self._try_again, upload)
             return
         self._done(message.digest, self._explain(message, upload.blob))

@@ -54,25 +54,24 @@ class BlobFiles:
     # coming ----------------------------------------------------------------------------
 
     async def have_bytes(self, sender: object, blob: Blob) -> int:
-        """How much is here of a blob that is not whole, and that ``sender`` is about to send."""
+        """How much is here of a blob that ``sender`` is about to send. Raises BlobError."""
         partial = self._sent_by(sender, blob)
-        return await self._run(partial.find)
+        try:
+            return await self._run(partial.find)
+        except OSError as error:
+            await self._run(partial.discard)
+            raise self._refusal(blob, error) from None
 
     async def put_part(self, sender: object, blob: Blob, offset: int, data: bytes) -> bool:
         """Take a part; whether the blob is now whole and stored. Raises BlobError."""
         partial = self._sent_by(sender, blob)
-        name = f"blob {blob.digest.hex()[:12]} not stored"
         try:
             is_whole = await self._run(self._take, partial, offset, data)
-        except BlobError as error:
-            await self._run(partial.discard)
-            raise BlobError(f"{name}: {error}", error.code) from None
+        except BlobError as error:  # a gap leaves what is there to others who send it
+            raise self._refusal(blob, error) from None
         except OSError as error:
             await self._run(partial.discard)
-            text = f"{name}: {error.strerror} on the disk of {self.directory}"
-            if error.errno == errno.ENOSPC:
-                text += "; make room and submit again"
-            raise BlobError(text, RefusalCode.STORE_FULL) from None
+            raise self._refusal(blob, error) from None
         if is_whole:
             if self._partial.get(blob.digest) is partial:
                 del self._partial[blob.digest]
@@ -90,6 +89,15 @@ class BlobFiles:
             # Not here: a thread may be in the middle of a part.
             with contextlib.suppress(RuntimeError):  # the server stops
                 self._threads.submit(partial.rest if is_kept else partial.discard)
+
+    def _refusal(self, blob: Blob, error: BlobError | OSError) -> BlobError:
+        name = f"blob {blob.digest.hex()[:12]} not stored"
+        if isinstance(error, BlobError):
+            return BlobError(f"{name}: {error}", error.code)
+        text = f"{name}: {error.strerror} on the disk of {self.directory}"
+        if error.errno == errno.ENOSPC:
+            text += "; make room and submit again"
+        return BlobError(text, RefusalCode.STORE_FULL)
 
     def _sent_by(self, sender: object, blob: Blob) -> PartialBlob:
         partial = self._partial.get(blob.digest)
@@ -132,7 +140,7 @@ class BlobFiles:
             elif not partial.senders:
                 await self._run(partial.discard)
         for digest, partial in list(self._partial.items()):
-            if not partial.senders and not partial.have_bytes:
+            if not partial.senders and partial.is_over:
                 del self._partial[digest]
 
     def close(self) -> None:

@@ -7,6 +7,7 @@ the file has is digested again. Nothing here trusts it; a blob counts only when
 the digest of all of it is right.
 """
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import NamedTuple
@@ -40,6 +41,7 @@ class PartialBlob:
     """The beginning of a blob. Methods may be called in any thread, and take turns.
 
     Invariant: ``have_bytes`` bytes are in the file, and the digester has seen just these.
+    One that is whole may be deleted at any time, until the row that keeps it is there.
     """
 
     def __init__(self, blob: Blob, place: Place, *, is_durable: bool) -> None:
@@ -57,8 +59,13 @@ class PartialBlob:
         """Whether it is known what an earlier upload has left."""
         self._is_whole = False
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it has to be remembered once nobody sends it."""
+        return self._is_whole or not self.have_bytes
+
     def find(self) -> int:
-        """Bytes that are here."""
+        """Bytes that are here; raises OSError."""
         with self._lock:
             self._find()
             return self.have_bytes
@@ -84,13 +91,23 @@ class PartialBlob:
     def discard(self) -> None:
         """Drop what has come."""
         with self._lock:
-            self._close()
-            self.have_bytes = 0
-            self._digester = Digester()
-            self._is_found = True
+            self._drop()
+
+    def _drop(self) -> None:
+        self._close()
+        self._begin_anew()
+        self._is_found = True
+        with contextlib.suppress(OSError):  # then it is cut off when it is written to
             self.place.part.unlink(missing_ok=True)
 
+    def _begin_anew(self) -> None:
+        self.have_bytes = 0
+        self._digester = Digester()
+        self._is_whole = False
+
     def _find(self) -> None:
+        if self._is_whole and not self.place.whole.exists():
+            self._begin_anew()
         if self._is_found:
             return
         self._is_found = True
@@ -123,6 +140,7 @@ class PartialBlob:
 
     def _complete(self) -> None:
         if self._digester.digest() != self.blob.digest:
+            self._drop()
             message = "its bytes don't have the digest it was announced with; send it again"
             raise BlobError(message, RefusalCode.DAMAGED)
         if self._file is None:  # all of it had come, just before a restart

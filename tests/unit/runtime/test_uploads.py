@@ -89,3 +89,32 @@ def test_an_argument_is_refused_on_a_full_disk(monkeypatch):
         assert [str(error) for error in ends] == ["no room"]
 
     run(scenario, waits_for_room=False, monkeypatch=monkeypatch)
+
+
+def test_what_came_damaged_is_sent_again_once(monkeypatch):
+    damaged = m.BlobRefused(BLOB.digest, "a gap", m.RefusalCode.DAMAGED)
+
+    async def scenario(line, uploads, ends):
+        uploads.received(damaged)
+        await turns()
+        assert len(line.sent) == 2
+        assert ends == []
+        uploads.received(damaged)
+        await turns()
+        assert len(line.sent) == 2
+        assert [str(error) for error in ends] == ["a gap"]
+
+    run(scenario, waits_for_room=False, monkeypatch=monkeypatch)
+
+
+def test_an_outcome_that_waited_for_room_is_sent_again_when_it_came_damaged(monkeypatch):
+    damaged = m.BlobRefused(BLOB.digest, "a gap", m.RefusalCode.DAMAGED)
+
+    async def scenario(line, uploads, ends):
+        for answer in (damaged, FULL, damaged):
+            uploads.received(answer)
+            await turns()
+        assert len(line.sent) == 4
+        assert ends == []
+
+    run(scenario, waits_for_room=True, monkeypatch=monkeypatch)

@@ -1,6 +1,7 @@
 """Blobs that come in parts: interrupted, twice at a time, damaged, over a restart."""
 
 import asyncio
+import errno
 import itertools
 import os
 
@@ -94,10 +95,71 @@ def test_what_another_has_completed_meanwhile_counts_for_both(files):
     assert read(files) == DATA
 
 
-def test_a_gap_is_refused_and_the_blob_may_be_sent_again(files):
-    with pytest.raises(BlobError, match="does not continue"):
-        run(put(files, 0, HALF), put(files, HALF + 1, None))
+def remove(files):
+    """What the server does with a blob that nothing has referred to for long."""
+    files._landed.clear()
+    return files.delete([BLOB.digest])
+
+
+def test_a_blob_that_another_completed_and_that_was_deleted_since_is_sent_anew(files):
+    run(put(files, 0, HALF), put(files, 0, None, OTHER))  # the second completes it
+    run(put(files, HALF, HALF + 1000), forget(files), remove(files))
+    assert run(files.have_bytes(ONE, BLOB)) == [0]
+    assert run(put(files, 0, None)) == [True]
+    assert read(files) == DATA
+
+
+def test_a_blob_whose_sender_left_as_it_became_whole_is_sent_anew_once_deleted(files):
+    run(put(files, 0, HALF))
+    (partial,) = files._partial.values()
+    assert partial.take(HALF, DATA[HALF:])  # a thread did; nobody waits for it any more
+    run(forget(files), files.prune(), remove(files))
     assert run(files.have_bytes(ONE, BLOB), put(files, 0, None)) == [0, True]
+    assert read(files) == DATA
+
+
+def test_a_blob_that_is_deleted_while_it_is_sent_again_is_refused_as_damaged(files):
+    run(put(files, 0, None))
+    assert run(files.have_bytes(ONE, BLOB)) == [len(DATA)]
+    run(remove(files))
+    with pytest.raises(BlobError, match="does not continue") as caught:
+        run(put(files, len(DATA) - 1, None))
+    assert caught.value.code is RefusalCode.DAMAGED
+    assert run(files.have_bytes(ONE, BLOB), put(files, 0, None)) == [0, True]
+    assert read(files) == DATA
+
+
+def test_a_beginning_that_can_not_be_read_is_refused_and_the_blob_may_be_sent_again(files):
+    (files.directory / f"{BLOB.digest.hex()}.part").mkdir()
+    with pytest.raises(BlobError, match="directory") as caught:
+        run(files.have_bytes(ONE, BLOB))
+    assert caught.value.code is RefusalCode.STORE_FULL
+    (files.directory / f"{BLOB.digest.hex()}.part").rmdir()
+    assert run(files.have_bytes(ONE, BLOB), put(files, 0, None)) == [0, True]
+    assert read(files) == DATA
+
+
+def test_a_gap_is_refused_and_what_came_before_it_stays(files):
+    with pytest.raises(BlobError, match="does not continue"):
+        run(put(files, 0, HALF, OTHER), put(files, HALF + 1, None))
+    assert run(put(files, HALF, None, OTHER)) == [True]
+    assert read(files) == DATA
+
+
+def test_when_the_disk_is_full_for_one_sender_the_other_goes_on_from_the_beginning(files):
+    run(put(files, 0, HALF), put(files, 0, HALF, OTHER))
+    (partial,) = files._partial.values()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    partial._file.write = full
+    for sender, code in (ONE, RefusalCode.STORE_FULL), (OTHER, RefusalCode.DAMAGED):
+        with pytest.raises(BlobError) as caught:
+            run(put(files, HALF, None, sender))
+        assert caught.value.code is code
+    assert run(files.have_bytes(OTHER, BLOB), put(files, 0, None, OTHER)) == [0, True]
+    assert read(files) == DATA
 
 
 def test_wrong_bytes_are_refused_as_damaged_and_leave_nothing(files):
