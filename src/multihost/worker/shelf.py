@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import fcntl
 import io
-import itertools
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -28,8 +28,6 @@ RECENT_S = 60.0
 """What was used so lately is not evicted: its child may be about to be started."""
 ABANDONED_S = 3600.0
 """Half unpacked directories of this age were left by a worker that was killed."""
-
-_numbers = itertools.count()
 
 
 class UnpackError(Exception):
@@ -161,13 +159,10 @@ def unpack(data: Where, entry: Path) -> None:
     lock = _lock_of(entry)
     if entry.is_dir() and lock.exists():
         return
-    work = entry.with_name(f".{entry.name}.{os.getpid()}.{next(_numbers)}")
+    work = _new_directory(entry)
     try:
         size_bytes = _extract(data, work)
-        # The lock's file tells the size, so that nobody has to add it up again.
-        temporary = work.with_suffix(".lock")
-        temporary.write_text(str(size_bytes))
-        temporary.replace(lock)
+        _make_lock(lock, size_bytes)
         with contextlib.suppress(FileExistsError, OSError):
             work.rename(entry)  # another worker may have been faster
         if not entry.is_dir():
@@ -178,7 +173,6 @@ def unpack(data: Where, entry: Path) -> None:
 
 def _extract(data: Where, work: Path) -> int:
     """Write an archive's files below ``work``; how many bytes they have."""
-    work.mkdir(mode=0o700)
     try:
         archive = zipfile.ZipFile(data if isinstance(data, Path) else io.BytesIO(data))
         size_bytes = _checked_size(archive.infolist())
@@ -244,7 +238,7 @@ def _delete(entry: Path) -> bool:
         return False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        doomed = entry.with_name(f".{entry.name}.{os.getpid()}.{next(_numbers)}")
+        doomed = _new_directory(entry)
         with contextlib.suppress(FileNotFoundError):
             entry.rename(doomed)
         lock.unlink()
@@ -256,8 +250,25 @@ def _delete(entry: Path) -> bool:
     return True
 
 
+def _new_directory(entry: Path) -> Path:
+    """A directory beside ``entry``, of a name that nobody has, on whatever machine or container."""
+    return Path(tempfile.mkdtemp(prefix=f".{entry.name}.", dir=entry.parent))
+
+
 def _lock_of(entry: Path) -> Path:
     return entry.with_name(f"{entry.name}.lock")
+
+
+def _make_lock(lock: Path, size_bytes: int) -> None:
+    """Make a lock's file if there is none: another worker that was faster may hold it by now.
+
+    It tells the size, so that nobody has to add it up again.
+    """
+    descriptor = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        os.pwrite(descriptor, str(size_bytes).encode(), 0)  # the same, whoever writes it
+    finally:
+        os.close(descriptor)
 
 
 def _make_private(directory: Path) -> None:

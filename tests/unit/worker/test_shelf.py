@@ -138,6 +138,25 @@ def test_what_is_given_back_as_often_as_taken_may_go(make):
     assert not (shelf._directory / digest.hex()).exists()
 
 
+def test_what_is_held_stays_though_another_worker_unpacks_it_too(make, monkeypatch):
+    data = archive(a=b"x" * 400)
+    digest = digest_of(data)
+    quick, slow = make(data), make(data)
+    extract = module._extract
+
+    def overtaken(*args):
+        monkeypatch.setattr(module, "_extract", extract)
+        asyncio.run(bring(quick, digest))
+        assert quick.take([digest])
+        return extract(*args)
+
+    monkeypatch.setattr(module, "_extract", overtaken)
+    asyncio.run(bring(slow, digest))
+    age(slow, digest)
+    evict(slow._directory, 0)
+    assert slow.take([digest]) == quick.take([digest])
+
+
 def test_a_cache_that_others_may_write_is_not_used(make):
     data = archive(a=b"x")
     shelf = make(data)
