@@ -71,12 +71,12 @@ class Future(concurrent.futures.Future[Any]):
             super().exception(timeout)
         with self._condition:
             if self._raw is not None:
-                raw, self._raw = self._raw, None
-                is_ok, value = self._decode(*raw)
+                is_ok, value = self._decode(*self._raw)
                 if is_ok:
                     self._result = value
                 else:
                     self._exception = value
+                self._raw = None  # only now: whoever is interrupted before asks again
         return self._exception
 
     def cancel(self) -> bool:

@@ -23,6 +23,32 @@ def fail(text):
     raise LookupError(text)
 
 
+interruptions = []
+
+
+class Interrupting(Exception):
+    """Unpickling one is interrupted, as by a signal's handler, as often as was asked for."""
+
+    def __reduce__(self):
+        return be_interrupted, (self.args,)
+
+
+def be_interrupted(args):
+    if interruptions:
+        raise interruptions.pop()
+    return Interrupting(*args)
+
+
+def give(n):
+    return Interrupting(n)
+
+
+def give_or_raise(fails):
+    if fails:
+        raise Interrupting
+    return Interrupting()
+
+
 # --- connecting ------------------------------------------------------------------------
 
 
@@ -61,6 +87,19 @@ def test_the_tasks_exception_is_raised_with_its_remote_traceback(client):
         future.result(20)
     assert "in fail" in str(caught.value.__cause__)
     assert future.exception() is caught.value
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_result_that_was_interrupted_while_it_was_unpickled_is_there_the_next_time(client, fails):
+    interruptions.append(KeyboardInterrupt())
+    future = client.submit(give_or_raise, fails)
+    with pytest.raises(KeyboardInterrupt):
+        future.result(20)
+    if fails:
+        with pytest.raises(Interrupting):
+            future.result(20)
+    else:
+        assert isinstance(future.result(20), Interrupting)
 
 
 def test_futures_work_with_wait_and_as_completed(client, server):
