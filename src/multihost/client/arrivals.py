@@ -68,13 +68,21 @@ class Arrivals:
     # the consumer ----------------------------------------------------------------------
 
     def pop(self) -> Item | None:
-        """The next outcome, if it is there."""
+        """The next outcome, if it is there.
+
+        It is taken without a call, in which a signal's handler could raise half-way.
+        """
         if self._is_ordered:
-            item = self._by_position.pop(self.taken, None)
-        else:
-            item = self._as_they_came.popleft() if self._as_they_came else None
-        if item is not None:
+            item = self._by_position.get(self.taken)
+            if item is not None:
+                del self._by_position[self.taken]
+                self.taken += 1
+        elif self._as_they_came:
+            item = self._as_they_came[0]
+            del self._as_they_came[0]
             self.taken += 1
+        else:
+            item = None
         return item
 
     @property
@@ -96,7 +104,8 @@ class BlockingArrivals(Arrivals):
     def __init__(self, *, is_ordered: bool) -> None:
         """Begin empty."""
         super().__init__(is_ordered=is_ordered)
-        self._condition = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._condition = threading.Condition(self._lock)
         self._waiting = 0
         self._waiting_for: int | None = None
 
@@ -128,24 +137,43 @@ class BlockingArrivals(Arrivals):
         """The next outcome; waits for it.
 
         Raises StopIteration when all have been taken, TimeoutError (that of
-        multiprocessing) when ``timeout_s`` is over.
+        multiprocessing) when ``timeout_s`` is over. Whoever is interrupted takes nothing.
         """
+        item = None
+        try:
+            with self._lock:
+                item = self.pop()
+                if item is None:
+                    item = self._await(timeout_s)
+        except BaseException:
+            if item is not None:
+                self.put_back(item)
+            raise
+        return item
+
+    def put_back(self, item: Item) -> None:
+        """What was taken last is the next again: whoever took it was interrupted."""
         with self._condition:
-            item = self.pop()
-            if item is not None:
-                return item
-            self._waiting += 1
-            try:
-                for_others(
-                    lambda: self._condition.wait_for(
-                        lambda: self.is_ready or self.is_exhausted, timeout_s
-                    )
+            self.taken -= 1
+            if self._is_ordered:
+                self._by_position[self.taken] = item
+            else:
+                self._as_they_came.appendleft(item)
+            self._condition.notify_all()
+
+    def _await(self, timeout_s: float | None) -> Item:
+        self._waiting += 1
+        try:
+            for_others(
+                lambda: self._condition.wait_for(
+                    lambda: self.is_ready or self.is_exhausted, timeout_s
                 )
-            finally:
-                self._waiting -= 1
-            item = self.pop()
-            if item is not None:
-                return item
-            if self.is_exhausted:
-                raise StopIteration
-            raise WaitTimeoutError
+            )
+        finally:
+            self._waiting -= 1
+        item = self.pop()
+        if item is not None:
+            return item
+        if self.is_exhausted:
+            raise StopIteration
+        raise WaitTimeoutError

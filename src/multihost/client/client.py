@@ -245,13 +245,19 @@ class MapIterator:
             except StopIteration:
                 self.close()
                 raise
-            is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
+            try:
+                is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
+            except BaseException:  # interrupted
+                self._arrivals.put_back(item)
+                raise
             if not is_ok:
                 return returned(value, item, self._run)
             if not self._is_chunked:
                 return value
-            self._chunk.extend(value)
-        return self._chunk.popleft()
+            self._chunk = deque(value)
+        value = self._chunk[0]
+        del self._chunk[0]
+        return value
 
     def close(self) -> None:
         """Stop: what is unfinished of an unnamed map is cancelled, a named one goes on."""

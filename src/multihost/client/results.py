@@ -213,7 +213,11 @@ class IMapIterator:
         except StopIteration:
             self._pool = None
             raise
-        is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
+        try:
+            is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
+        except BaseException:  # interrupted
+            self._arrivals.put_back(item)
+            raise
         if is_ok:
             return value
         raise value

@@ -1,9 +1,11 @@
+import sys
 import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from multihost.client import arrivals as module
 from multihost.client.arrivals import Arrivals, BlockingArrivals
 from multihost.client.outcomes import Raw
 from multihost.core.outcome import Ending
@@ -46,6 +48,43 @@ def test_a_take_that_waits_too_long_raises_multiprocessings_timeout_and_may_be_r
     assert [arrivals.take(), arrivals.take()] == [item(0), item(1)]
     with pytest.raises(StopIteration):
         arrivals.take()
+
+
+@pytest.fixture
+def interrupted_at():
+    """Raise where a signal's handler could in ``Arrivals``: n calls of functions from now."""
+
+    def begin(number):
+        def profile(frame, event, _):
+            nonlocal number
+            if event in ("call", "c_return") and frame.f_code.co_filename == module.__file__:
+                number -= 1
+                if number == 0:
+                    raise KeyboardInterrupt
+
+        sys.setprofile(profile)
+
+    yield begin
+    sys.setprofile(None)
+
+
+@pytest.mark.parametrize("is_ordered", [True, False])
+@pytest.mark.parametrize("number", range(1, 12))
+def test_who_is_interrupted_in_a_take_loses_nothing(interrupted_at, is_ordered, number):
+    arrivals = BlockingArrivals(is_ordered=is_ordered)
+    for position in range(3):
+        arrivals.settle(position, *item(position))
+    arrivals.end(3)
+    taken = []
+    interrupted_at(number)
+    while True:
+        try:
+            taken.append(arrivals.take(0))
+        except KeyboardInterrupt:
+            continue
+        except StopIteration:
+            break
+    assert taken == [item(position) for position in range(3)]
 
 
 @pytest.mark.parametrize("is_ordered", [True, False])

@@ -367,6 +367,18 @@ def test_map_over_nothing_is_empty(client):
     assert list(client.map(triple, [])) == []
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+@pytest.mark.parametrize("chunksize", [1, 2])
+def test_who_is_interrupted_while_a_result_is_unpickled_gets_it_from_the_next(
+    client, ordered, chunksize
+):
+    results = client.map(give, range(4), ordered=ordered, chunksize=chunksize)
+    interruptions.append(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        next(results)
+    assert sorted(result.args for result in results) == [(n,) for n in range(4)]
+
+
 def test_map_never_pulls_more_than_its_window_ahead(client):
     counter = itertools.count()
     pulled = [0]
