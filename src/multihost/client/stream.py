@@ -10,6 +10,7 @@ is its *receiver*, called on the event-loop thread with a position of its own ch
 import os
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ import msgspec
 
 from multihost.client.blobs import Bytes
 from multihost.client.earlier import EarlierRun
+from multihost.client.forking import forget_in_child
 from multihost.client.outcomes import refusal
 from multihost.client.packing import Bulk
 from multihost.client.receiver import Receiver
@@ -113,6 +115,7 @@ class Stream:
         """Why nothing of it will ever run; another stream has to be made."""
         self._when_opened: list[Callable[[], None]] = []
         self._when_idle: list[Callable[[], None]] = []
+        _streams.add(self)
 
     # any thread --------------------------------------------------------------------
 
@@ -123,7 +126,11 @@ class Stream:
         self._inbox.append((payload, receiver, position))
         if not self._is_due:
             self._is_due = True
-            self.session.post(self._flush)
+            try:
+                self.session.post(self._flush)
+            except BaseException:  # interrupted, or no client any more: whoever is next tries again
+                self._is_due = False
+                raise
 
     def _send_alone(self, payload: bytes | Bulk, receiver: Receiver, position: int) -> bool:
         """Send a task from here, which spares two switches of threads; whether it was.
@@ -382,6 +389,8 @@ class Stream:
         """Call ``then`` as soon as every appended task has its outcome."""
         if self.unfinished:
             self._when_idle.append(then)
+            if self._inbox and not self._is_due:  # whoever appended was interrupted
+                self._flush()
         else:
             then()
 
@@ -617,3 +626,16 @@ class Stream:
         """Index below which every outcome has come."""
         with self._changing:
             return next(iter(self._pending), self._count)
+
+
+_streams: "weakref.WeakSet[Stream]" = weakref.WeakSet()
+
+
+def _forget() -> None:
+    """In a forked child: the parent's event loop may have been in the midst of sending."""
+    for stream in list(_streams):
+        stream._changing = threading.RLock()
+        stream._is_due = False
+
+
+forget_in_child(_forget)

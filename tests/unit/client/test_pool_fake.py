@@ -2,6 +2,7 @@
 
 import gc
 import itertools
+import os
 import pickle
 import threading
 import weakref
@@ -11,6 +12,7 @@ from fake_server import KEY
 
 import multihost
 from multihost import Pool, errors
+from multihost.client.session import Session
 from multihost.core.job import Style
 from multihost.testing import wait_until
 from multihost.wire import message as m
@@ -301,6 +303,75 @@ def test_threads_may_share_a_pool(pool):
     for thread in threads:
         thread.join(30)
     assert results == {n: [n + i for i in range(50)] for n in range(4)}
+
+
+def test_who_is_interrupted_while_submitting_hinders_neither_the_next_nor_the_end(
+    pool, server, monkeypatch
+):
+    assert pool.apply(triple, (1,)) == 3
+    server.gate.clear()
+    under_way = pool.apply_async(triple, (2,))
+    (stream,), post = pool._crew.streams(), Session.post
+
+    def interrupt(*_):
+        monkeypatch.setattr(Session, "post", post)
+        raise KeyboardInterrupt
+
+    def submit_interrupted(number):
+        wait_until(lambda: not stream._is_due)
+        monkeypatch.setattr(Session, "post", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            pool.apply_async(triple, (number,))
+
+    submit_interrupted(3)
+    results = [under_way, pool.apply_async(triple, (4,))]
+    server.gate.set()
+    assert [result.get(20) for result in results] == [6, 12]
+    server.gate.clear()
+    under_way = pool.apply_async(triple, (5,))
+    submit_interrupted(6)
+    server.gate.set()
+    assert under_way.get(20) == 15
+    pool.close()
+    joined = threading.Thread(target=pool.join)
+    joined.start()
+    joined.join(20)
+    assert not joined.is_alive()
+
+
+def test_a_forked_child_is_told_each_time_that_the_pool_is_its_parents(pool):
+    assert pool.apply(triple, (1,)) == 3
+    (stream,) = pool._crew.streams()
+    read, write = os.pipe()
+    sends, has_forked = threading.Event(), threading.Event()
+
+    def send():  # as the event loop does
+        with stream._changing:
+            sends.set()
+            has_forked.wait()
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    assert sends.wait(20)
+    stream._is_due = True
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for _ in range(3):
+                try:
+                    pool.apply_async(triple, (2,))
+                except errors.ConnectionLost:
+                    os.write(write, b"lost ")
+        finally:
+            os._exit(0)
+    has_forked.set()
+    sending.join()
+    stream._is_due = False
+    os.close(write)
+    with os.fdopen(read, "rb") as answer:
+        assert answer.read() == b"lost lost lost "
+    os.waitpid(pid, 0)
+    assert pool.apply(triple, (3,)) == 9
 
 
 def test_connections_that_break_are_not_noticed(pool, server):
