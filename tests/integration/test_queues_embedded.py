@@ -78,3 +78,32 @@ def test_a_process_that_is_killed_ends_its_pipe(tmp_path):
         """,
     )
     assert (out, err) == ("here\nend\n", "")
+
+
+def test_everything_may_be_logged_through_a_queue(tmp_path):
+    out, err = programs.run(
+        tmp_path,
+        """
+        import logging
+        import logging.handlers
+
+        import multihost as multiprocessing
+
+        def work(records):
+            root = logging.getLogger()
+            root.addHandler(logging.handlers.QueueHandler(records))
+            root.setLevel(logging.DEBUG)
+            for n in range(3):
+                logging.debug("%d from %s", n, multiprocessing.current_process().name)
+
+        if __name__ == "__main__":
+            records = multiprocessing.Queue(-1)
+            process = multiprocessing.Process(target=work, args=(records,), name="Ann")
+            process.start()
+            process.join()
+            records.put(None)
+            print([record.getMessage() for record in iter(records.get, None)])
+        """,
+    )
+    assert out == "['0 from Ann', '1 from Ann', '2 from Ann']\n"
+    assert err == ""

@@ -7,14 +7,13 @@ stderr in a program that has set up no logging.
 """
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 
+from multihost.runtime.notices import warn
+
 AWAY_S = 3.0
 """How long the server has to be away until that is told."""
-
-_log = logging.getLogger("multihost")
 
 
 class Absence:
@@ -51,7 +50,7 @@ class Absence:
         if self._is_told:
             self._is_told = False
             away_s = self._loop.time() - self._began_s
-            _log.warning("multihost: the server at %s is back after %.0f s", url, away_s)
+            warn("multihost: the server at %s is back after %.0f s", url, away_s)
 
     def forget(self) -> None:
         """Nobody waits for it any more."""
@@ -65,7 +64,7 @@ class Absence:
             return
         self._is_told = True
         until = "" if self._patience_s is None else f", for {self._patience_s:g} s in all"
-        _log.warning(
+        warn(
             "multihost: the server at %s has not answered since %s (%s); trying again%s. What it "
             "has acknowledged is kept, and work goes on when it is back",
             *(url, self._since, reason or "the connection was closed", until),

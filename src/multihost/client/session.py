@@ -7,7 +7,6 @@ except ``post``, which is how other threads get something done there.
 
 import asyncio
 import contextlib
-import logging
 import os
 import socket
 from collections import deque
@@ -25,11 +24,10 @@ from multihost.client.taker import Taker
 from multihost.errors import ConnectionLost, MultihostError
 from multihost.runtime import waiting
 from multihost.runtime.config import Target
+from multihost.runtime.notices import warn
 from multihost.runtime.peer import Peer
 from multihost.wire import message as m
 from multihost.wire.seal import Seal
-
-_log = logging.getLogger("multihost")
 
 
 class Session:
@@ -275,7 +273,7 @@ class Session:
         """Say it once: what was asked for next fails with an error of its own."""
         if not self._was_told_forbidden:
             self._was_told_forbidden = True
-            _log.warning("%s", message.message)
+            warn("%s", message.message)
 
     def _waits(self, message: m.Waiting) -> None:
         stream = self._streams.get(message.job)
@@ -283,7 +281,7 @@ class Session:
             return
         stream.waiting = message.message
         if message.message and message.message != self._told_waiting:
-            _log.warning("%s waits: %s", stream.spec.label or "a job", message.message)
+            warn("%s waits: %s", stream.spec.label or "a job", message.message)
         self._told_waiting = message.message
 
 

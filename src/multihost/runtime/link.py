@@ -8,6 +8,7 @@ frames are full, and a lone message waits for nothing.
 """
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -40,6 +41,11 @@ UNSENT_BYTES = 64 << 20
 DIRECT_BYTES = 16 << 10
 """Larger frames are not written to the socket by other threads."""
 PATH = "/ws"
+
+# Belongs to no other logger: a program that logs everything, by a handler that puts its records
+# into one of our queues, would otherwise log each put of a record, from the thread that carries it.
+_silent = logging.Logger("multihost.link")  # noqa: LOG001 - dictConfig would enable one of the tree
+_silent.disabled = True
 
 
 class LinkOwner(Protocol):
@@ -415,7 +421,7 @@ class Link(asyncio.Protocol):
 def server_link(owner: LinkOwner, max_frame_bytes: int = MAX_FRAME_BYTES) -> Link:
     """Server's end of a connection whose HTTP request is about to be fed to it."""
     # A page in a browser has an origin and no business here; our own peers send none.
-    protocol = ServerProtocol(origins=[None], max_size=HANDSHAKE_FRAME_BYTES)
+    protocol = ServerProtocol(origins=[None], max_size=HANDSHAKE_FRAME_BYTES, logger=_silent)
     link = Link(owner, Session(None), protocol, max_frame_bytes)
     link._plain.limit_bytes = HANDSHAKE_FRAME_BYTES
     return link
@@ -425,5 +431,5 @@ def client_link(
     owner: LinkOwner, session: Session, url: str, max_frame_bytes: int = MAX_FRAME_BYTES
 ) -> Link:
     """Client's end of a connection to the WebSocket address ``url``."""
-    protocol = ClientProtocol(parse_uri(url), max_size=max_frame_bytes)
+    protocol = ClientProtocol(parse_uri(url), max_size=max_frame_bytes, logger=_silent)
     return Link(owner, session, protocol, max_frame_bytes)

@@ -8,7 +8,6 @@ session means is its owner's business.
 
 import asyncio
 import contextlib
-import logging
 import random
 import secrets
 from collections import deque
@@ -29,6 +28,7 @@ from multihost.runtime import clock
 from multihost.runtime.address import bracket, parse_url
 from multihost.runtime.config import wrong_key
 from multihost.runtime.link import Link, client_link
+from multihost.runtime.notices import warn
 from multihost.runtime.reach import in_turn
 from multihost.runtime.trust import MAYBE_TLS, Trust, nobody_there
 from multihost.wire import message as m
@@ -42,7 +42,6 @@ ROUND_TRIPS = 4
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
 
-_log = logging.getLogger("multihost")
 # Its own, so that a program that seeds Python's gets from it what it expects.
 _chance = random.Random()  # noqa: S311 - spreads reconnects, nothing secret
 
@@ -219,7 +218,7 @@ class Peer:
                 if isinstance(error, UntrustedServer) and str(error) != told:
                     # We know ours: this machine may be on another network for a while.
                     told = str(error)
-                    _log.warning("%s; trying again", told)
+                    warn("%s; trying again", told)
                 waited_s = clock.mono() - began
                 if self.patience_s is not None and waited_s + backoff_s > self.patience_s:
                     raise ConnectionLost(", ".join(self.urls), f"{error}") from error

@@ -1,6 +1,7 @@
 """A client whose server is away says so, once."""
 
 import logging
+import threading
 
 import pytest
 
@@ -36,6 +37,30 @@ def test_that_the_server_is_away_is_told_once_and_so_is_its_return(
     wait_until(lambda: len(told(caplog)) > 1)
     assert f"{server.url} is back after " in told(caplog)[1]
     assert len(told(caplog)) == 2
+
+
+def test_a_handler_that_waits_for_the_server_holds_up_nothing(client, server, monkeypatch):
+    monkeypatch.setattr(absence, "AWAY_S", 0.0)
+    came = threading.Event()
+
+    class Held(logging.Handler):
+        def handle(self, record):
+            came.set()
+            return client.submit(len, record.getMessage()).result(20) > 0
+
+    handler = Held()
+    logging.getLogger("multihost").addHandler(handler)
+    try:
+        server.gate.clear()
+        future = client.submit(len, "abc")
+        assert future.wait_stored(20)
+        server.stop_listening()
+        assert came.wait(20)
+        server.gate.set()
+        server.listen_again()
+        assert future.result(20) == 3
+    finally:
+        logging.getLogger("multihost").removeHandler(handler)
 
 
 def test_a_short_absence_is_not_worth_a_word(client, server, caplog):
