@@ -43,10 +43,17 @@ def pack_ship(ship: Ship) -> tuple[Bulk, ...]:
 
 
 def _pack(thing: Shippable) -> Bulk:
-    files, total = [], 0
-    for name, path in sorted(_files_of(thing)):
+    files: dict[str, Path] = {}
+    total = 0
+    for name, path in _files_of(thing):
+        if name in files:
+            continue  # of a namespace package, and Python takes the first as well
+        if "\\" in name or name.encode(errors="replace").decode() != name:
+            text = f"{str(path)!r}: a name with a backslash, or that is no UTF-8, can't travel"
+            raise ShipError(text)
+        files[name] = path
         total += path.stat().st_size
-        files.append((name, path))
+        # As they are found: it may be a whole disk that is named.
         if total > SHIP_BYTES or len(files) > SHIP_FILES:
             is_long = len(files) > SHIP_FILES
             limit, value = (SHIP_FILES, len(files)) if is_long else (SHIP_BYTES, total)
@@ -60,7 +67,7 @@ def _pack(thing: Shippable) -> Bulk:
             )
     if not files:
         raise ShipError(f"{_told(thing)} has no files to ship")
-    data = _archive(files)
+    data = _archive(sorted(files.items()))
     return Bulk(Blob(digest_of(data), len(data)), data)
 
 

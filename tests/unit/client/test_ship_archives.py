@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import sys
 import types
 import zipfile
@@ -106,3 +107,36 @@ def test_what_is_too_large_is_refused_with_the_limits_name(package, monkeypatch)
     with pytest.raises(LimitExceeded, match=r"10 bytes.*SHIP_BYTES.*--path DIR") as caught:
         pack_ship(package)
     assert caught.value.limit == "SHIP_BYTES"
+
+
+def test_of_a_namespace_package_in_two_places_the_first_file_of_a_name_travels(
+    tmp_path, monkeypatch
+):
+    for place in ("one", "two"):
+        (tmp_path / place / "spread").mkdir(parents=True)
+        (tmp_path / place / "spread" / "same.py").write_text(f"FROM = {place!r}\n")
+        (tmp_path / place / "spread" / f"{place}.py").touch()
+        monkeypatch.syspath_prepend(str(tmp_path / place))
+    (bulk,) = pack_ship("spread")
+    assert names(bulk) == ["spread/one.py", "spread/same.py", "spread/two.py"]
+    archive = zipfile.ZipFile(io.BytesIO(bulk.data))
+    assert archive.read("spread/same.py") == b"FROM = 'two'\n"
+
+
+def test_no_more_of_a_tree_is_looked_at_than_may_travel(package, monkeypatch):
+    looked_at = []
+    monkeypatch.setattr(shipping, "SHIP_FILES", 1)
+    monkeypatch.setattr(shipping, "_is_loop", lambda place, _: looked_at.append(place))
+    with pytest.raises(LimitExceeded, match="SHIP_FILES"):
+        pack_ship(package)
+    assert looked_at == [package, package / "data"]
+
+
+@pytest.mark.parametrize("name", [b"latin-\xe9.txt", b"back\\slash.txt"])
+def test_a_file_whose_name_can_not_travel_is_named(package, name):
+    try:
+        Path(os.fsdecode(os.fsencode(package) + b"/" + name)).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    with pytest.raises(ShipError, match=r"latin|back"):
+        pack_ship(package)
