@@ -12,6 +12,7 @@ from multihost.client.stream import Stream
 from multihost.client.submitter import Submitter
 from multihost.core.job import Context, JobSpec, Style
 from multihost.core.resources import Requirement
+from multihost.errors import ConnectionLost
 from multihost.wire.message import Blob
 
 if TYPE_CHECKING:
@@ -95,7 +96,12 @@ class Crew:
     def wait_idle(self, timeout_s: float | None = None) -> bool:
         """Wait until every task has ended; whether it has."""
         idle = Latch()
-        self._submitter.when_idle(idle.open)
+        try:
+            self._submitter.when_idle(idle.open)
+        except ConnectionLost:
+            if self._session.failure is None:  # forked: the tasks are the parent's
+                raise
+            return True  # the client was closed, and all who waited were told
         return idle.wait_open(timeout_s)
 
     def close(self, reason: str, *, is_sealing: bool = False) -> None:

@@ -9,7 +9,7 @@ from multihost.client.arrivals import BlockingArrivals
 from multihost.client.crew import Crew
 from multihost.client.packing import as_payload, label_of, pack_call, pack_items
 from multihost.core.job import Style
-from multihost.errors import TaskCancelled
+from multihost.errors import ConnectionLost, TaskCancelled
 
 FEED_AT_ONCE = 1_000
 """Inputs that are submitted by the caller itself; more are fed by a thread."""
@@ -67,12 +67,16 @@ class Feeder(threading.Thread):
                     self._submit(chunk)
         except Exception as error:  # the user's iterable; raised in its place
             self._finish(error)
+        except BaseException as error:  # as above, or somebody interrupts the caller himself
+            if self.is_short:
+                raise
+            self._finish(error)
         else:
             self._finish()
         finally:
             self._iterable = ()
 
-    def _finish(self, error: Exception | None = None) -> None:
+    def _finish(self, error: BaseException | None = None) -> None:
         with self._lock:
             if self._is_over:
                 return
@@ -81,7 +85,7 @@ class Feeder(threading.Thread):
                 self._refuse(self._submitted, error)
                 self._submitted += 1
             length, arrivals = self._submitted, self._arrivals
-        self._crew.post(lambda: arrivals.end(length))
+        self._tell(lambda: arrivals.end(length))
 
     def _submit(self, chunk: list[Any]) -> None:
         position = self._submitted
@@ -101,7 +105,13 @@ class Feeder(threading.Thread):
 
     def _refuse(self, position: int, error: BaseException) -> None:
         arrivals = self._arrivals
-        self._crew.post(lambda: arrivals.refuse(position, error))
+        self._tell(lambda: arrivals.refuse(position, error))
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        try:
+            self._crew.post(call)
+        except ConnectionLost:  # the client is closed: nobody else tells who reads the results
+            call()
 
     def _wait_for_room(self) -> None:
         excess = self._submitted - self._arrivals.arrived - FEED_WINDOW

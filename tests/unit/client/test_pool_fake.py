@@ -186,6 +186,37 @@ def test_imap_of_an_endless_input_yields_and_stops_with_the_pool(pool):
     assert [next(results) for _ in range(100)] == [3 * i for i in range(100)]
 
 
+def test_an_input_that_exits_ends_the_results_with_what_it_raised(pool):
+    def inputs():
+        yield 1
+        raise SystemExit("on purpose")
+
+    results = pool.imap(triple, inputs())
+    assert results.next(20) == 3
+    with pytest.raises(SystemExit, match="on purpose"):
+        results.next(20)
+    with pytest.raises(StopIteration):
+        results.next(20)
+
+
+def test_results_end_when_the_client_is_closed_under_their_input(pool):
+    waits = threading.Event()
+
+    def inputs():
+        yield 1
+        assert waits.wait(20)
+        yield 2
+
+    results = pool.imap(triple, inputs())
+    assert results.next(20) == 3
+    pool._crew._client.close()
+    waits.set()
+    with pytest.raises(errors.ConnectionLost):
+        results.next(20)
+    with pytest.raises(StopIteration):
+        results.next(20)
+
+
 def test_terminate_does_not_wait_for_an_input_that_never_comes(server):
     never = threading.Event()
 
