@@ -39,11 +39,12 @@ class Dispatcher:
 
     def join(self) -> None:
         """Wait until everything put so far has run."""
-        thread = self._thread
-        if thread is None or thread is threading.current_thread():
-            return
         done = threading.Event()
-        self._queue.put(done.set)
+        with self._lock:  # else it is stopped, by another thread, before it comes to this
+            thread = self._thread
+            if thread is None or thread is threading.current_thread():
+                return
+            self._queue.put(done.set)
         done.wait()
 
     def _start(self) -> None:
