@@ -142,6 +142,7 @@ class ClientPeer:
         self._waiting: asyncio.TimerHandle | None = None
         self._is_leaving = False
         self._is_silent = False
+        self._is_closed = False
         self._unanswered: dict[int, int] = {}
         """Bytes that are to be put, if they are many, of each taker's call under way."""
         info = SessionInfo(
@@ -180,6 +181,7 @@ class ClientPeer:
 
     def closed(self, reason: str) -> None:
         """The connection is gone: wait for it to come back, unless it said goodbye."""
+        self._is_closed = True
         self._blobs.close()
         self.branches.close()
         if self._waiting is not None:
@@ -190,6 +192,9 @@ class ClientPeer:
         if self.services.client_peers.get(self.uid) is not self:
             return
         del self.services.client_peers[self.uid]
+        self._await_return()
+
+    def _await_return(self) -> None:
         if self._is_leaving:
             self.services.end_client(self.session, is_clean=True)
             return
@@ -212,13 +217,18 @@ class ClientPeer:
             self.connection.refuse_session()
             return
         older = self.services.client_peers.get(self.uid)
+        if self._is_closed and older is not None:
+            return
+        now = self.services.now()
+        self.services.clients.renew(session, now)
+        self.services.takers.renew(session, now)
+        if self._is_closed:  # before it was known to be open
+            self._await_return()
+            return
         self.services.client_peers[self.uid] = self
         if older is not None and older is not self:
             older.branches.close()
             older.connection.link.abort("the session goes on over a newer connection")
-        now = self.services.now()
-        self.services.clients.renew(session, now)
-        self.services.takers.renew(session, now)
         self.connection.link.send(self.services.welcome(session, self.branches.ticket))
 
     def _on_goodbye(self, _: m.Goodbye) -> None:
@@ -276,7 +286,7 @@ class ClientPeer:
         )
 
     def _opened(self, subscription: Subscription, opened: OpenedJob, taken: int) -> None:
-        if self._jobs.get(subscription.alias) is not subscription:
+        if self._is_closed or self._jobs.get(subscription.alias) is not subscription:
             return
         self.services.hub.remember(opened.number, opened.spec)
         self.services.watchers.add(opened.number, self, subscription)
@@ -541,6 +551,8 @@ class ClientPeer:
         )
 
     def _replayed(self, subscription: Subscription, page: list[Final], row: JobRow | None) -> None:
+        if self._is_closed:
+            return
         if page:
             outcomes = [
                 m.Outcome(index_of(final.task), final.ending, final.payload) for final in page

@@ -51,6 +51,7 @@ class WorkerPeer:
         self.installed: m.Installed | None = None
         self._blobs = BlobTraffic(services.blobs, connection.link)
         self._is_leaving = False
+        self._is_closed = False
         self._is_draining = False
         self._settled: list[m.Held] = []
         """Outcomes that were recorded and whose receipt has not been sent."""
@@ -97,12 +98,17 @@ class WorkerPeer:
 
     def closed(self, reason: str) -> None:
         """The connection is gone: the leases go on for the grace, or end with a goodbye."""
+        self._is_closed = True
         self._blobs.close()
         services = self.services
         services.hub.remove_taker(self)
         if services.worker_peers.get(self.session) is not self:
             return
         del services.worker_peers[self.session]
+        self._await_return()
+
+    def _await_return(self) -> None:
+        services = self.services
         if self._is_leaving:
             services.end_worker(self.session)
         else:
@@ -130,10 +136,15 @@ class WorkerPeer:
     def _welcome(self, enlist: m.Enlist, reinstated: Reinstated) -> None:
         services = self.services
         older = services.worker_peers.get(self.session)
+        if self._is_closed and older is not None:
+            return
+        services.leases.renew(self.session, services.now())
+        if self._is_closed:  # before it was known to be open
+            self._await_return()
+            return
         services.worker_peers[self.session] = self
         if older is not None and older is not self:
             older.connection.link.abort("the session goes on over a newer connection")
-        services.leases.renew(self.session, services.now())
         self._take_over(set(enlist.held) - set(reinstated.stale), set(enlist.beside))
         self.connection.link.send(services.welcome(self.session))
         if reinstated.stale:
