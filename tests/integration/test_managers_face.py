@@ -8,7 +8,9 @@ from multiprocessing import managers as standard
 
 import pytest
 
+import multihost
 from multihost import managers
+from multihost.managers import proxies
 from multihost.testing import wait_until
 from multihost.testing.ports import free_port
 
@@ -147,8 +149,40 @@ def test_an_address_that_is_taken_and_a_wrong_key_are_refused():
             make(tasks=new_queue)(**local(manager.address[1])).start()
         with pytest.raises(multiprocessing.AuthenticationError):
             make()(address=manager.address, authkey=b"wrong").connect()
+        with pytest.raises(multihost.AuthenticationError, match="use the same on both sides"):
+            make()(address=manager.address, authkey=b"wrong").connect()
     with pytest.raises(ConnectionRefusedError):
         make()(address=manager.address, authkey=b"abc").connect()
+
+
+@pytest.mark.parametrize("base", [standard.BaseManager, managers.BaseManager])
+def test_what_a_manager_has_not_registered_is_refused_and_becomes_no_queue(base):
+    with make(tasks=new_queue)(**local()) as manager:
+        client = make(base, task=None)(address=manager.address, authkey=b"abc")
+        client.connect()
+        with pytest.raises(standard.RemoteError, match=r"'task' is not registered .* has tasks"):
+            client.task()
+
+
+@pytest.mark.parametrize("base", [standard.BaseManager, managers.BaseManager])
+def test_who_waits_at_a_manager_that_ends_gets_eof(base, monkeypatch):
+    monkeypatch.setattr(proxies, "PATIENCE_S", 0.2)
+    with make(tasks=new_queue)(**local()) as manager:
+        client = make(base, tasks=None)(address=manager.address, authkey=b"abc")
+        client.connect()
+        tasks = client.tasks()
+        threading.Timer(0.5, manager.shutdown).start()
+        with pytest.raises(EOFError):
+            tasks.get()
+
+
+def test_who_asks_a_manager_that_has_ended_gets_eof(monkeypatch):
+    monkeypatch.setattr(proxies, "PATIENCE_S", 0.2)
+    with make(tasks=new_queue)(**local()) as manager:
+        tasks = manager.tasks()
+        tasks.put(1)
+    with pytest.raises(EOFError, match="hung up, and could not be reached"):
+        tasks.qsize()
 
 
 @pytest.mark.parametrize("base", [standard.BaseManager, managers.BaseManager])

@@ -79,9 +79,6 @@ class BaseManager(standard.BaseManager):
 
     def connect(self) -> None:
         """Connect to the manager at the address; raises AuthenticationError, OSError."""
-        if not is_secured(self._address):
-            super().connect()
-            return
         wire = self._Client(self._address, authkey=self._authkey)
         try:
             _standard.dispatch(wire, None, "dummy")

@@ -110,7 +110,7 @@ class BaseProxy(standard.BaseProxy):
         wire = getattr(tls, "connection", None)
         if isinstance(wire, Wire) and wire.is_stale():
             self._drop(wire)
-            self._reconnect(PATIENCE_S)
+            self._reconnect(PATIENCE_S, EOFError())
         elif wire is None:
             self._connect()
         if not self._id_is_queue():
@@ -154,10 +154,10 @@ class BaseProxy(standard.BaseProxy):
         while True:
             try:
                 return self._call(method, args, kwds)
-            except _BROKEN:
+            except _BROKEN as error:
                 if getattr(self._tls, "connection", None) is not None:
                     raise  # the object's own error, not the connection's
-                self._reconnect(PATIENCE_S)
+                self._reconnect(PATIENCE_S, error)
 
     def _take(self, timeout_s: float | None) -> Any:
         """The next item; one that this thread had when the connection broke is done with."""
@@ -191,7 +191,7 @@ class BaseProxy(standard.BaseProxy):
         except _BROKEN as error:
             if getattr(tls, "connection", None) is not None:
                 raise
-            self._reconnect(PATIENCE_S)
+            self._reconnect(PATIENCE_S, error)
             if tls.lost == VOID:
                 tls.had = None
                 return None  # it came with its item or not at all; if not, another makes it
@@ -264,13 +264,19 @@ class BaseProxy(standard.BaseProxy):
         elif held is not None and time.monotonic() - held < STAGED_S:
             tls.lost = UNKNOWN
 
-    def _reconnect(self, patience_s: float) -> None:
+    def _reconnect(self, patience_s: float, broken: Exception) -> None:
+        """Connect again; after ``patience_s`` in vain raise, EOFError if that is how it broke."""
         deadline = time.monotonic() + patience_s
         while True:
             try:
                 self._connect()
-            except _BROKEN:
+            except _BROKEN as error:
                 if time.monotonic() >= deadline:
+                    if isinstance(broken, EOFError):  # what programs expect of a manager that ends
+                        raise EOFError(
+                            f"the manager at {self._token.address!r} hung up, and could not be "
+                            f"reached for {patience_s:g} s ({error})"
+                        ) from None
                     raise
                 threading.Event().wait(RETRY_S)
             else:

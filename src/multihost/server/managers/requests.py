@@ -60,6 +60,9 @@ async def _create(connection: "Connection", request: Request) -> bytes:
         if found is None:
             return answer
         return await _open(connection, typeid, found)
+    if realm.host is not None and typeid not in realm.host.typeids:
+        known = ", ".join(sorted(realm.host.typeids))
+        return failed(f"KeyError: {typeid!r} is not registered with this manager; it has {known}")
     if realm.host is None and typeid in NO_QUEUES:
         return failed(
             f"NotImplementedError: {typeid}() can't be served here: 'multihost server --managers' "
