@@ -5,17 +5,25 @@ others are accepted, for scripts that ask for them, and change nothing.
 """
 
 import logging
+import multiprocessing
 import os
+import sys
+import warnings
+from functools import cache
 from multiprocessing import BufferTooShort, ProcessError, process, util
 from multiprocessing import reduction as reducer
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from multihost.errors import AuthenticationError, TimeoutError  # noqa: A004 - also here in multiprocessing
+
 __all__ = [
+    "AuthenticationError",
     "BaseContext",
     "BufferTooShort",
     "Context",
     "ProcessError",
+    "TimeoutError",
     "active_children",
     "allow_connection_pickling",
     "cpu_count",
@@ -116,7 +124,11 @@ def get_all_start_methods() -> list[str]:
 
 
 class Context:
-    """What ``get_context`` returns: the names of the package, and a start method of its own."""
+    """What ``get_context`` returns: the names of the package, and a start method of its own.
+
+    To the standard library's own modules it is a context of the standard library: a
+    ``ProcessPoolExecutor`` made with it goes into what queues and locks are made of there.
+    """
 
     def __init__(self, method: str | None = None) -> None:
         """Accept ``method``."""
@@ -124,6 +136,8 @@ class Context:
 
     def get_start_method(self, allow_none: bool = False) -> str | None:  # noqa: FBT001, FBT002 - as above
         """The method this context was asked for."""
+        if _is_asked_by_the_standard_library():
+            return multiprocessing.get_context(self._method).get_start_method()
         return self._method or get_start_method(allow_none)
 
     def set_start_method(self, method: str | None, force: bool = False) -> None:  # noqa: FBT001, FBT002 - as above
@@ -139,6 +153,8 @@ class Context:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if _is_asked_by_the_standard_library():
+            return getattr(multiprocessing.get_context(self._method), name)
         import multihost
 
         return getattr(multihost, name)
@@ -160,3 +176,21 @@ def get_context(method: str | None = None) -> Context:
 def _check(method: str) -> None:
     if method not in _METHODS:
         raise ValueError(f"cannot find context for {method!r}")
+
+
+def _is_asked_by_the_standard_library() -> bool:
+    """Whether who called the caller is ``concurrent.futures``, or ``multiprocessing`` itself."""
+    asker = str(sys._getframe(2).f_globals.get("__name__", ""))
+    is_asked = asker.startswith(("concurrent.futures.", "multiprocessing."))
+    if is_asked:
+        _tell_that_it_stays_here()
+    return is_asked
+
+
+@cache
+def _tell_that_it_stays_here() -> None:
+    warnings.warn(
+        "the standard library's pools and executors run on this machine alone, also with a "
+        "context of multihost; multihost.Executor and multihost.Pool reach every worker",
+        stacklevel=5,
+    )

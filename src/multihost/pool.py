@@ -40,8 +40,8 @@ NAMED_CHUNKS = 64
 
 
 def __getattr__(name: str) -> Any:
-    """The standard library's own exceptions, so that ``except`` clauses go on working."""
-    if name in ("MaybeEncodingError", "RemoteTraceback"):
+    """The standard library's own exceptions, for ``except`` clauses, and its pool of threads."""
+    if name in ("MaybeEncodingError", "RemoteTraceback", "ThreadPool"):
         from multiprocessing import pool
 
         return getattr(pool, name)
