@@ -432,6 +432,9 @@ class ThreadTaker(Taker):
         try:
             if line.start_here(pending):
                 return pending
+            # While it is on its way; not later, when an interrupt would lose what it brings.
+            if self._branch is None and pending.number and not pending.number % EVERY_CALLS:
+                line.branches.consider(self, pending.began)
             door.acquire()
         except MultihostError:
             raise
@@ -442,8 +445,6 @@ class ThreadTaker(Taker):
             raise
         if pending.error is not None:
             raise pending.error
-        if pending.number % EVERY_CALLS == 0 and self._branch is None:
-            line.branches.consider(self, pending.began)
         return pending
 
     # its branch ----------------------------------------------------------------------

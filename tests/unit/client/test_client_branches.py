@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from unittest import mock
 
 import pytest
 from test_client_calls import calls, grant, in_thread, opened, takes
@@ -155,6 +156,18 @@ def test_an_interrupted_call_is_withdrawn_and_what_it_is_granted_is_given_back(
     grant(server, call, 11)
     wait_until(lambda: calls(server)[-1].act.returns == [11], "the item was given back")
     assert not mine(client).has_branch
+
+
+def test_who_is_interrupted_while_a_branch_is_considered_loses_nothing(server, client, items):
+    client.session.calls.branches.consider = mock.Mock(side_effect=KeyboardInterrupt)
+    taker = mine(client)
+    while (taker._last_number + 1) % branches.EVERY_CALLS:
+        items.qsize()
+    with pytest.raises(KeyboardInterrupt):
+        items.get()
+    wait_until(lambda: takes(server), "the take has arrived")
+    grant(server, takes(server)[-1], 11)
+    wait_until(lambda: calls(server)[-1].act.returns == [11], "the item was given back")
 
 
 def test_a_signals_handler_makes_calls_while_its_thread_waits_at_its_branch(
