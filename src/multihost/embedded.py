@@ -61,6 +61,7 @@ async def _serve(directory: Path, ready_fd: int, parent_fd: int, options: dict) 
         WorkerOptions(
             urls=(server.url,),
             key=server.key,
+            socket=server.socket,
             slots=options.get("slots") or os.cpu_count() or 1,
             is_elastic=True,
             sys_path=tuple(options.get("sys_path", ())),
@@ -70,7 +71,7 @@ async def _serve(directory: Path, ready_fd: int, parent_fd: int, options: dict) 
         )
     )
     working = asyncio.create_task(worker.run())
-    note = json.dumps({"url": server.url, "key": server.key.decode()})
+    note = json.dumps({"url": server.url, "key": server.key.decode(), "socket": server.socket})
     with os.fdopen(ready_fd, "w") as ready:
         ready.write(note + "\n")
     _when_closed(parent_fd, server.request_stop)

@@ -183,6 +183,8 @@ def _locate(url: str | None, key_file: Path | None) -> tuple[Target | None, list
     given = _given(url)
     source = "running on this machine" if given is None else given.source
     where = f"{', '.join(target.urls)}, {source}; {_key_source(given, key_file)}"
+    if target.socket is not None:
+        where += f"; by its socket {target.socket}"
     return target, [Finding(Level.OK, "address", where)]
 
 

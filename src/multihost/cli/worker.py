@@ -100,6 +100,7 @@ def worker(
         key=target.key,
         trust=target.trust,
         seal=target.seal,
+        socket=target.socket,
         tasks_key=None if tasks_key_file is None else config.read_key(tasks_key_file),
         slots=slots or _cores(),
         name=name,

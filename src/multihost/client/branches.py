@@ -133,7 +133,8 @@ class Branches:
         peer = session.peer
         try:
             opening = m.Branch(session.uid, ticket)
-            link = open_blocking(peer.url, peer.key, peer.trust, opening)
+            nearby = peer.nearby if peer.is_nearby else None
+            link = open_blocking(peer.url, peer.key, peer.trust, opening, nearby)
         except (OSError, MultihostError):
             self._not_before = clock.mono() + REFUSED_S
             self.forget(taker)

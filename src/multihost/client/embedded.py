@@ -63,7 +63,8 @@ class Embedded:
             os.close(self._ready_read)
             try:
                 note = json.loads(line)
-                self._target = Target((str(note["url"]),), str(note["key"]).encode())
+                urls, key = (str(note["url"]),), str(note["key"]).encode()
+                self._target = Target(urls, key, socket=note["socket"])
             except (ValueError, KeyError, TypeError):
                 self.stop()
                 reason = f"it ended with exit code {self.process.poll()} before it was ready"

@@ -45,7 +45,13 @@ class Session:
         self.seal = None if target.seal is None else Seal(target.seal)
         """What is signed with; None: nothing is."""
         self.peer = Peer(
-            self, m.Role.CLIENT, target.urls, target.key, patience_s, trust=target.trust
+            self,
+            m.Role.CLIENT,
+            target.urls,
+            target.key,
+            patience_s,
+            trust=target.trust,
+            nearby=target.socket,
         )
         self.blobs = BlobExchange(self, self.loop)
         self.store: bytes | None = None

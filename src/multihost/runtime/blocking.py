@@ -18,7 +18,7 @@ from websockets.uri import parse_uri
 
 from multihost.errors import MultihostError
 from multihost.runtime.address import Address, bracket, parse_url
-from multihost.runtime.link import PATH
+from multihost.runtime.link import NEARBY_URL, PATH
 from multihost.runtime.plain import PlainReader, plain_frame
 from multihost.runtime.trust import Trust, check_certificate, client_context
 from multihost.wire import message as m
@@ -93,25 +93,48 @@ class BlockingLink:
         self._socket.close()
 
 
-def open_blocking(url: str, key: Key, trust: Trust, opening: m.Message) -> BlockingLink:
+def open_blocking(
+    url: str, key: Key, trust: Trust, opening: m.Message, nearby: str | None = None
+) -> BlockingLink:
     """A connection to the server at ``url`` on which ``opening`` was answered as it should be.
 
-    Raises OSError or MultihostError.
+    ``nearby``: its socket on this machine, to be used instead. Raises OSError or MultihostError.
     """
     address = parse_url(url)
     link = None
-    sock = socket.create_connection((address.host, address.port), HANDSHAKE_S)
+    sock = _connected(address) if nearby is None else _connected_nearby(nearby)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if address.is_tls:
+        if nearby is not None:
+            place = NEARBY_URL
+        elif address.is_tls:
             sock = _encrypted(sock, url, address, trust)
-        _upgrade(sock, address)
+            place = f"wss://{bracket(address.host)}:{address.port}{PATH}"
+        else:
+            place = f"ws://{bracket(address.host)}:{address.port}{PATH}"
+        _upgrade(sock, place)
         link = BlockingLink(sock, Session(m.Role.CLIENT))
         _enter(link, key, opening)
     except BaseException:
         sock.close()
         raise
     return link
+
+
+def _connected(address: Address) -> socket.socket:
+    sock = socket.create_connection((address.host, address.port), HANDSHAKE_S)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
+
+
+def _connected_nearby(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(HANDSHAKE_S)
+        sock.connect(path)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 def _encrypted(sock: socket.socket, url: str, address: Address, trust: Trust) -> "ssl.SSLSocket":
@@ -124,9 +147,7 @@ def _encrypted(sock: socket.socket, url: str, address: Address, trust: Trust) ->
     return encrypted
 
 
-def _upgrade(sock: socket.socket, address: Address) -> None:
-    scheme = "wss" if address.is_tls else "ws"
-    place = f"{scheme}://{bracket(address.host)}:{address.port}{PATH}"
+def _upgrade(sock: socket.socket, place: str) -> None:
     protocol = ClientProtocol(parse_uri(place))
     protocol.send_request(protocol.connect())
     sock.sendall(b"".join(protocol.data_to_send()))

@@ -27,6 +27,7 @@ CONFIG_VARIABLE = "MULTIHOST_CONFIG"
 CACHE_VARIABLE = "MULTIHOST_CACHE"
 SEAL_VARIABLE = "MULTIHOST_SEAL"
 SERVER_FILE = "server.json"
+SOCKET_FILE = "socket"
 KEY_FILE = "key"
 SEAL_FILE = "seal"
 SEAL_OFF = "off"
@@ -45,6 +46,8 @@ class Target(NamedTuple):
     trust: Trust = Trust()
     seal: bytes | None = None
     """What submitters and workers sign with."""
+    socket: str | None = None
+    """Where it is reached without a network, if it runs on this machine."""
 
     def __repr__(self) -> str:
         return f"Target({', '.join(self.urls)})"
@@ -238,7 +241,8 @@ def running_server(directory: Path, key: bytes | None = None) -> Target | None:
         return None
     # It is this machine's own address, whatever it is.
     trust = Trust(note.fingerprint, is_insecure=parse_url(note.url).is_plain_and_far)
-    return Target((note.url,), key if key is not None else read_key(directory / KEY_FILE), trust)
+    key = key if key is not None else read_key(directory / KEY_FILE)
+    return Target((note.url,), key, trust, socket=note.socket)
 
 
 def dead_server() -> tuple[str, int] | None:
@@ -396,6 +400,8 @@ class ServerNote(NamedTuple):
     """Whether it made its certificate itself."""
     addresses: tuple[str, ...] = ()
     """Under which other machines reach it, if it was told; HOST or HOST:PORT."""
+    socket: str | None = None
+    """Where this machine reaches it without a network; None: nowhere."""
 
 
 def write_server_note(directory: Path, note: ServerNote) -> None:

@@ -41,6 +41,8 @@ UNSENT_BYTES = 64 << 20
 DIRECT_BYTES = 16 << 10
 """Larger frames are not written to the socket by other threads."""
 PATH = "/ws"
+NEARBY_URL = f"ws://localhost{PATH}"
+"""What a handshake names where no network is between."""
 
 # Belongs to no other logger: a program that logs everything, by a handler that puts its records
 # into one of our queues, would otherwise log each put of a record, from the thread that carries it.
@@ -129,7 +131,8 @@ class Link(asyncio.Protocol):
         has_socket = transport.get_extra_info("socket") is not None
         self._is_plain = has_socket and transport.get_extra_info("ssl_object") is None
         address = transport.get_extra_info("peername")
-        self.peer_address = f"{address[0]}:{address[1]}" if address else "?"
+        is_far = isinstance(address, tuple) and bool(address)
+        self.peer_address = f"{address[0]}:{address[1]}" if is_far else "this machine"
         if isinstance(self._protocol, ClientProtocol):
             self._protocol.send_request(self._protocol.connect())
             self._write()

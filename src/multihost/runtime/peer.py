@@ -27,7 +27,7 @@ from multihost.errors import (
 from multihost.runtime import clock
 from multihost.runtime.address import bracket, parse_url
 from multihost.runtime.config import wrong_key
-from multihost.runtime.link import Link, client_link
+from multihost.runtime.link import NEARBY_URL, Link, client_link
 from multihost.runtime.notices import warn
 from multihost.runtime.reach import in_turn
 from multihost.runtime.trust import MAYBE_TLS, Trust, nobody_there
@@ -87,10 +87,12 @@ class Peer:
         patience_s: float | None = None,
         *,
         trust: Trust = Trust(),  # noqa: B008 - a constant
+        nearby: str | None = None,
     ) -> None:
         """Serve ``owner`` at the first of ``urls`` that answers and shows what ``trust`` asks for.
 
-        ``patience_s``: how long to go on trying to come back; None: for ever.
+        ``patience_s``: how long to go on trying to come back; None: for ever. ``nearby``: the
+        server's socket on this machine, which is tried first.
         """
         self.owner = owner
         self.role = role
@@ -98,6 +100,9 @@ class Peer:
         self.key = parse_key(key)
         self.patience_s = patience_s
         self.trust = trust
+        self.nearby = nearby
+        self.is_nearby = False
+        """Whether it is connected there."""
         self.url = self.urls[0]
         self.welcome: m.Welcome | None = None
         self.renewed_at = clock.mono()
@@ -192,6 +197,9 @@ class Peer:
                 raise
 
     async def _open_link(self, connection: "_Connection") -> Link:
+        link = await self._open_nearby(connection)
+        if link is not None:
+            return link
         address = parse_url(connection.url)
         session = Session(self.role)
         if not address.is_tls:
@@ -207,6 +215,19 @@ class Peer:
         link = client_link(connection, session, socket_url)
         transport.set_protocol(link)
         link.connection_made(transport)
+        return link
+
+    async def _open_nearby(self, connection: "_Connection") -> Link | None:
+        """A link without a network and its encryption; None: nobody is there."""
+        if self.nearby is None:
+            return None
+        try:
+            _, link = await asyncio.get_running_loop().create_unix_connection(
+                lambda: client_link(connection, Session(self.role), NEARBY_URL), self.nearby
+            )
+        except OSError:
+            return None
+        connection.is_nearby = True
         return link
 
     async def _come_back(self) -> None:
@@ -250,7 +271,7 @@ class Peer:
         self.round_trip_s = min(self._round_trips_s)
 
     def _connection_opened(self, connection: "_Connection", welcome: m.Welcome) -> None:
-        self.url, self.welcome = connection.url, welcome
+        self.url, self.is_nearby, self.welcome = connection.url, connection.is_nearby, welcome
         self._connection = connection
         self.renewed_at = connection.opening_sent_at
         self.owner.connected(welcome)
@@ -266,6 +287,7 @@ class _Connection:
 
     link: Link
     has_link = False
+    is_nearby = False
 
     def __init__(self, peer: Peer, url: str) -> None:
         loop = asyncio.get_running_loop()

@@ -38,7 +38,7 @@ from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
 from multihost.server.keygate import KeyGate
 from multihost.server.keyring import Keyring
-from multihost.server.listening import listen
+from multihost.server.listening import listen, listen_nearby, remove_nearby
 from multihost.server.managers.backing import ServicesBacking
 from multihost.server.managers.door import Door, make_door
 from multihost.server.managers.options import ManagersOptions
@@ -135,6 +135,8 @@ class Server:
         check_options(options)
         self.options = options
         self.url = ""
+        self.socket: str | None = None
+        """Where this machine reaches it without a network."""
         self.fingerprint: str | None = None
         """Of the certificate, where TLS is spoken."""
         self.key = b""
@@ -144,6 +146,7 @@ class Server:
         self.door: Door | None = None
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._acceptors: list[Acceptor] = []
 
     async def start(self) -> None:
         """Open the store and listen; ``url`` is known afterwards.
@@ -171,7 +174,13 @@ class Server:
             allow_descriptors(MAX_CONNECTIONS + UNPROVED + RESERVED_DESCRIPTORS)
         )
         self._compose()
-        self._serve_http(listener, context)
+        self._make_http()
+        self._accept(listener, context)
+        # Only now, when this is the one server of the store: a socket there is a dead one's.
+        nearby = listen_nearby(options.state / config.SOCKET_FILE)
+        if nearby is not None:
+            self._accept(nearby)
+            self.socket = nearby.getsockname()
         host, port = listener.getsockname()[:2]
         self.url = url_of(_reachable(host), port, is_tls=options.has_tls)
         if options.announces:
@@ -209,7 +218,10 @@ class Server:
             await self.door.stop()
         self.gateway.pause()
         await self._drain()
-        self._acceptor.stop()
+        for acceptor in self._acceptors:
+            acceptor.stop()
+        if self.socket is not None:
+            remove_nearby(self.socket)
         for peer in self.services.worker_peers.values():
             peer.send_settled()  # else it stays with them until there is a server again
         self.gateway.stop("the server is stopping")
@@ -317,11 +329,12 @@ class Server:
             host=host,
             is_own=options.tls_cert is None,
             addresses=options.addresses,
+            socket=self.socket,
         )
         config.write_server_note(options.state, note)
 
-    def _serve_http(self, listener: socket.socket, context: ssl.SSLContext | None) -> None:
-        http_config = uvicorn.Config(
+    def _make_http(self) -> None:
+        http_config = self._http_config = uvicorn.Config(
             make_app(Api(self.views, self.backups, self.keyring), Gate(self.keyring, self.audit)),
             http="h11",  # bounds a request's head, which httptools does not
             h11_max_incomplete_event_size=REQUEST_HEAD_BYTES,
@@ -337,13 +350,18 @@ class Server:
         http = self._http = uvicorn.Server(http_config)
         http.lifespan = http_config.lifespan_class(http_config)
         http.servers = []  # it accepts nothing by itself
-        self._acceptor = Acceptor(
+
+    def _accept(self, listener: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        """Serve who connects to ``listener``; ``context``: over TLS."""
+        state = self._http.server_state
+        acceptor = Acceptor(
             listener,
             self.admission,
-            lambda arrival, _: WebConnection(http_config, http.server_state, arrival),
+            lambda arrival, _: WebConnection(self._http_config, state, arrival),
             context,
         )
-        self._acceptor.start()
+        acceptor.start()
+        self._acceptors.append(acceptor)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error

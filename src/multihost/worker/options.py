@@ -50,6 +50,8 @@ class WorkerOptions:
     """How the server is known to be the one that is meant."""
     seal: bytes | None = field(default=None, repr=False)
     """What submitters and workers sign with."""
+    socket: str | None = None
+    """The server's socket, if it runs on this machine."""
     tasks_key: bytes | None = field(default=None, repr=False)
     """Key of tasks that use multihost themselves; None: the worker's."""
     slots: int = 1
@@ -82,4 +84,5 @@ class WorkerOptions:
     @property
     def target(self) -> Target:
         """The server, as tasks see it that use multihost themselves."""
-        return Target(self.urls, self.tasks_key or self.key, self.trust, self.seal)
+        key = self.tasks_key or self.key
+        return Target(self.urls, key, self.trust, self.seal, self.socket)

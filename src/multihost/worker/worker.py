@@ -66,7 +66,14 @@ class Worker:
         self.options = options
         self.uid = secrets.token_bytes(16)
         self.name = options.name or f"{socket.gethostname()}-{os.getpid()}"
-        self.peer = Peer(self, m.Role.WORKER, options.urls, options.key, trust=options.trust)
+        self.peer = Peer(
+            self,
+            m.Role.WORKER,
+            options.urls,
+            options.key,
+            trust=options.trust,
+            nearby=options.socket,
+        )
         self.spool: Spool
         self.blobs: WorkerBlobs
         self.shelf: Shelf
