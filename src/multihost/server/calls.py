@@ -53,6 +53,9 @@ class Calls:
         """Calls that are over, to be answered when the disk has what they did."""
         self._is_touched = False
         """Whether this transaction has to do with calls."""
+        self._loop = asyncio.get_running_loop()
+        self._latest = (0, 0.0)
+        """Who made the latest urgent call, and when."""
         self._acts = Acts(committer.store, self._pending.get)
         self.parking, self.synchronizers = self._acts.parking, self._acts.synchronizers
         committer.participants.append(self)
@@ -98,7 +101,16 @@ class Calls:
             is_fresh = known is not None and number > known
             pending = self._pending[taker] = Pending(taker, number, act, wait_s, reply, is_fresh)
         takers[taker] = max(number, known or 0)
-        self._submit_call(pending, is_urgent=is_urgent)
+        self._submit_call(pending, is_urgent=is_urgent and self._is_alone(taker))
+
+    def _is_alone(self, taker: int) -> bool:
+        """Whether nobody else calls at this time: several are done in one transaction.
+
+        The loop's clock counts milliseconds and stands still within a turn.
+        """
+        (latest, then), now = self._latest, self._loop.time()
+        self._latest = (taker, now)
+        return latest == taker or then != now
 
     def is_next(self, taker: int, number: int) -> bool:
         """Whether it is a taker's that is known here, and later than all of its calls."""

@@ -15,8 +15,9 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from multihost.errors import StoreError, StoreFull
 from multihost.runtime import clock
@@ -39,8 +40,7 @@ FULL_RETRY_S = 1.0
 """Pause before what has to be written is tried again on a full disk."""
 
 
-@dataclass(slots=True)
-class Operation:
+class Operation(msgspec.Struct, eq=False):
     """Something to do in a transaction, and whom to tell.
 
     ``run`` is called on the loop within the transaction (again, if the

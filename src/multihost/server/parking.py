@@ -10,7 +10,6 @@ memory only: after a restart the clients send their calls again.
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import msgspec
 
@@ -34,8 +33,7 @@ Answer = Callable[["Pending", AnyResult], None]
 Note = Callable[[Store, int, int, AnyResult], None]
 
 
-@dataclass(slots=True, eq=False)
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """A call that is not answered yet."""
 
     taker: int
@@ -73,7 +71,7 @@ class Line:
 _NOBODY = Line()
 
 
-class _Turn(NamedTuple):
+class _Turn(msgspec.Struct, frozen=True):
     """The transaction under way."""
 
     store: Store

@@ -588,6 +588,27 @@ async def test_takes_share_a_sync_that_nobody_waits_for(desk):
 
 
 @case
+async def test_takers_who_call_at_the_same_time_share_a_transaction_but_for_the_first(desk):
+    queue = await desk.queue()
+    answers, loop = [], asyncio.get_running_loop()
+    at_once = mock.Mock(wraps=desk.committer.submit_now)
+    with (
+        mock.patch.object(loop, "time", return_value=loop.time()),
+        mock.patch.object(desk.committer, "submit_now", at_once),
+    ):
+        for number in (1, 2):
+            for taker in (ANN, BOB, CY):
+                act = Exchange(puts=[Put(queue, [b"1"])])
+                desk.calls.call(taker, number, act, None, answers.append, is_urgent=True)
+            await desk.settle()
+        assert at_once.call_count == 1
+        desk.calls.call(CY, 3, act, None, answers.append, is_urgent=True)
+        assert at_once.call_count == 2
+        await desk.settle()
+    assert [answer.end for answer in answers] == [ExchangeEnd.OK] * 7
+
+
+@case
 async def test_what_leaves_nothing_behind_does_not_wait_for_the_disk(desk):
     queue = await desk.queue()
     lock = await desk.synchronizer(Kind.LOCK)

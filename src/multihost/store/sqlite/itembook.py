@@ -9,7 +9,9 @@ again.
 import heapq
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
+
+import msgspec
 
 from multihost.core.ids import item_id, queue_of
 from multihost.store.items import ItemQueueRow
@@ -30,7 +32,7 @@ _TAKEN = (
 )
 
 
-class Hold(NamedTuple):
+class Hold(msgspec.Struct, frozen=True, gc=False):
     """An item that was taken."""
 
     holder: int | None
@@ -180,7 +182,7 @@ class ItemBook:
         for item in items:
             queue = self.queues[queue_of(item)]
             hold = self.holds[item]
-            self.note(item, hold._replace(holder=None))
+            self.note(item, msgspec.structs.replace(hold, holder=None))
             self.memtable.hold(item)
             heapq.heappush(queue.returned, item)
             queue.held -= 1
