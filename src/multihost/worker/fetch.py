@@ -71,6 +71,8 @@ class Fetch:
 
     def begin(self) -> None:
         """Ask, for the first time or over a new connection, for what is missing."""
+        if 0 <= self.size_bytes <= self._have_bytes:
+            return  # nothing is: the thread that writes it says when it has
         self._asked_upto = self._have_bytes
         if self._file is None or self._file.has_room:
             self._ask_more()

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import inspect
 import os
+import threading
 
 import pytest
 
@@ -187,6 +188,24 @@ async def test_no_more_of_a_large_blob_is_asked_for_than_the_disk_takes(blobs, p
     asked = await until(peer.take)
     assert asked == [m.GetBlob(digest_of(LARGE), WINDOW_BYTES, WINDOW_BYTES)]
     assert got == []
+
+
+@in_loop
+async def test_a_new_connection_is_not_asked_for_a_blob_that_has_all_come(blobs, peer, spool):
+    got, may_write = ask(blobs, LARGE), threading.Event()
+    *most, last = parts_of(LARGE)
+    deliver(blobs, most)
+    fetch = blobs._fetches[digest_of(LARGE)]
+    await until(lambda: not fetch._file._unwritten_bytes)
+    peer.take()
+    blobs._threads.submit(may_write.wait)
+    deliver(blobs, [last])
+    blobs.connected()
+    asked = peer.take()
+    may_write.set()
+    assert asked == []
+    await until(lambda: got)
+    assert contents(got) == [LARGE]
 
 
 @in_loop
