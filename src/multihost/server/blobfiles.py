@@ -27,6 +27,8 @@ THREADS = 4
 """They wait for the disk most of the time."""
 RESUME_S = 3600.0
 """How long the beginning of a blob is kept, for its sender to come back."""
+OPEN_FILES = 32
+"""Files of parts that are open; one that has to make room is opened again by its next part."""
 LANDED_S = 60.0
 """A file that came so lately is not deleted by a decision that may be older."""
 
@@ -43,9 +45,11 @@ class BlobFiles:
         """Keep files below ``directory``; ``is_durable``: sync each before it counts."""
         self.directory = directory
         self.is_durable = is_durable
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="multihost-blobs")
         self._partial: dict[bytes, PartialBlob] = {}
+        self._open: OrderedDict[PartialBlob, None] = OrderedDict()
+        """Whose files may be open, the longest unused first."""
         self._recent: OrderedDict[bytes, bytes] = OrderedDict()
         self._recent_bytes = 0
         self._landing = threading.Lock()
@@ -66,13 +70,14 @@ class BlobFiles:
         """Take a part; whether the blob is now whole and stored. Raises BlobError."""
         partial = self._sent_by(sender, blob)
         try:
-            is_whole = await self._run(self._take, partial, offset, data)
+            is_whole = await self._run(self._take, partial, offset, data, self._open_for(partial))
         except BlobError as error:  # a gap leaves what is there to others who send it
             raise self._refusal(blob, error) from None
         except OSError as error:
             await self._run(partial.discard)
             raise self._refusal(blob, error) from None
         if is_whole:
+            self._open.pop(partial, None)
             if self._partial.get(blob.digest) is partial:
                 del self._partial[blob.digest]
             if len(data) == blob.size_bytes:
@@ -89,6 +94,12 @@ class BlobFiles:
             # Not here: a thread may be in the middle of a part.
             with contextlib.suppress(RuntimeError):  # the server stops
                 self._threads.submit(partial.rest if is_kept else partial.discard)
+
+    def _open_for(self, partial: PartialBlob) -> PartialBlob | None:
+        """Which file is to be closed before this one is written to, if any."""
+        self._open[partial] = None
+        self._open.move_to_end(partial)
+        return self._open.popitem(last=False)[0] if len(self._open) > OPEN_FILES else None
 
     def _refusal(self, blob: Blob, error: BlobError | OSError) -> BlobError:
         name = f"blob {blob.digest.hex()[:12]} not stored"
@@ -168,7 +179,11 @@ class BlobFiles:
 
     # in a thread ---------------------------------------------------------------------
 
-    def _take(self, partial: PartialBlob, offset: int, data: bytes) -> bool:
+    def _take(
+        self, partial: PartialBlob, offset: int, data: bytes, idle: PartialBlob | None
+    ) -> bool:
+        if idle is not None:
+            idle.rest()
         if offset + len(data) < partial.blob.size_bytes:
             return partial.take(offset, data)
         with self._landing:

@@ -84,7 +84,7 @@ class PartialBlob:
             return self._is_whole and end == self.blob.size_bytes
 
     def rest(self) -> None:
-        """Nobody sends it any more: keep what has come, without holding the file open."""
+        """Nobody sends it for now: keep what has come, without holding the file open."""
         with self._lock:
             self._close()
 
@@ -149,11 +149,17 @@ class PartialBlob:
             self._file.sync()
         self._close()
         whole = self.place.whole
-        whole.parent.mkdir(exist_ok=True)
+        self._make_directory(whole.parent)
         self.place.part.replace(whole)
         if self._is_durable:
             sync_directory(whole.parent)
         self._is_whole = True
+
+    def _make_directory(self, directory: Path) -> None:
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir(mode=0o700)
+            if self._is_durable:
+                sync_directory(directory.parent)
 
     def _close(self) -> None:
         if self._file is not None:

@@ -8,7 +8,8 @@ import os
 import pytest
 
 from multihost.core.digest import digest_of
-from multihost.server.blobfiles import BlobFiles
+from multihost.server import partial
+from multihost.server.blobfiles import OPEN_FILES, BlobFiles
 from multihost.server.directfile import BLOCK_BYTES
 from multihost.server.partial import BlobError
 from multihost.wire.message import ASK_FIRST_BYTES, Blob, RefusalCode
@@ -111,8 +112,8 @@ def test_a_blob_that_another_completed_and_that_was_deleted_since_is_sent_anew(f
 
 def test_a_blob_whose_sender_left_as_it_became_whole_is_sent_anew_once_deleted(files):
     run(put(files, 0, HALF))
-    (partial,) = files._partial.values()
-    assert partial.take(HALF, DATA[HALF:])  # a thread did; nobody waits for it any more
+    (begun,) = files._partial.values()
+    assert begun.take(HALF, DATA[HALF:])  # a thread did; nobody waits for it any more
     run(forget(files), files.prune(), remove(files))
     assert run(files.have_bytes(ONE, BLOB), put(files, 0, None)) == [0, True]
     assert read(files) == DATA
@@ -148,12 +149,12 @@ def test_a_gap_is_refused_and_what_came_before_it_stays(files):
 
 def test_when_the_disk_is_full_for_one_sender_the_other_goes_on_from_the_beginning(files):
     run(put(files, 0, HALF), put(files, 0, HALF, OTHER))
-    (partial,) = files._partial.values()
+    (begun,) = files._partial.values()
 
     def full(_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    partial._file.write = full
+    begun._file.write = full
     for sender, code in (ONE, RefusalCode.STORE_FULL), (OTHER, RefusalCode.DAMAGED):
         with pytest.raises(BlobError) as caught:
             run(put(files, HALF, None, sender))
@@ -198,3 +199,37 @@ def test_a_file_that_nothing_refers_to_is_deleted(files, monkeypatch):
     run(put(files, 0, HALF), put(files, HALF, None), files.delete([BLOB.digest]))
     with pytest.raises(FileNotFoundError):
         read(files)
+
+
+def test_of_many_blobs_that_come_at_a_time_few_files_are_open(files):
+    datas = [os.urandom(3 * BLOCK_BYTES) for _ in range(OPEN_FILES + 5)]
+    blobs = [Blob(digest_of(data), len(data)) for data in datas]
+    run(*(files.put_part(ONE, b, 0, d[:BLOCK_BYTES]) for b, d in zip(blobs, datas, strict=True)))
+    assert sum(each._file is not None for each in files._partial.values()) == OPEN_FILES
+    rest = [
+        files.put_part(ONE, blob, BLOCK_BYTES, data[BLOCK_BYTES:])
+        for blob, data in zip(blobs, datas, strict=True)
+    ]
+    assert all(run(*rest))
+    assert run(*(files.read(blob.digest, 0, blob.size_bytes) for blob in blobs)) == datas
+    assert not files._open
+
+
+def test_a_power_cut_takes_no_directory_that_a_blob_was_the_first_in(files, monkeypatch):
+    synced = []
+    monkeypatch.setattr(partial, "sync_directory", synced.append)
+    run(put(files, 0, None))
+    (directory,) = (path for path in files.directory.iterdir() if path.is_dir())
+    assert synced == ([files.directory, directory] if files.is_durable else [])
+
+
+def test_nobody_else_gets_at_blobs_whatever_the_umask(tmp_path):
+    before = os.umask(0)
+    try:
+        files = BlobFiles(tmp_path / "state" / "blobs", is_durable=False)
+        run(put(files, 0, None))
+    finally:
+        os.umask(before)
+    for path in files.directory.glob("**"):
+        assert path.stat().st_mode & 0o077 == 0
+    files.close()

@@ -230,19 +230,23 @@ def _take_over(path: Path, blobs: Path, floor: int) -> int:
 
 def _write_blobs(db: apsw.Connection, directory: Path) -> int:
     digests: list[Any] = db.execute("SELECT DISTINCT digest FROM backup_blobs").fetchall()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
     for (digest,) in digests:
         place = blob_place(directory, digest)
         if place.exists():
             continue  # named by its content: the same
-        place.parent.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        place.parent.mkdir(mode=0o700, exist_ok=True)
         part = directory / f"{digest.hex()}.part"
-        with part.open("wb") as file:
+        with os.fdopen(os.open(part, flags, 0o600), "wb") as file:
             for (data,) in db.execute(_PART_DATA, (digest,)):
                 file.write(data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(place)
         sync_directory(place.parent)
+    if digests:
+        sync_directory(directory)
     return len(digests)
 
 
