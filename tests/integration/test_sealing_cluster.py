@@ -287,11 +287,26 @@ def test_processes_and_what_tasks_submit_are_signed_too(sealed, cluster, monkeyp
     worker.wait()
 
 
-def key_join(cluster, *options):
+def run_key_join(cluster, *options):
     command = [sys.executable, "-m", "multihost", "key", "join", *options]
     command += ["--state", str(cluster.directory)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout.strip()
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+
+
+def key_join(cluster, *options):
+    return run_key_join(cluster, *options).stdout.strip()
+
+
+def test_who_makes_a_seal_is_told_to_start_again_what_runs_without_it(
+    cluster, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("MULTIHOST_SEAL")
+    monkeypatch.setenv("MULTIHOST_CONFIG", str(tmp_path / "config.toml"))
+    first, second = run_key_join(cluster), run_key_join(cluster)
+    assert f"made the seal {tmp_path / 'seal'}" in first.stderr
+    assert "Start those again that run here by now" in first.stderr
+    assert "made the seal" not in second.stderr
+    assert first.stdout == second.stdout
 
 
 def test_a_join_string_brings_the_seal_along(cluster, tmp_path, monkeypatch):

@@ -59,7 +59,21 @@ def make_join(
         places = [(host, port) for host in _hosts(note, is_named=is_tls and pin is None)]
     urls = dict.fromkeys(url_of(*place, is_tls=is_tls) for place in places)
     text = key or config.read_key(state / config.KEY_FILE).decode()
-    return Join(tuple(urls), pin, text, config.seal_to_give() if has_seal else None)
+    return Join(tuple(urls), pin, text, _seal() if has_seal else None)
+
+
+def _seal() -> bytes | None:
+    """The user's seal; one that is new concerns what runs on this machine already."""
+    path = config.seal_file()
+    was_there = path.exists()
+    seal = config.seal_to_give()
+    if path.exists() and not was_there:
+        render.tell(
+            f"made the seal {path}: from now on workers and programs that start here sign and "
+            "check with it, as do those with the join string. Start those again that run here by "
+            "now: without it they refuse each other's tasks"
+        )
+    return seal
 
 
 def machine_addresses(*, has_ipv6: bool) -> list[str]:

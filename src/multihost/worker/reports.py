@@ -71,7 +71,8 @@ def seal_mismatch(work: Work, seal: Seal | None, worker: str) -> Failure | None:
     if seal is None:
         text = (
             f"task {task} is signed with a seal, and worker {worker} has none: it could check "
-            f"nothing. Give the worker the seal ({give}) and start it again"
+            "nothing. Start the worker again if its machine has got the seal since ('multihost "
+            f"key join' makes it), else give it the seal first ({give})"
         )
     elif mark is None:
         text = (
