@@ -37,6 +37,8 @@ REFILL_S = 0.005
 RESPAWN_S = 0.5
 """Pause before the next is started, times the number of such deaths."""
 MAX_RESPAWN_S = 10.0
+RESTART_S = 2.0
+"""Pause before a child that could not be started is tried again."""
 
 
 @dataclass(slots=True)

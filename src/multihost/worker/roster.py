@@ -9,6 +9,7 @@ waits for results of others lends its slot: one more child may run meanwhile.
 import asyncio
 import contextlib
 import heapq
+import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -25,11 +26,14 @@ from multihost.worker.options import (
     QUICK_RESPAWNS,
     REFILL_S,
     RESPAWN_S,
+    RESTART_S,
     SPARE_S,
     TERMINATE_S,
 )
 from multihost.worker.slot import ChildSetup, Slot, SlotOwner
 from multihost.worker.work import Work
+
+_log = logging.getLogger("multihost")
 
 FindFunction = Callable[[Work, bytes], Where | None]
 """A blob if it is here; else None, and the work was told to wait for it."""
@@ -98,10 +102,16 @@ class Roster:
         self._given: set[Slot] = set()
         """Given away; only to be killed, and waited for, when the worker leaves."""
         self._deaths_in_a_row = 0
+        self._refill: asyncio.TimerHandle | None = None
+        """Set while a child is missing that could not be started."""
+        self._is_short = False
+        """Whether that has been said."""
         self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._emptied: asyncio.Future[None] = self._loop.create_future()
-        self.fill()
+        # A worker that can't even begin says so.
+        self.children += [Slot(owner, setup) for _ in range(slots)]
+        self.changes += slots
 
     # lending ---------------------------------------------------------------------------
 
@@ -368,8 +378,9 @@ class Roster:
         if slot not in self.children:
             return None
         self._let_go(slot)
-        fresh = Slot(self.owner, self._setup)
-        self.children.append(fresh)
+        fresh = self._new()
+        if fresh is not None:
+            self.children.append(fresh)
         return fresh
 
     def give_away(self) -> Slot:
@@ -436,9 +447,30 @@ class Roster:
 
     def _fill(self, count: int) -> None:
         while not self._is_closed and len(self.children) < count:
-            spare = self._spares.pop() if self._spares else None
-            self.children.append(spare or Slot(self.owner, self._setup))
+            slot = self._spares.pop() if self._spares else self._new()
+            if slot is None:
+                return
+            self.children.append(slot)
             self.changes += 1
+
+    def _new(self) -> Slot | None:
+        """A fresh child; None if memory, processes or descriptors have run out: then later."""
+        try:
+            slot = Slot(self.owner, self._setup)
+        except OSError as error:
+            if not self._is_short:
+                self._is_short = True
+                text = "a slot's process can't be started: %s; it is tried again every %g s"
+                _log.warning(text, error, RESTART_S)
+            if self._refill is None:
+                self._refill = self._loop.call_later(RESTART_S, self._fill_again)
+            return None
+        self._is_short = False
+        return slot
+
+    def _fill_again(self) -> None:
+        self._refill = None
+        self.fill()
 
     def close(self) -> None:
         """Kill every child."""

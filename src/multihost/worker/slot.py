@@ -306,16 +306,18 @@ class Slot:
         self._prints = {out_read: m.Stream.STDOUT, err_read: m.Stream.STDERR}
         self.pid = self._process.pid
         assert self._process.stdin is not None
-        self._process.stdin.write(setup.setup)
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):  # dead already; that is noticed below
+            self._process.stdin.write(setup.setup)
+            self._process.stdin.close()
         for descriptor in (self._tasks, self._outcomes, *self._prints):
             os.set_blocking(descriptor, False)
         for descriptor in (self._tasks, self._outcomes):
             _widen(descriptor)
         self._read_pipes()
         if hasattr(os, "pidfd_open"):
-            self._pidfd = os.pidfd_open(self.pid)
-            self._loop.add_reader(self._pidfd, self._exited)
+            with contextlib.suppress(OSError):  # no descriptor left: its pipes tell of its end, too
+                self._pidfd = os.pidfd_open(self.pid)
+                self._loop.add_reader(self._pidfd, self._exited)
 
     def _writable(self) -> None:
         self._unwritten = self._write_some(self._unwritten)

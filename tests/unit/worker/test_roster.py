@@ -84,6 +84,24 @@ def work(index=0, *, job=1, context=None, width=None, crew=None, max_tasks=None,
     return Work(m.Grant(task_id(job, index), 1, b""), info, b"")
 
 
+def test_a_child_that_cannot_be_started_is_started_later(make, monkeypatch):
+    def fail(*_):
+        raise BlockingIOError("no more processes")
+
+    made, later = make(3), []
+    monkeypatch.setattr(made._loop, "call_later", lambda _, call: later.append(call) or call)
+    monkeypatch.setattr(roster, "Slot", fail)
+    made.died(made.children[0])
+    assert made.replace(made.children[0]) is None
+    assert len(made.children) == 1
+    later.pop()()
+    assert len(made.children) == 1
+    monkeypatch.setattr(roster, "Slot", FakeSlot)
+    later.pop()()
+    assert len(made.children) == 3
+    assert not later
+
+
 def put(made, *works):
     made.backlog.extend(works)
     made.feed()
