@@ -85,7 +85,7 @@ class MapRun:
                 items = list(islice(self._inputs, self._chunksize))
             except Exception as error:  # the user's iterable; raised in its place
                 self._put_error(error)
-                self._finish()
+                self._finish(is_complete=False)
                 return
             if not items:
                 self._finish()
@@ -136,15 +136,17 @@ class MapRun:
         for position in list(islice(self._sizes, excess)):
             self._bytes -= self._sizes.pop(position)
 
-    def _finish(self) -> None:
-        """All inputs are submitted."""
+    def _finish(self, *, is_complete: bool = True) -> None:
+        """All inputs are submitted, or if it is not complete all that will be."""
         self._is_finished = True
         total = self._submitted
         stream = self.stream
 
         def seal() -> None:
             kept = stream.earlier.count if stream.earlier is not None else 0
-            if kept > total:
+            if not is_complete:  # when the map is run again there may be more
+                self.arrivals.end(total)
+            elif kept > total:
                 error = InputChanged(
                     f"job {stream.spec.name!r}: an earlier run had {kept} inputs or more, "
                     f"this one has {total}; use another name to start afresh",

@@ -515,6 +515,24 @@ def test_a_named_map_with_more_inputs_than_before_says_so(server):
             list(client.map(triple, [1, 2, 3, 4], name="run-7"))
 
 
+def test_a_named_map_whose_input_raised_can_be_run_again_with_all_of_it(server):
+    def inputs(count):
+        yield from range(count)
+        raise OSError("the file server is away")
+
+    for count in (3, 2):
+        with Client(server.url, KEY) as client:
+            results = client.map(triple, inputs(count), name="run-7")
+            assert [next(results) for _ in range(count)] == [3 * i for i in range(count)]
+            with pytest.raises(OSError, match="file server"):
+                next(results)
+            with pytest.raises(StopIteration):
+                next(results)
+    with Client(server.url, KEY) as client:
+        assert list(client.map(triple, range(10), name="run-7")) == [3 * i for i in range(10)]
+    assert server.of_kind(m.Seal)[-1].total == 10
+
+
 # --- speed that must not be lost by accident -------------------------------------------------
 
 
