@@ -307,6 +307,8 @@ class Stream:
         def stored(error: MultihostError | None) -> None:
             if error is None:
                 self._add(index, [bulk.blob])
+                if index in self._cancelled:  # the server did not know it then
+                    self._send_cancels([index])
             else:
                 self._refuse([index], error)
 
@@ -331,8 +333,8 @@ class Stream:
         with self._changing:
             pending = list(self._pending.items())
         indices = [i for i, entry in pending if receivers is None or entry[0] in receivers]
+        self._cancelled.update(indices)
         if indices and self._is_sent:
-            self._cancelled.update(indices)
             self._send_cancels(indices, only_queued=only_queued)
 
     def _cancel_unsent(self, receivers: set[Any] | None) -> None:

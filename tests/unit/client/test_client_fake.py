@@ -132,6 +132,25 @@ def test_cancel_ends_the_task_on_the_server_and_wakes_those_who_wait(client, ser
     assert server.of_kind(m.Cancel)[0].indices == [0]
 
 
+def test_a_task_cancelled_while_its_argument_is_uploaded_is_cancelled_when_it_is_there(
+    client, server, monkeypatch
+):
+    uploads, cancelled = [], threading.Event()
+    session, put = client.session, client.session.blobs.put
+    monkeypatch.setattr(session.blobs, "put", lambda *upload: uploads.append(upload))
+    server.gate.clear()
+    future = client.submit(len, bytes(2 * m.INLINE_BYTES))
+    wait_until(lambda: uploads)
+    assert future.cancel()
+    session.post(cancelled.set)
+    assert cancelled.wait(20)
+    session.post(lambda: put(*uploads[0]))
+    sent = (m.Add, m.Cancel)
+    wait_until(lambda: m.Add in map(type, server.messages))
+    # A cancel that comes before its task is of nothing that the server knows.
+    wait_until(lambda: [type(x) for x in server.messages if isinstance(x, sent)][-1] is m.Cancel)
+
+
 def test_a_result_that_takes_too_long_is_a_timeout(client, server):
     server.gate.clear()
     with pytest.raises(TimeoutError):
