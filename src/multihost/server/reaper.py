@@ -72,13 +72,18 @@ class Reaper:
         deadlines = [
             deadline for table in services.tables if (deadline := table.next_deadline()) is not None
         ]
-        # A session that appears while nobody else is there has a whole lease.
-        planned_s = min([deadline - now for deadline in deadlines] + [services.lease_s])
+        # A session that appears while nobody else is there has a whole lease. Otherwise it is
+        # no longer than between two heartbeats, so that no pause is taken for sleep.
+        most_s = services.heartbeat_s if deadlines else services.lease_s
+        planned_s = max(0.0, min([deadline - now for deadline in deadlines] + [most_s]))
         self._woken.clear()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), max(0.0, planned_s))
-        late_s = services.now() - now - max(0.0, planned_s)
+            await asyncio.wait_for(self._woken.wait(), planned_s)
+        late_s = services.now() - now - planned_s
         if late_s > PAUSE_S:
+            # After a long one what they said meanwhile has still to be read, and maybe to be sent
+            # again. Not after every short one: a busy server would wait for the dead for ever.
+            late_s += services.heartbeat_s if late_s > services.heartbeat_s else 0.0
             for table in services.tables:
                 table.extend(late_s)
 
