@@ -41,12 +41,12 @@ def test_that_the_server_is_away_is_told_once_and_so_is_its_return(
 
 def test_a_handler_that_waits_for_the_server_holds_up_nothing(client, server, monkeypatch):
     monkeypatch.setattr(absence, "AWAY_S", 0.0)
-    came = threading.Event()
+    came, handled = threading.Event(), []
 
     class Held(logging.Handler):
         def handle(self, record):
             came.set()
-            return client.submit(len, record.getMessage()).result(20) > 0
+            handled.append(client.submit(len, record.getMessage()).result(20))
 
     handler = Held()
     logging.getLogger("multihost").addHandler(handler)
@@ -59,6 +59,7 @@ def test_a_handler_that_waits_for_the_server_holds_up_nothing(client, server, mo
         server.gate.set()
         server.listen_again()
         assert future.result(20) == 3
+        wait_until(lambda: len(handled) == 2)  # that it is away, and that it is back
     finally:
         logging.getLogger("multihost").removeHandler(handler)
 
