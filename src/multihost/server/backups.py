@@ -80,19 +80,21 @@ class Backups:
     async def _run(self, path: Path) -> None:
         began = clock.mono()
         part = path.with_name(f"{path.name}.part")
-        part.unlink(missing_ok=True)
         try:
+            part.unlink(missing_ok=True)
             sealed = await self._make(path, part)
-        except (StoreError, StoreFull, OSError) as error:
+        except Exception as error:  # whatever it is: somebody waits to be told
             reason = error.strerror if isinstance(error, OSError) else None
-            self._state |= {"state": "failed", "error": f"no backup: {reason or error}"}
+            text = reason or str(error) or type(error).__name__
+            self._state |= {"state": "failed", "error": f"no backup: {text}"}
         else:
             took_s = round(clock.mono() - began, 3)
             self._state |= {"state": "done", "took_s": took_s, **sealed._asdict()}
         finally:
             self._copy = None
             # Also when the server stops in the middle of it.
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
 
     async def _make(self, path: Path, part: Path) -> Sealed:
         loop = asyncio.get_running_loop()
@@ -145,6 +147,9 @@ def _sync(path: Path) -> None:
 
 def _put_in_place(part: Path, path: Path) -> None:
     """Give the backup its name, unless somebody else has taken that meanwhile."""
-    assert stat.S_IMODE(part.stat().st_mode) & 0o077 == 0
+    if stat.S_IMODE(part.stat().st_mode) & 0o077:
+        raise StoreError(
+            f"others could read it in {path.parent}, whose disk keeps no modes of files"
+        )
     os.link(part, path)
     sync_directory(path.parent)

@@ -61,6 +61,29 @@ def test_a_backup_that_fails_leaves_nothing_and_the_next_one_succeeds(tmp_path, 
     run(tmp_path, scenario)
 
 
+def test_a_backup_that_can_not_begin_has_failed(tmp_path):
+    async def scenario(backups, path):
+        path.with_name("backup.part").mkdir()
+        backups.start(path)
+        row = await backups.look(20)
+        assert row["state"] == "failed"
+        assert row["error"].startswith("no backup: ")
+
+    run(tmp_path, scenario)
+
+
+def test_a_backup_that_others_could_read_has_failed_and_says_so(tmp_path, monkeypatch):
+    async def scenario(backups, path):
+        monkeypatch.setattr(backups_module.stat, "S_IMODE", lambda _: 0o755)
+        backups.start(path)
+        row = await backups.look(20)
+        assert row["state"] == "failed"
+        assert "others could read it" in row["error"]
+        assert not list(tmp_path.glob("backup*"))
+
+    run(tmp_path, scenario)
+
+
 def test_a_server_that_stops_gives_up_its_backup(tmp_path):
     async def scenario(backups, path):
         backups.start(path)
