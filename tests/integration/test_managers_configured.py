@@ -5,14 +5,18 @@ import queue
 import signal
 import socket
 import sys
+import threading
 import weakref
+from multiprocessing import managers as standard
 from pathlib import Path
 
 import pytest
+from cli_runner import Shell
 from managers_bench import Stage
 
 import multihost
 from multihost import managers
+from multihost.managers import proxies
 from multihost.testing import Cluster, wait_until
 from multihost.testing.ports import free_port
 
@@ -132,6 +136,28 @@ def test_a_manager_that_nobody_finds_again_leaves_nothing_behind(configured, clu
 
 def ignore_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize("base", [standard.BaseManager, managers.BaseManager])
+def test_who_waits_at_a_manager_that_ends_gets_eof_and_the_queue_is_gone(
+    base, configured, cluster, monkeypatch
+):
+    monkeypatch.setattr(proxies, "PATIENCE_S", 0.2)
+    with manager_of("ending", 0) as manager:
+
+        class Client(base):
+            pass
+
+        Client.register("ending")
+        client = Client(address=manager.address, authkey=b"abc")
+        client.connect()
+        waits = client.ending()
+        waits.qsize()
+        threading.Timer(0.5, manager.shutdown).start()
+        with pytest.raises(EOFError):
+            waits.get()
+    shown = Shell(**cluster.environment).json("queues")
+    assert not [each for each in shown if each["queue"].endswith("/ending")]
 
 
 def test_an_initializer_changes_no_signals_of_the_program(configured):

@@ -176,6 +176,16 @@ def test_who_waits_at_a_manager_that_ends_gets_eof(base, monkeypatch):
             tasks.get()
 
 
+@pytest.mark.parametrize("base", [standard.BaseManager, managers.BaseManager])
+def test_a_manager_may_be_shut_down_twice(base):
+    with make(base, tasks=new_queue)(**local()) as manager:
+        manager.tasks().put(1)
+        manager.shutdown()
+        manager.shutdown()
+    with pytest.raises(OSError, match="refused"):
+        make(base)(address=manager.address, authkey=b"abc").connect()
+
+
 def test_who_asks_a_manager_that_has_ended_gets_eof(monkeypatch):
     monkeypatch.setattr(proxies, "PATIENCE_S", 0.2)
     with make(tasks=new_queue)(**local()) as manager:

@@ -130,7 +130,9 @@ class BaseManager(standard.BaseManager):
         self._finish(keeps=False)
 
     def _finish(self, *, keeps: bool) -> None:
-        self._end._kwargs["keeps"] = keeps  # type: ignore[attr-defined]
+        settings = self._end._kwargs  # type: ignore[attr-defined]
+        if settings is not None:  # else it has ended before, and again is fine
+            settings["keeps"] = keeps
         self._end()
 
     def __exit__(

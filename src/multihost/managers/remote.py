@@ -178,9 +178,9 @@ class RemoteFront:
         await self._door.start(self._listener)
 
     async def _close(self) -> None:
-        if self._code == DROPPED:
-            await self._drop()
         await self._door.stop()
+        if self._code == DROPPED:  # only now: a client that waits is to see a manager that ends
+            await self._drop()
         await self._session.close()
 
     async def _drop(self) -> None:
