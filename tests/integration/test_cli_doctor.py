@@ -2,6 +2,8 @@
 
 import json
 import platform
+import subprocess
+import sys
 
 import pytest
 from cli_runner import Shell
@@ -76,6 +78,18 @@ def test_no_server_is_no_fault():
     code, found = findings(Shell())
     assert code is Exit.OK
     assert "start an embedded one" in found["server"]["text"]
+
+
+def test_a_server_that_died_is_told_with_how_to_start_it_again(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    note = {"url": "http://127.0.0.1:9", "pid": ended.pid}
+    (tmp_path / "server.json").write_text(json.dumps(note))
+    code, found = findings(Shell(MULTIHOST_STATE=str(tmp_path)))
+    assert code is Exit.OK
+    assert found["server"]["level"] == "warn"
+    assert f"pid {ended.pid}) has died" in found["server"]["text"]
+    assert "'multihost server' starts it again" in found["server"]["remedy"]
 
 
 @pytest.mark.parametrize(

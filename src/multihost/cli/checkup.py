@@ -176,6 +176,13 @@ def _locate(url: str | None, key_file: Path | None) -> tuple[Target | None, list
         target = config.find_target(url, key)
     except MultihostError as error:
         return None, [Finding(Level.FAIL, "server", str(error))]
+    dead = config.dead_server() if target is None else None
+    if dead is not None:
+        text = "yours on this machine ({}, pid {}) has died; programs use one of their own".format(
+            *dead
+        )
+        remedy = "'multihost server' starts it again, with all that it kept"
+        return None, [Finding(Level.WARN, "server", text, remedy)]
     if target is None:
         text = "none is known here; programs start an embedded one of their own"
         remedy = "'multihost server' starts one that all your programs and machines share"

@@ -116,8 +116,8 @@ def _find(url: str | None, authkey: bytes | str | None) -> Target | None:
         return running
     if key is None:
         message = (
-            f"no key for {cut(url)}: set {KEY_VARIABLE} or pass authkey=; it is in the file "
-            f"{KEY_FILE!r} of the server's state directory"
+            f"no key for {cut(url)}: set {KEY_VARIABLE}, or --key-file (authkey= in a program); it "
+            f"is in the file {KEY_FILE!r} of the server's state directory"
         )
         raise ConfigError(message)
     return Target(urls, key, trust)
