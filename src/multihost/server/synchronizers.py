@@ -228,9 +228,11 @@ class Synchronizers:
             return self._release_semaphore(caller.taker, act, state)
         assert isinstance(state, LockState)
         if state.is_reentrant and not state.is_held_by(caller.taker):
-            return _rejected(RejectCode.NOT_HELD, act.synchronizer, "is not held by this taker")
+            text = "is not held by this thread or task, and only its holder can release it"
+            return _rejected(RejectCode.NOT_HELD, act.synchronizer, text)
         if not 0 < act.times <= state.depth:
-            text = f"is held {state.depth} times and can't be released {act.times} times"
+            held = f"held {state.depth} times" if state.depth else "held by nobody"
+            text = f"is released too many times: it is {held}"
             return _rejected(RejectCode.TOO_MANY, act.synchronizer, text)
         self._change(act.synchronizer)
         state.depth -= act.times
@@ -264,7 +266,9 @@ class Synchronizers:
 
     def _release_semaphore(self, taker: int, act: a.Release, state: SemaphoreState) -> AnyResult:
         if act.times < 1 or state.value + act.times > state.bound:
-            text = f"has the value {state.value} of at most {state.bound}: {act.times} is too many"
+            text = (
+                f"is released too many times: its value is {state.value} of at most {state.bound}"
+            )
             return _rejected(RejectCode.TOO_MANY, act.synchronizer, text)
         self._change(act.synchronizer)
         left = self._forget_holds(act.synchronizer, state, taker, act.times)
@@ -306,7 +310,7 @@ class Synchronizers:
         if not isinstance(lock, LockState):
             return _missing(state.lock)
         if not lock.is_held_by(caller.taker):
-            text = "is not held by this taker, which can't wait for its condition"
+            text = "is not held by this thread or task, which can't wait for its condition"
             return _rejected(RejectCode.NOT_HELD, state.lock, text)
         self._change(act.synchronizer)
         self._change(state.lock)
@@ -321,7 +325,7 @@ class Synchronizers:
         if not isinstance(lock, LockState):
             return _missing(state.lock)
         if not lock.is_held_by(caller.taker):
-            text = "is not held by this taker, which can't notify others"
+            text = "is not held by this thread or task, which can't notify others"
             return _rejected(RejectCode.NOT_HELD, state.lock, text)
         count = len(state.waiters) if act.count < 0 else min(act.count, len(state.waiters))
         for _ in range(count):
