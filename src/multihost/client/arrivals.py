@@ -5,9 +5,13 @@ takes them out, in order or as they came. Putting takes no lock unless somebody
 waits.
 """
 
+import contextlib
 import threading
+import time
+from _thread import LockType, allocate_lock
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from multihost.client.outcomes import Decoded, Raw
 from multihost.core.outcome import Ending
@@ -105,22 +109,26 @@ class BlockingArrivals(Arrivals):
         """Begin empty."""
         super().__init__(is_ordered=is_ordered)
         self._lock = threading.Lock()
-        self._condition = threading.Condition(self._lock)
-        self._waiting = 0
+        """Held to take something."""
+        self._waiters: deque[LockType] = deque()
+        """Locks of those who wait or are about to; of one that was interrupted it does no harm."""
         self._waiting_for: int | None = None
 
     def wake(self) -> None:
         """Wake who waits. One that is about to wait sees what came, for it looks again."""
-        if self._waiting:
-            with self._condition:
-                self._condition.notify_all()
+        waiters = self._waiters
+        while waiters:
+            try:
+                waiter = waiters.popleft()
+            except IndexError:  # another thread wakes them, too
+                return
+            waiter.release()
 
     def wait_arrived(self, count: int, is_over: Callable[[], bool]) -> None:
         """Wait until ``count`` outcomes have come, or ``is_over`` once something changes."""
-        with self._condition:
-            self._waiting_for = count
-            for_others(lambda: self._condition.wait_for(lambda: self.arrived >= count or is_over()))
-            self._waiting_for = None
+        self._waiting_for = count
+        self._wait_until(lambda: self.arrived >= count or is_over())
+        self._waiting_for = None
 
     def put(self, position: int, item: Item) -> None:
         """Keep what there is for a position, and let the one who feeds go on."""
@@ -130,8 +138,7 @@ class BlockingArrivals(Arrivals):
 
     def stir(self) -> None:
         """Have all who wait look again."""
-        with self._condition:
-            self._condition.notify_all()
+        self.wake()
 
     def take(self, timeout_s: float | None = None) -> Item:
         """The next outcome; waits for it.
@@ -139,41 +146,56 @@ class BlockingArrivals(Arrivals):
         Raises StopIteration when all have been taken, TimeoutError (that of
         multiprocessing) when ``timeout_s`` is over. Whoever is interrupted takes nothing.
         """
-        item = None
+        item, is_over, end_at = None, False, None
         try:
-            with self._lock:
-                item = self.pop()
-                if item is None:
-                    item = self._await(timeout_s)
+            while True:
+                with self._lock:
+                    item = self.pop()
+                if item is not None:
+                    if self._waiters:  # for others there may be the one behind it
+                        self.wake()
+                    return item
+                if self.is_exhausted:
+                    raise StopIteration  # noqa: TRY301 - nothing is put back
+                if is_over:
+                    raise WaitTimeoutError  # noqa: TRY301 - as above
+                if timeout_s is not None and end_at is None:
+                    end_at = time.monotonic() + timeout_s
+                is_over = not self._wait_until(lambda: self.is_ready or self.is_exhausted, end_at)
         except BaseException:
             if item is not None:
                 self.put_back(item)
             raise
-        return item
 
     def put_back(self, item: Item) -> None:
         """What was taken last is the next again: whoever took it was interrupted."""
-        with self._condition:
+        with self._lock:
             self.taken -= 1
             if self._is_ordered:
                 self._by_position[self.taken] = item
             else:
                 self._as_they_came.appendleft(item)
-            self._condition.notify_all()
+        self.wake()
 
-    def _await(self, timeout_s: float | None) -> Item:
-        self._waiting += 1
-        try:
-            for_others(
-                lambda: self._condition.wait_for(
-                    lambda: self.is_ready or self.is_exhausted, timeout_s
-                )
-            )
-        finally:
-            self._waiting -= 1
-        item = self.pop()
-        if item is not None:
-            return item
-        if self.is_exhausted:
-            raise StopIteration
-        raise WaitTimeoutError
+    def _wait_until(self, is_so: Callable[[], bool], end_at: float | None = None) -> bool:
+        """Wait until something is so; False when it is not by ``end_at`` (monotonic).
+
+        Without a ``Condition``: an exception of a signal's handler breaks those.
+        """
+        while not is_so():
+            waiter = allocate_lock()
+            waiter.acquire()
+            self._waiters.append(waiter)
+            try:
+                if is_so():
+                    break
+                if end_at is None:
+                    for_others(waiter.acquire)
+                    continue
+                left_s = min(max(end_at - time.monotonic(), 0.0), threading.TIMEOUT_MAX)
+                if not for_others(partial(waiter.acquire, timeout=left_s)):
+                    return is_so()
+            finally:
+                with contextlib.suppress(ValueError):  # woken
+                    self._waiters.remove(waiter)
+        return True
