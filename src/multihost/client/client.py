@@ -247,14 +247,15 @@ class MapIterator:
                 raise
             try:
                 is_ok, value = decode(*item, remote_traceback) if isinstance(item, Raw) else item
+                chunk = deque(value) if is_ok and self._is_chunked else None
             except BaseException:  # interrupted
                 self._arrivals.put_back(item)
                 raise
             if not is_ok:
                 return returned(value, item, self._run)
-            if not self._is_chunked:
+            if chunk is None:
                 return value
-            self._chunk = deque(value)
+            self._chunk = chunk
         value = self._chunk[0]
         del self._chunk[0]
         return value

@@ -63,7 +63,11 @@ class MapRun:
         self._inputs = inputs
         self._window = max(1, window // chunksize)
         self._chunksize = chunksize
+        self._pulled: list[tuple[Any, ...]] = []
+        """Inputs that are to be submitted."""
         self._submitted = 0
+        self._appended = 0
+        """Tasks that they became; an input that can't be pickled is none."""
         self._items = 0
         self._sizes: dict[int, int] = {}
         self._bytes = 0
@@ -81,33 +85,54 @@ class MapRun:
             if arrivals.is_ready and pulls >= PULLS:
                 return
             pulls += 1
+            pulled = self._pulled
             try:
-                items = list(islice(self._inputs, self._chunksize))
+                pulled.extend(islice(self._inputs, self._chunksize - len(pulled)))
             except Exception as error:  # the user's iterable; raised in its place
+                if pulled:
+                    self._submit()
                 self._put_error(error)
                 self._finish(is_complete=False)
                 return
-            if not items:
+            if not pulled:
                 self._finish()
                 return
-            self._submit(items)
+            self._submit()
 
-    def _submit(self, items: list[tuple[Any, ...]]) -> None:
+    def _submit(self) -> None:
+        """Submit what was pulled; of whoever is interrupted it is done the next time, once."""
+        items = self._pulled
+        count, position, stream = len(items), self._submitted, self.stream
         try:
             payload = as_payload(self._pack(items))
         except Exception as error:  # raised in the input's place
             self._put_error(error)
+            self._items += count
+            self._pulled = []
             return
-        finally:
-            self._items += len(items)
-        self._account(payload)
-        self.stream.append(payload, self.arrivals, self._submitted)
+        try:
+            stream.append(payload, self.arrivals, position)
+        except BaseException:
+            if stream.appended > self._appended:
+                self._note_submitted(count)
+            raise
+        # As below, but without a call: a signal's handler may raise in one.
+        self._pulled = []
+        self._appended += 1
         self._submitted += 1
+        self._items += count
+        self._account(position, payload)
+
+    def _note_submitted(self, count: int) -> None:
+        self._pulled = []
+        self._appended += 1
+        self._submitted += 1
+        self._items += count
 
     def _put_error(self, error: Exception) -> None:
         position = self._submitted
-        self._submitted += 1
         self.stream.session.post(lambda: self.arrivals.refuse(position, error))
+        self._submitted += 1
 
     def _pack(self, items: list[Any]) -> bytes:
         spec = self.stream.spec
@@ -124,10 +149,10 @@ class MapRun:
             self._submitted - self.arrivals.taken < self._window and self._bytes < WINDOW_BYTES
         ) or self._submitted == self.arrivals.taken
 
-    def _account(self, payload: bytes | Bulk) -> None:
+    def _account(self, position: int, payload: bytes | Bulk) -> None:
         size_bytes = len(payload) if isinstance(payload, bytes) else payload.blob.size_bytes
         if size_bytes >= COUNTED_BYTES:
-            self._sizes[self._submitted] = size_bytes
+            self._sizes[position] = size_bytes
             self._bytes += size_bytes
 
     def _settle_sizes(self) -> None:
@@ -138,7 +163,6 @@ class MapRun:
 
     def _finish(self, *, is_complete: bool = True) -> None:
         """All inputs are submitted, or if it is not complete all that will be."""
-        self._is_finished = True
         total = self._submitted
         stream = self.stream
 
@@ -162,6 +186,7 @@ class MapRun:
             stream.session.post(seal)
         else:
             stream.session.post(lambda: stream.when_opened(seal))
+        self._is_finished = True
 
 
 def returned(error: Any, item: Raw | Decoded, run: MapRun) -> Any:

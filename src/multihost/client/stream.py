@@ -176,6 +176,12 @@ class Stream:
         """Tasks appended whose outcome has not come; from other threads an estimate."""
         return len(self._inbox) + len(self._pending)
 
+    @property
+    def appended(self) -> int:
+        """Tasks appended so far."""
+        with self._changing:
+            return self._count + len(self._inbox)
+
     # the loop's thread: out ----------------------------------------------------------
 
     def _flush(self) -> None:

@@ -3,6 +3,7 @@
 import concurrent.futures
 import itertools
 import os
+import sys
 import threading
 import time
 
@@ -10,6 +11,7 @@ import pytest
 from fake_server import KEY, FakeServer
 
 from multihost import AuthenticationError, Client, errors
+from multihost.client import mapping
 from multihost.core.outcome import Ending
 from multihost.testing import wait_until
 from multihost.wire import message as m
@@ -396,6 +398,37 @@ def test_who_is_interrupted_while_a_result_is_unpickled_gets_it_from_the_next(
     with pytest.raises(KeyboardInterrupt):
         next(results)
     assert sorted(result.args for result in results) == [(n,) for n in range(4)]
+
+
+@pytest.mark.parametrize("number", range(1, 40))
+def test_who_is_interrupted_while_inputs_are_submitted_loses_and_repeats_none(
+    client, server, number
+):
+    left = number
+
+    def interrupt(frame, event, _):
+        nonlocal left
+        if event in ("call", "c_return") and frame.f_code.co_filename == mapping.__file__:
+            left -= 1
+            if left == 0:
+                raise KeyboardInterrupt
+
+    results = client.map(triple, range(7), chunksize=2)
+    taken = []
+    sys.setprofile(interrupt)
+    try:
+        while True:
+            try:
+                taken.append(results.next(20))
+            except KeyboardInterrupt:
+                continue
+            except StopIteration:
+                break
+    finally:
+        sys.setprofile(None)
+    assert taken == [3 * n for n in range(7)]
+    (job,) = server.jobs.values()
+    assert len(job.payloads) == 4
 
 
 def test_map_never_pulls_more_than_its_window_ahead(client):
