@@ -19,7 +19,7 @@ from multihost.client.future import remote_traceback
 from multihost.client.listings import Listings, Row
 from multihost.client.mapping import WINDOW, MapRun, returned, style_for, tuples
 from multihost.client.options import EMBEDDED_PATIENCE_S, PATIENCE_S, first_spec, with_options
-from multihost.client.outcomes import Raw, decode
+from multihost.client.outcomes import Raw, decode, for_iteration
 from multihost.client.packing import Bulk, archives_of, as_payload, pack_call
 from multihost.client.session import Session
 from multihost.client.stream import Stream
@@ -70,21 +70,14 @@ class AsyncFuture(asyncio.Future[Any]):
             if is_ok:
                 self.set_result(value)
             else:
-                self._fail(value)
+                self.set_exception(for_iteration(value))
         self._know()
 
     def refuse(self, position: int, error: BaseException) -> None:
         """There will be no outcome."""
         if not self.done():
-            self._fail(error)
+            self.set_exception(for_iteration(error))
         self._know()
-
-    def _fail(self, error: BaseException) -> None:
-        """Take an exception; a coroutine can't be given a StopIteration as what it is."""
-        if isinstance(error, StopIteration):
-            cause, error = error, RuntimeError(f"the task raised {error!r}")
-            error.__cause__ = cause
-        self.set_exception(error)
 
     def stored(self, position: int) -> None:
         """The server keeps the task."""

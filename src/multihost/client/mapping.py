@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any
 
 from multihost.client.arrivals import Arrivals
-from multihost.client.outcomes import Decoded, Raw
+from multihost.client.outcomes import Decoded, Raw, for_iteration
 from multihost.client.packing import Bulk, as_payload, pack_call, pack_items
 from multihost.client.stream import Stream
 from multihost.core.job import JobSpec, Style
@@ -195,7 +195,7 @@ def returned(error: Any, item: Raw | Decoded, run: MapRun) -> Any:
     # What the server or the iterable of inputs says is of no single input.
     if run.returns_errors and (isinstance(item, Raw) or isinstance(error, PayloadError)):
         return error
-    raise error
+    raise for_iteration(error)
 
 
 def noted(error: BaseException, spec: JobSpec) -> BaseException:

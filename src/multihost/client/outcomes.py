@@ -78,6 +78,15 @@ def decode(ending: Ending, payload: bytes, cause: Callable[[str], Exception]) ->
         return Decoded(False, unreadable)
 
 
+def for_iteration(error: BaseException) -> BaseException:
+    """A task's error for whoever iterates or awaits: a StopIteration would end that in silence."""
+    if not isinstance(error, StopIteration | StopAsyncIteration):
+        return error
+    told = RuntimeError(f"the task raised {error!r}")
+    told.__cause__ = error
+    return told
+
+
 def exception_of(
     ending: Ending, payload: bytes, cause: Callable[[str], Exception]
 ) -> BaseException:

@@ -12,7 +12,7 @@ from multihost.client.arrivals import BlockingArrivals
 from multihost.client.dispatcher import Dispatcher, report
 from multihost.client.future import remote_traceback
 from multihost.client.latch import Latch
-from multihost.client.outcomes import Raw, decode
+from multihost.client.outcomes import Raw, decode, for_iteration
 from multihost.core.outcome import Ending
 from multihost.errors import TimeoutError as ResultTimeoutError
 
@@ -220,6 +220,6 @@ class IMapIterator:
             raise
         if is_ok:
             return value
-        raise value
+        raise for_iteration(value)
 
     __next__ = next  # noqa: A003 - the method above, as in the standard library

@@ -458,6 +458,14 @@ def test_an_error_takes_its_inputs_place_and_the_map_goes_on(client):
         next(results)
 
 
+def test_a_task_that_raises_stop_iteration_does_not_end_the_map(client):
+    results = client.map(next, [iter([1]), iter([]), iter([3])])
+    assert next(results) == 1
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        next(results)
+    assert next(results) == 3
+
+
 def test_what_the_input_raises_comes_after_the_results_before_it(client):
     def inputs():
         yield 1

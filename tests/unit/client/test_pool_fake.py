@@ -175,6 +175,14 @@ def test_imap_goes_on_after_an_error_but_a_chunked_one_ends(pool):
     assert list(chunked) == []
 
 
+def test_a_task_that_raises_stop_iteration_does_not_end_the_results_of_others(pool):
+    results = pool.imap(next, [iter([1]), iter([]), iter([3])])
+    assert results.next(20) == 1
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        results.next(20)
+    assert results.next(20) == 3
+
+
 def test_imap_of_an_endless_input_yields_and_stops_with_the_pool(pool):
     def endless():
         number = 0
