@@ -1,7 +1,11 @@
 """What is told of tasks that can't be begun or whose outcome is no ordinary one."""
 
+import contextlib
+import fcntl
 import os
 import pickle
+import signal
+import stat
 import time
 from multiprocessing.pool import MaybeEncodingError
 from pathlib import Path
@@ -9,9 +13,11 @@ from pathlib import Path
 import pytest
 from lone_worker import lone_worker, run, turns
 
+from multihost.core.ids import task_id
 from multihost.core.job import Style
 from multihost.core.outcome import Ending
 from multihost.wire import message as m
+from multihost.worker import frames
 from multihost.worker.child import EXCEPTION_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS
 from multihost.worker.current import current_task
 
@@ -114,6 +120,36 @@ def test_an_exception_whose_attributes_raise_is_told():
             (held,) = lone.grant(lone.job(fail), ((), {}))
             failure = await lone.failure(held)
             assert (failure.ending, failure.message) == (Ending.RAISED, "on purpose")
+
+    run(main())
+
+
+def say_nonsense(kind, detail, payload):
+    """Write something to the pipe on which the agent hears of outcomes, and nothing more."""
+    task = current_task()
+    number = task_id(task.job, task.index)
+    frame = frames.HEADER.pack(len(payload), kind, detail, number, task.token, 0.0) + payload
+    for descriptor in range(3, 64):
+        with contextlib.suppress(OSError):
+            mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE
+            if mode == os.O_WRONLY and stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                os.write(descriptor, frame)
+    signal.pause()
+
+
+@pytest.mark.parametrize(
+    ("said", "ending"),
+    [
+        ((frames.DONE, 200, b""), Ending.CRASHED),
+        ((frames.DONE_IN_FILE, Ending.OK, b"short"), Ending.CRASHED),
+        ((frames.DONE, Ending.UNRUNNABLE, b"no failure"), Ending.UNRUNNABLE),
+    ],
+)
+def test_a_child_that_says_nonsense_of_its_task_ends_it(said, ending):
+    async def main():
+        async with lone_worker() as lone:
+            (held,) = lone.grant(lone.job(say_nonsense), (said, {}))
+            assert (await lone.failure(held)).ending == ending
 
     run(main())
 

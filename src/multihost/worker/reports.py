@@ -101,7 +101,11 @@ def unstored_result(reason: str, worker: str) -> Failure:
 
 def signed(failure: bytes, worker: str) -> bytes:
     """A child's failure with the worker's name on it."""
-    return encode_failure(msgspec.structs.replace(decode_failure(failure), worker=worker))
+    try:
+        told = decode_failure(failure)
+    except msgspec.MsgspecError as error:
+        told = Failure(Ending.UNRUNNABLE, message=f"what its process says can't be read: {error}")
+    return encode_failure(msgspec.structs.replace(told, worker=worker))
 
 
 def describe(certificate: Certificate) -> str:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Protocol
 
 from multihost.core.job import Context
+from multihost.core.outcome import Ending
 from multihost.runtime import clock
 from multihost.wire import message as m
 from multihost.worker import frames
 from multihost.worker.work import Work
 
+_ENDINGS = frozenset(ending.value for ending in Ending)
 READ_BYTES = 1 << 20
 PIPE_BYTES = 1 << 20
 PARTS = 2
@@ -381,8 +383,10 @@ class Slot:
     def _heard(self, kind: int, detail: int, task: int, seconds: float, payload: bytes) -> None:
         if kind == frames.DONE:
             self._done(task, detail, seconds, payload)
-        elif kind == frames.DONE_IN_FILE:
+        elif kind == frames.DONE_IN_FILE and len(payload) > frames.IN_FILE.size:
             self._done(task, detail, seconds, frames.InFile.unpack(payload))
+        elif kind == frames.DONE_IN_FILE:
+            self._done(0, detail, seconds, b"")
         elif kind == frames.RETURNED:
             self._returned(payload)
         elif kind == frames.WAITS:
@@ -393,7 +397,7 @@ class Slot:
                 self._began()
 
     def _done(self, task: int, ending: int, run_s: float, data: bytes | frames.InFile) -> None:
-        if not self.fed or self.fed[0].grant.task != task:
+        if not self.fed or self.fed[0].grant.task != task or ending not in _ENDINGS:
             # It says what can't be: better one death that is reported than a task nobody ends.
             self.signal(signal.SIGKILL)
             return
