@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from multihost.client.client import shared_client
 from multihost.client.crew import Crew
 from multihost.client.dispatcher import Dispatcher
+from multihost.client.forking import forget_in_child
 from multihost.client.future import RunningFuture
 from multihost.client.outcomes import Decoded, decode, failure_of
 from multihost.client.packing import as_payload, pack_call, pack_items
@@ -304,4 +305,5 @@ def _finish_all() -> None:
         executor._finish()
 
 
+forget_in_child(_executors.clear)
 threading._register_atexit(_finish_all)  # type: ignore[attr-defined]

@@ -265,7 +265,7 @@ class MapIterator:
         if not self._is_closed:
             self._is_closed = True
             stream = self._run.stream
-            if stream.session.failure is None:
+            if stream.session.failure is None and stream.session.is_ours:
                 stream.session.post(stream.close)
 
     def __enter__(self) -> Self:

@@ -105,8 +105,11 @@ class Crew:
         return idle.wait_open(timeout_s)
 
     def close(self, reason: str, *, is_sealing: bool = False) -> None:
-        """Be done with the jobs: what is unfinished is cancelled, unless it is lasting."""
-        if self._session.failure is None:
+        """Be done with the jobs: what is unfinished is cancelled, unless it is lasting.
+
+        In a forked process nothing happens: they are the parent's.
+        """
+        if self._session.failure is None and self._session.is_ours:
             self._submitter.close(reason, is_sealing=is_sealing)
 
     def abandon(self) -> None:

@@ -95,6 +95,11 @@ class Session:
                 self._is_woken = False
                 raise
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it was made in this process, not in one that this was forked from."""
+        return self._generation == forking.generation
+
     def send_here(self, message: m.Message) -> bool:
         """Send a message at once if that is possible here and now; whether it was."""
         return self._generation == forking.generation and self.peer.send_here(message)

@@ -1,6 +1,7 @@
 """Executor's own behaviour; CPython's tests judge the rest on a real cluster."""
 
 import concurrent.futures
+import os
 import pickle
 import threading
 from concurrent.futures.process import BrokenProcessPool
@@ -8,8 +9,9 @@ from concurrent.futures.process import BrokenProcessPool
 import pytest
 from fake_server import KEY
 
-from multihost import Executor
+from multihost import Executor, Pool
 from multihost.core.outcome import Certificate, Ending, Failure, encode_failure
+from multihost.executor import _finish_all
 from multihost.testing import wait_until
 from multihost.wire import message as m
 
@@ -27,6 +29,28 @@ def executor(server):
 
 def first_job(server):
     return wait_until(lambda: next(iter(server.jobs.values()), None))
+
+
+def test_a_forked_child_ends_in_peace_whatever_its_parent_has_open(executor, client):
+    pool = Pool(2, url=client.url, authkey=KEY)
+    results = client.map(triple, range(3))
+    assert executor.submit(triple, 1).result(20) == pool.apply(triple, (1,)) == 3
+    assert next(results) == 0
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            for end in (pool.terminate, pool._crew.abandon, results.close, _finish_all):
+                end()
+            os.write(write, b"peace")
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as answer:
+        assert answer.read() == b"peace"
+    os.waitpid(pid, 0)
+    assert list(results) == [3, 6]
+    pool.terminate()
 
 
 def test_submit_gives_a_real_future(executor):
