@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
+from multihost.core.digest import DIGEST_BYTES
 from multihost.runtime import clock
 from multihost.server.partial import SUFFIX, BlobError, PartialBlob, Place
 from multihost.wire.message import ASK_FIRST_BYTES, Blob, RefusalCode
@@ -209,7 +210,7 @@ def _read(path: Path, offset: int, size_bytes: int) -> bytes:
 def _untouched(directory: Path, before: float) -> list[Path]:
     """Files of parts that nobody has written to since ``before``."""
     found = []
-    for path in directory.glob(f"*{SUFFIX}"):
+    for path in directory.glob(f"{'[0-9a-f]' * 2 * DIGEST_BYTES}{SUFFIX}"):
         with contextlib.suppress(OSError):  # it has just become whole
             if path.stat().st_mtime < before:
                 found.append(path)

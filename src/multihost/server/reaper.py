@@ -144,13 +144,15 @@ class Pruner:
 
     async def run(self) -> None:
         """Prune now and then until cancelled; first what a server that was killed left behind."""
-        await sweep(self._committer, self._blobs.files)
+        with contextlib.suppress(OSError):
+            await sweep(self._committer, self._blobs.files)
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), PRUNE_EVERY_S)
             self._woken.clear()
-            # Deleting takes room in the log first; there may be some the next time.
-            with contextlib.suppress(StoreFull):
+            # Deleting takes room in the log first; there may be some the next time, or
+            # descriptors, or a disk that does not only read.
+            with contextlib.suppress(StoreFull, OSError):
                 await self.prune()
 
     async def prune(self) -> None:

@@ -189,6 +189,14 @@ def test_beginnings_are_dropped_when_nobody_comes_back_and_kept_while_one_sends(
     assert run(files.have_bytes(ONE, BLOB)) == [0]
 
 
+def test_files_that_are_no_blobs_are_left_alone(files):
+    path = files.directory / "notes.part"
+    path.touch()
+    os.utime(path, (0, 0))
+    run(files.prune())
+    assert path.exists()
+
+
 def test_a_file_that_has_just_come_is_not_deleted_by_an_older_decision(files):
     run(put(files, 0, None), files.delete([BLOB.digest]))
     assert read(files) == DATA

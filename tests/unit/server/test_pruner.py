@@ -1,0 +1,55 @@
+"""Claims about deleting what is over, on a disk that does not always let it."""
+
+import asyncio
+import contextlib
+
+from multihost.server import reaper
+from multihost.server.reaper import Pruner
+from multihost.wire.message import Blob
+
+
+class Committer:
+    """A store with nothing in it but one blob that nothing refers to, time and again."""
+
+    def __init__(self):
+        self.has_unused = False
+
+    async def ask(self, run, **_):
+        if run is not reaper._unused:
+            return 0
+        self.has_unused = not self.has_unused
+        return [Blob(b"d" * 32, 200_000)] if self.has_unused else []
+
+
+class Files:
+    def __init__(self, directory):
+        self.directory = directory
+        self.deleted = asyncio.Event()
+        self.troubles = [OSError(24, "Too many open files")] * 2
+
+    async def delete(self, _):
+        if self.troubles:
+            raise self.troubles.pop()
+        self.deleted.set()
+
+    async def prune(self):
+        pass
+
+
+class Blobs:
+    def __init__(self, directory):
+        self.files = Files(directory)
+
+
+def test_what_could_not_be_deleted_does_not_end_all_deleting(tmp_path, monkeypatch):
+    async def main():
+        blobs = Blobs(tmp_path)
+        pruner = Pruner(Committer(), blobs, lambda: False)
+        running = asyncio.ensure_future(pruner.run())
+        await asyncio.wait_for(blobs.files.deleted.wait(), 20)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+
+    monkeypatch.setattr(reaper, "PRUNE_EVERY_S", 0)
+    asyncio.run(main())
