@@ -107,3 +107,37 @@ def test_everything_may_be_logged_through_a_queue(tmp_path):
     )
     assert out == "['0 from Ann', '1 from Ann', '2 from Ann']\n"
     assert err == ""
+
+
+def test_processes_connect_to_the_manager_of_the_program_that_started_them(tmp_path):
+    out, err = programs.run(
+        tmp_path,
+        """
+        import queue
+        import multihost as multiprocessing
+        from multihost.managers import BaseManager
+
+        tasks, results = queue.Queue(), queue.Queue()
+
+        class QueueManager(BaseManager):
+            pass
+
+        QueueManager.register("tasks", callable=lambda: tasks)
+        QueueManager.register("results", callable=lambda: results)
+
+        def work(address):
+            manager = QueueManager(address=address, authkey=b"abc")
+            manager.connect()
+            n = manager.tasks().get(timeout=20)
+            manager.results().put(n * n)
+
+        if __name__ == "__main__":
+            with QueueManager(address=("127.0.0.1", 0), authkey=b"abc") as manager:
+                manager.tasks().put(7)
+                process = multiprocessing.Process(target=work, args=(manager.address,))
+                process.start()
+                print(manager.results().get(timeout=20))
+                process.join()
+        """,
+    )
+    assert (out, err) == ("49\n", "")

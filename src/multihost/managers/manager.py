@@ -24,6 +24,7 @@ from multihost.managers import proxies
 from multihost.managers.hosting import Server, may_be_queue
 from multihost.managers.listening import TLS, is_secured
 from multihost.managers.proxies import AutoProxy, ours
+from multihost.managers.registry import Registry
 from multihost.managers.wires import connect as connect_wire
 from multihost.runtime import config
 from multihost.runtime.address import is_loopback, parse_url
@@ -41,6 +42,7 @@ class BaseManager(standard.BaseManager):
     """
 
     _Server = Server
+    _registry: Any
     _state: Any
     _serializer: str
     _authkey: Any
@@ -75,6 +77,8 @@ class BaseManager(standard.BaseManager):
     ) -> None:
         """Let managers of this class make objects, by the name ``typeid``."""
         proxytype = AutoProxy if proxytype is None else ours(proxytype)
+        if "_registry" not in cls.__dict__:
+            cls._registry = Registry(cls._registry)
         super().register(typeid, callable, proxytype, exposed, method_to_typeid, create_method)
 
     def connect(self) -> None:
@@ -89,7 +93,7 @@ class BaseManager(standard.BaseManager):
     def get_server(self) -> Any:
         """A server to run in this process, with ``serve_forever``."""
         self._check_initial()
-        return self._Server(self._registry, self._address, self._authkey, self._serializer)  # type: ignore[attr-defined]
+        return self._Server(self._registry, self._address, self._authkey, self._serializer)
 
     def start(
         self, initializer: Callable[..., object] | None = None, initargs: Iterable[Any] = ()
@@ -98,7 +102,7 @@ class BaseManager(standard.BaseManager):
         self._check_initial()
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        registry = self._registry  # type: ignore[attr-defined]
+        registry = self._registry
         place = _choose_place()
         address = _reachable_address() if self._address is None and place is Thread else None
         self._process = place(
