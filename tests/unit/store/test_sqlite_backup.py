@@ -1,6 +1,8 @@
 """Backups: one instant of a store at work, restored as a store that owes nothing to old leases."""
 
+import contextlib
 import itertools
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -148,6 +150,40 @@ def test_a_task_that_ran_is_queued_again_and_no_fault_is_counted(owner, state, f
     assert (row.state, row.losses) == (TaskState.QUEUED, 0)
     assert other.sessions(Role.WORKER) == []
     other.close()
+
+
+class _KilledError(BaseException):
+    """The process is no more."""
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_a_restore_that_is_killed_leaves_the_old_store_or_the_new_one_whole(
+    owner, state, file, monkeypatch, steps
+):
+    owner.submit(2)
+    back_up(owner, state, file)
+    last = owner.submit(2)
+    left = state.with_name("left")
+    shutil.copytree(state, left)  # as a server that was killed leaves it, with its log
+    renamed, rename = [], Path.rename
+
+    def stop(path, target):
+        if len(renamed) == steps:
+            raise _KilledError
+        renamed.append(target)
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, contextlib.suppress(_KilledError):
+        patch.setattr(Path, "rename", stop)
+        restore(file, left, owner.now, replaces=True)
+    store = open_store(left / STORE_FILE)
+    assert (store.job(last) is None) is bool(steps)
+    store.close()
+    if steps:
+        aside = open_store(left / f"{STORE_FILE}.replaced-1")
+        assert aside.job(last).count == 2
+        aside.close()
+    assert len(renamed) == steps
 
 
 def test_a_restore_is_refused_over_a_store_unless_that_may_be_moved(owner, state, file):

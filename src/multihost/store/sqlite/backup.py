@@ -36,6 +36,7 @@ from multihost.store.sqlite.file import (
     store_errors,
     translated,
 )
+from multihost.store.sqlite.replacing import finish_replacing, ready_place, replace
 from multihost.store.sqlite.store import open_store
 from multihost.wire.message import Role
 
@@ -131,6 +132,7 @@ def restore(backup: Path, state: Path, now: float, *, replaces: bool) -> Restore
     path = state / STORE_FILE
     lock = LockFile(path)
     try:
+        finish_replacing(path)
         if path.exists() and not replaces:
             raise StoreError(
                 f"{path} is there already; move it away, choose another directory with --state, "
@@ -142,9 +144,8 @@ def restore(backup: Path, state: Path, now: float, *, replaces: bool) -> Restore
             work.chmod(0o600)
             blobs = _take_over(work, state / BLOB_DIRECTORY, _epoch_of(path))
             jobs, requeued = _forget_peers(work, now)
-            moved = _move_aside(path)
-            work.rename(path)
-            sync_directory(state)
+            work.rename(ready_place(path))
+            moved = replace(path)
         finally:
             for leftover in ("", "-wal", "-journal", ".lock"):
                 Path(f"{work}{leftover}").unlink(missing_ok=True)
@@ -265,18 +266,3 @@ def _forget_peers(path: Path, now: float) -> tuple[int, int]:
     finally:
         store.close()
     return jobs, requeued
-
-
-def _move_aside(path: Path) -> Path | None:
-    """Rename the store at ``path`` with its log; where it is now."""
-    if not path.exists():
-        return None
-    number = 1
-    while (aside := path.with_name(f"{path.name}.replaced-{number}")).exists():
-        number += 1
-    places = ((Path(f"{path}-wal"), Path(f"{aside}-wal")), (journal_of(path), journal_of(aside)))
-    for beside, place in places:
-        if beside.exists():
-            beside.rename(place)
-    path.rename(aside)
-    return aside

@@ -32,6 +32,7 @@ from multihost.store.sqlite.file import (
     translated,
 )
 from multihost.store.sqlite.journal import records_in
+from multihost.store.sqlite.replacing import finish_replacing, ready_place
 from multihost.store.sqlite.verify import verify
 
 READ_BYTES: Final = 1 << 20
@@ -72,11 +73,12 @@ def check(path: Path) -> Report:
 
 def _check_store(state: Path) -> Report:
     path = state / STORE_FILE
-    if not path.exists():
+    if not path.exists() and not ready_place(path).exists():
         raise StoreError(f"there is no store in {state}; correct --state")
     report = Report(path)
     lock = LockFile(path)
     try:
+        finish_replacing(path)
         with _opened(path) as db:
             _check_rows(db, report, APPLICATION_ID)
             _look_at_journal(db, report)

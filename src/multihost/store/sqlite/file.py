@@ -27,6 +27,7 @@ import apsw
 from multihost.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreTooNew
 from multihost.store.lockfile import LockFile
 from multihost.store.places import sync_directory
+from multihost.store.sqlite.replacing import finish_replacing
 
 SCHEMA_VERSION: Final = 3
 """Version of the newest migration."""
@@ -95,6 +96,7 @@ class DatabaseFile:
         try:
             with store_errors(str(path)):
                 if vfs is None:
+                    finish_replacing(path)
                     # SQLite would make it readable to all; the log takes the mode after it.
                     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
                 self.db = apsw.Connection(str(path), vfs=vfs, statementcachesize=STATEMENTS)
