@@ -506,6 +506,29 @@ print(process.exitcode, multiprocessing.active_children())
     assert out.endswith("None []\n")
 
 
+def test_locks_that_are_globals_are_each_processes_own_as_after_a_fork(tmp_path):
+    out, _ = run(
+        tmp_path,
+        HEAD
+        + """
+import queue, threading
+lock, numbers = threading.Lock(), queue.Queue()
+def work():
+    with lock:
+        numbers.put(42)
+        print(numbers.get())
+lock.acquire()
+process = Process(target=work)
+process.start()
+process.join()
+print(process.exitcode, numbers.qsize())
+with multiprocessing.Pool(1) as pool:
+    pool.apply(work)
+""",
+    )
+    assert out == "42\n0 0\n42\n"
+
+
 def test_a_large_argument_travels(tmp_path):
     out, _ = run(
         tmp_path,

@@ -6,6 +6,7 @@ modules registered with cloudpickle) travels by value. What was sent by value is
 bytecode and runs only on the same version of Python; the caller is told.
 """
 
+import contextlib
 import pickle
 import sys
 import threading
@@ -142,10 +143,14 @@ def pack_process(surroundings: Mapping[str, Any], process: Any, label: str) -> P
     """Payload of style PROCESS: plain data about where it comes from, and the Process object."""
 
     def blame(error: Exception) -> Exception:
-        culprit = _blame_call(process._args, process._kwargs, label, error)
-        if not isinstance(culprit, PayloadError) or "argument" in str(culprit.what or ""):
+        culprit = _culprit(process._args, process._kwargs, label, error)
+        if culprit is not None:
             return culprit
-        return _error(f"the process {process.name} or its target", type(process), error)
+        what = f"the process {process.name} or its target"
+        return _blame_function(process._target, label, error) or _error(what, type(process), error)
+
+    def passes_locks() -> bool:
+        return _culprit(process._args, process._kwargs, label, TypeError()) is not None
 
     head = _dumps(surroundings, PROTOCOL)
     try:
@@ -156,7 +161,8 @@ def pack_process(surroundings: Mapping[str, Any], process: Any, label: str) -> P
         is_plain = _MAIN not in data and not _has_registered_modules()
     if is_plain:
         return Packed(head + data, is_by_value=False)
-    return Packed(head + _by_value(process, blame).data, is_by_value=True)
+    packed = _by_value(process, blame, is_code=True, passes_locks=passes_locks)
+    return Packed(head + packed.data, is_by_value=True)
 
 
 def as_payload(data: bytes) -> bytes | Bulk:
@@ -211,20 +217,31 @@ def label_of(function: object) -> str:
 
 def _pack_object(thing: object, what: str, *, shares_globals: bool = False) -> Packed:
     def blame(error: Exception) -> Exception:
-        return _error(what, type(thing), error)
+        return _blame_function(thing, what, error) or _error(what, type(thing), error)
 
+    is_code = isinstance(thing, FunctionType)
     try:
         data = _dumps(thing, PROTOCOL)
     except Exception:  # as above
-        return _by_value(thing, blame, shares_globals=shares_globals)
+        return _by_value(thing, blame, shares_globals=shares_globals, is_code=is_code)
     if _MAIN not in data and not _has_registered_modules():
         return Packed(data, is_by_value=False)
-    return _by_value(thing, blame, shares_globals=shares_globals)
+    return _by_value(thing, blame, shares_globals=shares_globals, is_code=is_code)
 
 
 def _by_value(
-    thing: object, blame: Callable[[Exception], Exception], *, shares_globals: bool = False
+    thing: object,
+    blame: Callable[[Exception], Exception],
+    *,
+    shares_globals: bool = False,
+    is_code: bool = False,
+    passes_locks: Callable[[], bool] = lambda: False,
 ) -> Packed:
+    """Pickle what holds code.
+
+    ``is_code``: it is there to be run, and locks that it refers to are each process's own;
+    ``passes_locks`` tells whether it passes some as arguments.
+    """
     try:
         if shares_globals:
             from multihost.client import sharing
@@ -235,6 +252,12 @@ def _by_value(
 
             data = cloudpickle.dumps(thing, PROTOCOL)
     except Exception as error:  # named and raised again
+        if is_code and isinstance(error, TypeError) and not passes_locks():
+            from multihost.client import forklike
+
+            with contextlib.suppress(Exception):  # the first error is told
+                data = forklike.dumps(thing, PROTOCOL, shares_globals=shares_globals)
+                return Packed(data, is_by_value=True)
         blamed = blame(error)
         if blamed is error:
             raise
@@ -247,15 +270,35 @@ def _has_registered_modules() -> bool:
     return cloudpickle is not None and bool(cloudpickle.list_registry_pickle_by_value())
 
 
+def _blame_function(function: object, label: str, error: Exception) -> Exception | None:
+    """The error that names what a function refers to and can't be pickled, if there is such."""
+    from multihost.client import forklike
+
+    for what, thing in forklike.references(function):
+        if not _can_pickle(thing):
+            remedy = "have each process make its own, in an initializer or in the function"
+            return _error(f"{what} that {label} uses", type(thing), error, remedy)
+    return None
+
+
 def _blame_call(
     args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str, error: Exception
 ) -> Exception:
+    culprit = _culprit(args, kwargs, label, error)
+    if culprit is not None:
+        return culprit
+    return _error(f"the arguments of {label}" if label else "the arguments", tuple, error)
+
+
+def _culprit(
+    args: tuple[Any, ...], kwargs: Mapping[str, Any], label: str, error: Exception
+) -> Exception | None:
     named: list[tuple[str, Any]] = [(f"argument {i}", arg) for i, arg in enumerate(args)]
     named += [(f"argument {name!r}", arg) for name, arg in kwargs.items()]
     for what, thing in named:
         if not _can_pickle(thing):
             return _error(f"{what} of {label}" if label else what, type(thing), error)
-    return _error(f"the arguments of {label}" if label else "the arguments", tuple, error)
+    return None
 
 
 def _blame_item(items: list[Any], first: int, label: str, error: Exception) -> Exception:
@@ -277,10 +320,10 @@ def _can_pickle(thing: object) -> bool:
     return True
 
 
-def _error(what: str, kind: type, error: Exception) -> Exception:
+def _error(what: str, kind: type, error: Exception, remedy: str = "") -> Exception:
     """The error to raise: what a user's own ``__reduce__`` raised stays what it is."""
     text = f"{what} ({kind.__module__}.{kind.__qualname__}) can't be pickled"
     if isinstance(error, _OWN_FAULT):
-        return PayloadError(f"{text}: {error}", what)
+        return PayloadError(f"{text}: {error}{'; ' if remedy else ''}{remedy}", what)
     error.add_note(f"multihost: {text}")
     return error

@@ -73,6 +73,34 @@ def test_what_a_users_reduce_raises_stays_what_it_is_and_names_the_argument():
     assert "argument 0 of f" in caught.value.__notes__[0]
 
 
+def test_the_error_names_the_global_or_the_variable_that_a_function_needs(tmp_path, monkeypatch):
+    with (tmp_path / "log").open("w") as log:
+        monkeypatch.setitem(globals(), "_log", log)
+
+        def direct():
+            return [_log for _ in "x"]  # noqa: F821 - set above
+
+        def around():
+            return log
+
+        direct.__module__ = around.__module__ = "__main__"
+        for function, name in ((direct, "the global '_log'"), (around, "the variable 'log'")):
+            with pytest.raises(PayloadError, match=f"{name} that the function .* can't be pickled"):
+                packing.pack_function(function)
+
+
+def test_a_lock_that_a_function_needs_arrives_as_another_that_is_free():
+    lock = threading.Lock()
+
+    def function():
+        return lock
+
+    with lock:
+        there = pickle.loads(packing.pack_function(function).data)()
+    assert type(there) is type(lock)
+    assert not there.locked()
+
+
 def test_a_module_registered_by_value_is_sent_by_value():
     module = sys.modules[__name__]
     assert packing.pack_function(module_level).python is None
