@@ -10,6 +10,7 @@ frames are full, and a lone message waits for nothing.
 import asyncio
 import logging
 import os
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, cast
@@ -40,6 +41,8 @@ UNSENT_BYTES = 64 << 20
 """Unsent bytes above which a server hangs up: whoever does not read what it asked for."""
 DIRECT_BYTES = 16 << 10
 """Larger frames are not written to the socket by other threads."""
+NEARBY_BUFFER_BYTES = 1 << 20
+"""Asked for at Unix sockets, whose buffers don't grow with what is sent as TCP's do."""
 PATH = "/ws"
 NEARBY_URL = f"ws://localhost{PATH}"
 """What a handshake names where no network is between."""
@@ -128,8 +131,10 @@ class Link(asyncio.Protocol):
         transport = self._transport
         self._loop = asyncio.get_running_loop()
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        has_socket = transport.get_extra_info("socket") is not None
-        self._is_plain = has_socket and transport.get_extra_info("ssl_object") is None
+        sock = transport.get_extra_info("socket")
+        self._is_plain = sock is not None and transport.get_extra_info("ssl_object") is None
+        if sock is not None and sock.family == getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NEARBY_BUFFER_BYTES)
         address = transport.get_extra_info("peername")
         is_far = isinstance(address, tuple) and bool(address)
         self.peer_address = f"{address[0]}:{address[1]}" if is_far else "this machine"
