@@ -149,8 +149,8 @@ def pack_process(surroundings: Mapping[str, Any], process: Any, label: str) -> P
         what = f"the process {process.name} or its target"
         return _blame_function(process._target, label, error) or _error(what, type(process), error)
 
-    def passes_locks() -> bool:
-        return _culprit(process._args, process._kwargs, label, TypeError()) is not None
+    def passes_no_lock() -> bool:
+        return _culprit(process._args, process._kwargs, label, TypeError()) is None
 
     head = _dumps(surroundings, PROTOCOL)
     try:
@@ -161,7 +161,7 @@ def pack_process(surroundings: Mapping[str, Any], process: Any, label: str) -> P
         is_plain = _MAIN not in data and not _has_registered_modules()
     if is_plain:
         return Packed(head + data, is_by_value=False)
-    packed = _by_value(process, blame, is_code=True, passes_locks=passes_locks)
+    packed = _by_value(process, blame, frees_locks=passes_no_lock)
     return Packed(head + packed.data, is_by_value=True)
 
 
@@ -219,14 +219,14 @@ def _pack_object(thing: object, what: str, *, shares_globals: bool = False) -> P
     def blame(error: Exception) -> Exception:
         return _blame_function(thing, what, error) or _error(what, type(thing), error)
 
-    is_code = isinstance(thing, FunctionType)
+    frees_locks = (lambda: True) if isinstance(thing, FunctionType) else None
     try:
         data = _dumps(thing, PROTOCOL)
     except Exception:  # as above
-        return _by_value(thing, blame, shares_globals=shares_globals, is_code=is_code)
+        return _by_value(thing, blame, shares_globals=shares_globals, frees_locks=frees_locks)
     if _MAIN not in data and not _has_registered_modules():
         return Packed(data, is_by_value=False)
-    return _by_value(thing, blame, shares_globals=shares_globals, is_code=is_code)
+    return _by_value(thing, blame, shares_globals=shares_globals, frees_locks=frees_locks)
 
 
 def _by_value(
@@ -234,13 +234,11 @@ def _by_value(
     blame: Callable[[Exception], Exception],
     *,
     shares_globals: bool = False,
-    is_code: bool = False,
-    passes_locks: Callable[[], bool] = lambda: False,
+    frees_locks: Callable[[], bool] | None = None,
 ) -> Packed:
     """Pickle what holds code.
 
-    ``is_code``: it is there to be run, and locks that it refers to are each process's own;
-    ``passes_locks`` tells whether it passes some as arguments.
+    ``frees_locks``: asked when a lock may be in the way, whether each process is to have its own.
     """
     try:
         if shares_globals:
@@ -252,7 +250,7 @@ def _by_value(
 
             data = cloudpickle.dumps(thing, PROTOCOL)
     except Exception as error:  # named and raised again
-        if is_code and isinstance(error, TypeError) and not passes_locks():
+        if frees_locks is not None and isinstance(error, TypeError) and frees_locks():
             from multihost.client import forklike
 
             with contextlib.suppress(Exception):  # the first error is told

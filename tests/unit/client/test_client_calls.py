@@ -47,6 +47,15 @@ def waiting_take(server):
     return takes(server)[-1]
 
 
+def take_after(server, item):
+    """The take that follows the one that was granted ``item``, and confirms it."""
+    grant(server, waiting_take(server), item)
+    wait_until(lambda: len(takes(server)) == 2, "the next take has arrived")
+    second = takes(server)[1]
+    assert second.act.confirms == [item]
+    return second
+
+
 def takes(server):
     return [c for c in calls(server) if isinstance(c.act, a.Exchange) and c.act.take is not None]
 
@@ -132,10 +141,7 @@ def test_what_is_put_while_an_item_is_held_goes_out_with_its_confirmation(server
             items.get_nowait()
 
     result = in_thread(work)
-    grant(server, waiting_take(server), 11)
-    wait_until(lambda: len(takes(server)) == 2, "the next take has arrived")
-    second = takes(server)[1]
-    assert second.act.confirms == [11]
+    second = take_after(server, 11)
     assert [put.queue for put in second.act.puts] == [7]
     server.answer_now(second.taker, second.number, a.Exchanged(a.ExchangeEnd.EMPTY))
     result()
@@ -262,10 +268,7 @@ def test_who_is_interrupted_before_a_call_is_sent_goes_on_as_if_it_were_not_made
         items.get_nowait()
 
     result = in_thread(work)
-    grant(server, waiting_take(server), 11)
-    wait_until(lambda: len(takes(server)) == 2, "the next take has arrived")
-    second = takes(server)[1]
-    assert second.act.confirms == [11]
+    second = take_after(server, 11)
     assert len(second.act.puts) == 1
     grant(server, second, 12)
     result()
