@@ -151,6 +151,8 @@ class Committer:
         """Whether leases of what is written wait for the commit."""
         self._is_busy = False
         self._is_due = False
+        self._is_wanted = False
+        """Whether somebody asked for a transaction since the last one was run."""
         self._is_broken = False
         self._idle: asyncio.Future[None] | None = None
         self._disk = _DiskThread()
@@ -171,6 +173,7 @@ class Committer:
 
     def kick(self) -> None:
         """Have a transaction soon, even without operations: somebody wants work."""
+        self._is_wanted = True
         if not self._is_due and not self._is_busy and not self._is_broken:
             self._is_due = True
             self._loop.call_soon(self._turn)
@@ -260,6 +263,7 @@ class Committer:
         """Do what is asked, in a new transaction or in the one that is open."""
         now = clock.wall()
         store = self.store
+        self._is_wanted = False
         if not self._open:
             store.begin()
         for operation in batch:
@@ -421,10 +425,10 @@ class Committer:
     @property
     def _has_work(self) -> bool:
         waiting = self._pending or self._open or self._written
-        return bool(waiting or self._is_busy or self._is_due)
+        return bool(waiting or self._is_busy or self._is_due or self._is_wanted)
 
     def _go_on(self) -> None:
-        if self._pending:
+        if self._pending or self._is_wanted:
             self.kick()
         elif self._idle is not None and not self._has_work:
             idle, self._idle = self._idle, None

@@ -116,6 +116,20 @@ def test_what_arrives_during_a_commit_goes_into_the_next():
     run(scenario, is_durable=True)
 
 
+def test_who_wants_work_during_a_commit_gets_it_after_that():
+    async def scenario(store, committer, fatal):
+        listener = committer.listener = Leasing(store.log, tasks=0)
+        committer.submit(Operation(lambda s, now: None))
+        await asyncio.sleep(0)  # the transaction has run, its commit is due
+        assert store.log == ["begin"]
+        listener.tasks = 1
+        committer.kick()
+        await committer.drain()
+        assert store.log.count("grant") == 1
+
+    run(scenario, is_durable=True)
+
+
 def test_an_operation_that_raises_does_not_take_others_down():
     async def scenario(store, committer, fatal):
         done, failed = [], []
