@@ -192,6 +192,13 @@ FIGURES = (
         (at_most(3, ("latency-process", OURS)),),
     ),
     Figure(
+        "rested-process",
+        "latency p50 after 1 ms of rest, process",
+        "latency-process",
+        "rested_p50",
+        "ms",
+    ),
+    Figure(
         "latency-power",
         "latency p50, power",
         "latency-power",
@@ -208,6 +215,13 @@ FIGURES = (
         "ms",
         (at_most(5, ("latency-power", OURS)),),
         (at_most(3, ("latency-power", OURS)),),
+    ),
+    Figure(
+        "rested-power",
+        "latency p50 after 1 ms of rest, power",
+        "latency-power",
+        "rested_p50",
+        "ms",
     ),
     Figure("fsync", "one fsync of 4 KiB here", "fsync", "p50", "ms"),
     Figure(

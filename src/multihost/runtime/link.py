@@ -23,6 +23,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from multihost.runtime.plain import PlainReader, plain_frame
+from multihost.runtime.spinning import Spin, spin_of
 from multihost.wire.codec import (
     Buffer,
     WireError,
@@ -101,6 +102,7 @@ class Link(asyncio.Protocol):
         self._decode: Any = decode_from_peer if session.is_server else decode_from_server
         self._transport: asyncio.Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._spin: Spin | None = None
         self._outbox: list[Message] = []
         self._is_flush_due = False
         self._is_receiving = False
@@ -130,6 +132,7 @@ class Link(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         transport = self._transport
         self._loop = asyncio.get_running_loop()
+        self._spin = spin_of(self._loop)
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         sock = transport.get_extra_info("socket")
         self._is_plain = sock is not None and transport.get_extra_info("ssl_object") is None
@@ -309,6 +312,8 @@ class Link(asyncio.Protocol):
             self._fail("a text frame; the protocol is binary")
 
     def _messages_received(self, data: Buffer) -> None:
+        if self._spin is not None:
+            self._spin.noticed()
         received = self.session.received
         self.frame_bytes = len(data)
         try:

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from multihost.runtime.spinning import spin_on
+
 T = TypeVar("T")
 
 
@@ -18,6 +20,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run ``main`` to its end on a new event loop."""
+    """Run ``main`` to its end on a new event loop, in a process that does nothing else."""
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        spin_on(runner.get_loop())
         return runner.run(main)

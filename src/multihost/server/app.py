@@ -19,6 +19,7 @@ from multihost.errors import ConfigError
 from multihost.runtime import config
 from multihost.runtime.address import DEFAULT_PORT, is_loopback, is_wildcard, url_of
 from multihost.runtime.descriptors import allow_descriptors
+from multihost.runtime.spinning import only_spin_while
 from multihost.server.acceptor import Acceptor
 from multihost.server.admission import (
     MAX_CONNECTIONS,
@@ -246,6 +247,7 @@ class Server:
         reaper = Reaper()
         hub = Hub(watchers.started)
         committer.listener = hub
+        only_spin_while(hub.has_idle_slot)
         self.services = Services(
             committer,
             hub,

@@ -104,6 +104,11 @@ class Hub:
         """Whether a lane that the taker serves may have ready tasks."""
         return not self._maybe_ready.isdisjoint(self._lanes_for(taker))
 
+    def has_idle_slot(self) -> bool:
+        """Whether some slot runs nothing, or there is none at all."""
+        takers = self.takers
+        return not takers or any(taker.held < taker.slots for taker in takers.values())
+
     def let_go(
         self, taker: Taker | None, session: int, leases: Iterable[m.Held | m.Attempt | Lease]
     ) -> None:

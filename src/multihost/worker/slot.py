@@ -16,6 +16,7 @@ from typing import Protocol
 from multihost.core.job import Context
 from multihost.core.outcome import Ending
 from multihost.runtime import clock
+from multihost.runtime.spinning import spin_of
 from multihost.wire import message as m
 from multihost.worker import frames
 from multihost.worker.work import Work
@@ -127,6 +128,7 @@ class Slot:
         self._latest = b""
         """The most recently used one."""
         self._loop = asyncio.get_running_loop()
+        self._spin = spin_of(self._loop)
         self._pidfd = -1
         self._is_paused = False
         self._is_ending = False
@@ -366,6 +368,8 @@ class Slot:
         if not data:
             self._end()
             return False
+        if self._spin is not None:
+            self._spin.noticed()
         printed = _Printed()
         for kind, detail, first, _, seconds, payload in self._buffer.feed(data):
             if kind == frames.OUTPUT and printed.adds(first, detail, payload):

@@ -28,6 +28,7 @@ from multihost.runtime.config import cache_dir, environment_of
 from multihost.runtime.descriptors import allow_descriptors
 from multihost.runtime.packages import installed_packages
 from multihost.runtime.peer import Peer
+from multihost.runtime.spinning import only_spin_while
 from multihost.wire import message as m
 from multihost.wire.seal import Seal
 from multihost.worker import feed, reports
@@ -114,6 +115,7 @@ class Worker:
             self, self.options.slots, self._child_setup(), self._function, self._shipped
         )
         self.processes = Processes(self.roster, self.options.processes)
+        only_spin_while(self._has_idle_slot)
         keeping = None
         try:
             await self.peer.connect()
@@ -453,6 +455,9 @@ class Worker:
         """Whether a long task would keep others waiting, here or soon to be sent here."""
         is_inviting = self._in_hand > 0 and self._told > self.roster.width
         return is_inviting or self.roster.has_waiting
+
+    def _has_idle_slot(self) -> bool:
+        return self._in_hand < self.roster.width
 
     @property
     def _in_hand(self) -> int:

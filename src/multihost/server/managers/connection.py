@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from multihost.runtime import clock
+from multihost.runtime.spinning import Spin, spin_of
 from multihost.server.admission import Arrival
 from multihost.server.managers import requests, writing
 from multihost.server.managers.departure import GOODBYE_S, SETTLE_S, Leaver, Visit
@@ -65,6 +66,7 @@ class Connection(asyncio.Protocol):
         self.taker: QueueTaker | None = None
         self.visit: Visit | None = None
         self._socket = sock
+        self._spin: Spin | None = None
         self._framer = Framer()
         self._handshake = Handshake(door.realms, secrets.token_bytes(NONCE_BYTES))
         self._receive: Callable[[bytes], None] = self._shake
@@ -88,6 +90,7 @@ class Connection(asyncio.Protocol):
         peer = self._transport.get_extra_info("peername")
         self.host = str(peer[0]) if isinstance(peer, tuple) and peer else "local"
         self._loop = asyncio.get_running_loop()
+        self._spin = spin_of(self._loop)
         slow_s = self.door.admission.failures.slow_s(self.arrival.address, clock.mono())
         if slow_s:
             self._loop.call_later(slow_s, self._send, self._handshake.begin())
@@ -96,6 +99,8 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take whole messages in turn."""
+        if self._spin is not None:
+            self._spin.noticed()
         try:
             messages = self._framer.feed(data)
         except FramingError:

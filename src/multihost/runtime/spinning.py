@@ -1,0 +1,168 @@
+"""Looking again for a moment before going to sleep, where waking is slow.
+
+A core that sleeps takes its time to wake: a few microseconds where it was barely
+asleep, fifty and more in a virtual machine or from a deep state. A lone task
+crosses four processes and wakes one at each step, so most of its time would go
+there. Where that is measured, an event loop that was woken soon after it had gone
+to sleep looks for more a little while before it sleeps again, as long as that
+has been worth it: the length doubles when the next thing came soon after all,
+and halves when it did not, as kernels poll before they halt a virtual core. An
+idle process does nothing at all.
+
+Nobody looks while every slot is busy: the cores have better things to do. Each
+look gives way to whatever else wants the core; when something keeps it for long,
+looking stops for a while.
+"""
+
+import asyncio
+import os
+import statistics
+import threading
+import time
+import weakref
+from collections.abc import Callable
+
+SPIN_VARIABLE = "MULTIHOST_SPIN"
+"""Set to ``off``, every process sleeps at once; ``on``: none measures whether that is slow."""
+LONGEST_S = 0.002
+"""A pause that lasts longer is slept through, and so are those after it."""
+SHORTEST_S = 0.00005
+"""Where the length of looking begins; below it there is none."""
+CONTENDED_S = 0.0003
+"""Whoever else got the core and kept it as long has something to compute."""
+REST_S = 0.1
+"""So long nothing is looked for then."""
+SLOW_WAKE_S = 0.000025
+"""Where waking a thread takes less, all sleep at once."""
+MEASURE_AFTER_S = 0.5
+"""When a process has started, and is idle for the first time."""
+MEASURE_ROUNDS = 20
+MEASURE_PAUSE_S = 0.002
+
+
+class Spin:
+    """How long one event loop looks for more after something has come."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clock: Callable[[], float] = time.perf_counter,
+        give_way: Callable[[], None] | None = None,
+    ) -> None:
+        """Keep ``loop`` awake; ``give_way`` lets others have the core (default: sched_yield)."""
+        self.is_worth_it = True
+        """Whether waking takes long here."""
+        self._loop = loop
+        self._clock = clock
+        self._give_way = give_way or os.sched_yield
+        self._length_s = 0.0
+        self._until = 0.0
+        self._since = 0.0
+        """When the loop, for all that is known here, went to sleep last."""
+        self._rests_until = 0.0
+        self._is_looking = False
+        self._has_come = False
+        self._conditions: list[Callable[[], bool]] = []
+
+    def only_while(self, condition: Callable[[], bool]) -> None:
+        """Look for more only as long as this holds, beside what was said before."""
+        self._conditions.append(condition)
+
+    def noticed(self) -> None:
+        """Something came that is likely to be followed by more."""
+        if not self.is_worth_it:
+            return
+        now = self._clock()
+        if not self._is_looking:
+            self._adapt(now)
+            self._since = now
+            if not self._length_s:
+                return
+            self._is_looking = True
+            self._loop.call_soon(self._look)
+        self._until = now + self._length_s
+        self._has_come = True
+
+    def _adapt(self, now: float) -> None:
+        if now - self._since > LONGEST_S:
+            self._length_s /= 2
+            if self._length_s < SHORTEST_S:
+                self._length_s = 0.0
+        elif now >= self._rests_until:
+            self._length_s = min(LONGEST_S, max(SHORTEST_S, 2 * self._length_s))
+
+    def _look(self) -> None:
+        """One turn of the loop, which does not sleep while this is due in the next."""
+        now = self._clock()
+        if self._has_come:  # there may be more at once: the loop is busy
+            self._has_come = False
+            if all(condition() for condition in self._conditions):
+                self._loop.call_soon(self._look)
+                return
+        elif now < self._until:
+            self._give_way()
+            if self._clock() - now < CONTENDED_S:
+                self._loop.call_soon(self._look)
+                return
+            self._length_s, self._rests_until = 0.0, now + REST_S
+        self._since = now
+        self._is_looking = False
+
+
+_spins: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Spin]" = weakref.WeakKeyDictionary()
+
+
+def spin_on(loop: asyncio.AbstractEventLoop) -> None:
+    """Have a loop look for more before it sleeps, if that turns out to be worth it here."""
+    wanted = os.environ.get(SPIN_VARIABLE, "")
+    if wanted == "off" or not hasattr(os, "sched_yield") or _cores() == 1:
+        return
+    spin = _spins[loop] = Spin(loop)
+    if wanted != "on":
+        spin.is_worth_it = False
+        loop.call_later(MEASURE_AFTER_S, _measure, spin)
+
+
+def spin_of(loop: asyncio.AbstractEventLoop) -> Spin | None:
+    """Whom to tell of what comes to a loop; None where it just sleeps, as in users' programs."""
+    return _spins.get(loop)
+
+
+def only_spin_while(condition: Callable[[], bool]) -> None:
+    """Have the running loop sleep at once whenever this does not hold."""
+    spin = spin_of(asyncio.get_running_loop())
+    if spin is not None:
+        spin.only_while(condition)
+
+
+def wake_s() -> float:
+    """How long a sleeping thread takes to run once it is woken: three times of four, no longer."""
+    bell, times_s = threading.Semaphore(0), []
+    rung_at = 0.0
+
+    def sleep() -> None:
+        for _ in range(MEASURE_ROUNDS):
+            bell.acquire()
+            times_s.append(time.perf_counter() - rung_at)
+
+    sleeper = threading.Thread(target=sleep, name="multihost-wake", daemon=True)
+    sleeper.start()
+    for _ in range(MEASURE_ROUNDS):
+        time.sleep(MEASURE_PAUSE_S)
+        rung_at = time.perf_counter()
+        bell.release()
+    sleeper.join()
+    return statistics.quantiles(times_s, n=4)[-1]
+
+
+def _measure(spin: Spin) -> None:
+    def work() -> None:
+        spin.is_worth_it = wake_s() > SLOW_WAKE_S
+
+    threading.Thread(target=work, name="multihost-measure", daemon=True).start()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,151 @@
+"""Claims about loops that look again before they sleep, with a clock that is turned by hand."""
+
+import asyncio
+import time
+
+import pytest
+
+from multihost.runtime import spinning
+from multihost.runtime.spinning import CONTENDED_S, LONGEST_S, REST_S, Spin, spin_of, spin_on
+
+SOON_S = LONGEST_S / 4
+LATE_S = 2 * LONGEST_S
+
+
+class Bench:
+    """A loop whose turns are counted; each look takes as long as somebody else keeps the core."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.look_s = 1e-6
+        self.due = []
+        self.looks = 0
+        self.spin = Spin(self, lambda: self.now, self._give_way)
+
+    def call_soon(self, call):
+        self.due.append(call)
+
+    def _give_way(self):
+        self.looks += 1
+        self.now += self.look_s
+
+    def sleep(self):
+        """Run turns until the loop would sleep; how long it looked for more."""
+        self.looks, began = 0, self.now
+        while self.due:
+            self.due.pop(0)()
+        return round(self.now - began, 6)
+
+    def come_after(self, pause_s):
+        """Something comes so long after the loop went to sleep."""
+        self.now += pause_s
+        self.spin.noticed()
+        return self.sleep()
+
+
+def eager():
+    bench = Bench()
+    for _ in range(10):
+        bench.come_after(SOON_S)
+    return bench
+
+
+def test_the_first_thing_after_a_long_sleep_is_not_waited_after():
+    assert Bench().come_after(60) == 0
+
+
+def test_the_more_comes_soon_the_longer_it_is_looked_for():
+    bench = Bench()
+    lengths = [bench.come_after(SOON_S) for _ in range(10)]
+    assert lengths == sorted(lengths)
+    assert lengths[0] > 0
+    assert lengths[-1] == pytest.approx(LONGEST_S, rel=0.01)
+
+
+def test_what_comes_while_looked_for_is_looked_for_as_long_again():
+    bench = eager()
+    bench.now += SOON_S
+    bench.spin.noticed()
+    for _ in range(20):
+        bench.due.pop(0)()
+    bench.spin.noticed()
+    assert bench.sleep() == pytest.approx(LONGEST_S, rel=0.01)
+
+
+def test_when_nothing_comes_soon_any_more_it_is_looked_for_less_and_then_not_at_all():
+    bench = eager()
+    lengths = [bench.come_after(LATE_S) for _ in range(10)]
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[-1] == 0
+
+
+def test_who_keeps_the_core_for_long_is_left_alone_for_a_while():
+    bench = eager()
+    bench.look_s = 2 * CONTENDED_S
+    bench.come_after(SOON_S)
+    assert bench.looks == 1
+    bench.look_s = 1e-6
+    assert bench.come_after(SOON_S) == 0
+    bench.now += REST_S
+    bench.spin.noticed()  # late
+    bench.sleep()
+    assert bench.come_after(SOON_S) > 0
+
+
+def test_nothing_is_looked_for_while_a_condition_does_not_hold():
+    bench = eager()
+    holds = False
+    bench.spin.only_while(lambda: holds)
+    assert bench.come_after(SOON_S) == 0
+    holds = True
+    assert bench.come_after(SOON_S) > 0
+
+
+def test_where_waking_is_quick_everybody_sleeps_at_once():
+    bench = eager()
+    bench.spin.is_worth_it = False
+    assert bench.come_after(SOON_S) == 0
+
+
+@pytest.mark.parametrize(("value", "spins"), [("on", True), ("off", False)])
+def test_the_environment_decides_where_it_says_so(monkeypatch, value, spins):
+    monkeypatch.setenv(spinning.SPIN_VARIABLE, value)
+    monkeypatch.setattr(spinning, "_cores", lambda: 2)
+    loop = asyncio.new_event_loop()
+    spin_on(loop)
+    loop.close()
+    assert (spin_of(loop) is not None) is spins
+
+
+def test_one_core_is_never_kept_awake(monkeypatch):
+    monkeypatch.setenv(spinning.SPIN_VARIABLE, "on")
+    monkeypatch.setattr(spinning, "_cores", lambda: 1)
+    loop = asyncio.new_event_loop()
+    spin_on(loop)
+    loop.close()
+    assert spin_of(loop) is None
+
+
+@pytest.mark.parametrize(("measured_s", "is_worth_it"), [(1.0, True), (1e-6, False)])
+def test_it_is_measured_whether_waking_is_slow(monkeypatch, measured_s, is_worth_it):
+    monkeypatch.delenv(spinning.SPIN_VARIABLE, raising=False)
+    monkeypatch.setattr(spinning, "_cores", lambda: 2)
+    monkeypatch.setattr(spinning, "MEASURE_AFTER_S", 0)
+    measured = []
+    monkeypatch.setattr(spinning, "wake_s", lambda: measured.append(1) or measured_s)
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        spin_on(loop)
+        spin = spin_of(loop)
+        assert not spin.is_worth_it
+        deadline = time.monotonic() + 10
+        while spin.is_worth_it is not is_worth_it or not measured:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+    asyncio.run(main())
+
+
+def test_a_waking_is_measured():
+    assert 0 < spinning.wake_s() < 1
