@@ -16,6 +16,7 @@ from lone_worker import lone_worker, run, turns
 from multihost.core.ids import task_id
 from multihost.core.job import Style
 from multihost.core.outcome import Ending
+from multihost.runtime.memory import KEPT_BY_CHILD
 from multihost.wire import message as m
 from multihost.worker import frames
 from multihost.worker.child import EXCEPTION_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS
@@ -253,3 +254,21 @@ def test_a_task_knows_its_name_and_its_token():
 
     run(main())
     assert current_task() is None
+
+
+def test_what_a_child_s_memory_is_told_reaches_no_program_that_a_task_starts(monkeypatch):
+    wish, own = KEPT_BY_CHILD
+    monkeypatch.setenv(wish, "12345678")  # the user's, which stays
+
+    def look():
+        import os
+
+        return {name: value for name, value in os.environ.items() if name.startswith("MALLOC")}
+
+    async def main():
+        async with lone_worker() as lone:
+            seen = await lone.result(lone.call(look))
+            assert seen[wish] == "12345678"
+            assert own not in seen
+
+    run(main())

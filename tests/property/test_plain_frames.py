@@ -60,8 +60,8 @@ def test_plain_frames_come_out_and_the_rest_is_left_untouched(frames, cuts, is_m
         assert len(got) == taken
 
 
-@given(payloads, st.booleans())
-def test_a_written_frame_is_read_back(payload, is_masked):
-    data = b"".join(plain_frame(payload, is_masked=is_masked))
+@given(payloads, st.booleans(), st.booleans())
+def test_a_written_frame_is_read_back(payload, is_masked, is_nearby):
+    data = b"".join(plain_frame(payload, is_masked=is_masked, is_nearby=is_nearby))
     came, rest = PlainReader(is_masked=is_masked, limit_bytes=LIMIT_BYTES).feed(data)
     assert ([bytes(part) for part in came], bytes(rest)) == ([payload], b"")

@@ -1,5 +1,7 @@
 """Whatever bytes come, the codec yields legal messages or a WireError."""
 
+import os
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -8,7 +10,14 @@ from hypothesis import strategies as st
 from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending
 from multihost.wire import message as m
-from multihost.wire.codec import WireError, decode_from_peer, decode_from_server, encode
+from multihost.wire.codec import (
+    UNCOPIED_BYTES,
+    WireError,
+    decode_from_peer,
+    decode_from_server,
+    encode,
+    encode_parts,
+)
 
 digests = st.binary(min_size=32, max_size=32)
 numbers = st.integers(0, 2**63 - 1)
@@ -79,3 +88,13 @@ def test_a_length_bomb_is_an_error_before_it_is_memory():
 def test_newer_peers_may_append_fields():
     frame = msgspec.msgpack.encode([[100, 5, "a field of tomorrow"]])
     assert decode_from_peer(frame) == [m.Want(5)]
+
+
+@given(st.lists(st.integers(0, 2 * UNCOPIED_BYTES), min_size=1, max_size=4), st.booleans())
+def test_a_frame_in_parts_reads_as_one_that_was_copied_together(sizes, is_peer):
+    kind = m.PutBlob if is_peer else m.BlobPart
+    decode = decode_from_peer if is_peer else decode_from_server
+    messages = [kind(bytes(32), size, 7, os.urandom(size)) for size in sizes]
+    parts = encode_parts(messages)
+    assert decode(b"".join(parts)) == messages
+    assert (messages[-1].data in parts) is (sizes[-1] > UNCOPIED_BYTES)

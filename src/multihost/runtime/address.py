@@ -3,6 +3,7 @@
 No name is looked up here, but by ``is_own_host``, which is asked only when little else is left.
 """
 
+import socket
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -15,6 +16,9 @@ SHOWN = 64
 """Characters of what stands in the place of an address that errors repeat."""
 SCHEMES = {"http": False, "https": True}
 """Whether TLS is spoken there."""
+
+
+_UNIX = getattr(socket, "AF_UNIX", None)
 
 
 class Address(NamedTuple):
@@ -114,3 +118,8 @@ def _is_own_address(family: int, at: tuple[Any, ...]) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_unix_socket(sock: Any) -> bool:
+    """Whether what is sent by a socket (an event loop's, perhaps) stays on this machine."""
+    return _UNIX is not None and sock.family == _UNIX

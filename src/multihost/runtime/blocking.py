@@ -17,7 +17,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from multihost.errors import MultihostError
-from multihost.runtime.address import Address, bracket, parse_url
+from multihost.runtime.address import Address, bracket, is_unix_socket, parse_url
 from multihost.runtime.link import NEARBY_URL, PATH
 from multihost.runtime.plain import PlainReader, plain_frame
 from multihost.runtime.trust import Trust, check_certificate, client_context
@@ -46,13 +46,15 @@ class BlockingLink:
     def __init__(self, sock: "socket.socket | ssl.SSLSocket", session: Session) -> None:
         """Carry messages over ``sock``, checked by ``session``."""
         self._socket = sock
+        self._is_nearby = is_unix_socket(sock)
         self._session = session
         self._reader = PlainReader(is_masked=False, limit_bytes=m.MAX_FRAME_BYTES)
         self._rest = b""
 
     def send(self, frame: bytes) -> None:
         """Send an encoded frame; raises OSError."""
-        self._socket.sendall(b"".join(plain_frame(frame, is_masked=True)))
+        parts = plain_frame(frame, is_masked=True, is_nearby=self._is_nearby)
+        self._socket.sendall(b"".join(parts))
 
     def receive(self) -> list[Any]:
         """Messages of the next frames; raises TimeoutError if none begins in time, or OSError."""

@@ -22,6 +22,7 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
+from multihost.runtime.address import is_unix_socket
 from multihost.runtime.plain import PlainReader, plain_frame
 from multihost.runtime.spinning import Spin, spin_of
 from multihost.wire.codec import (
@@ -30,6 +31,8 @@ from multihost.wire.codec import (
     decode_from_peer,
     decode_from_server,
     encode,
+    encode_parts,
+    is_bulky,
 )
 from multihost.wire.message import FRAME_MESSAGES, MAX_FRAME_BYTES, Message
 from multihost.wire.session import IllegalMessageError, Session
@@ -122,6 +125,8 @@ class Link(asyncio.Protocol):
         self._is_closed = False
         self._is_plain = False
         """Whether the socket takes bytes as they are."""
+        self._is_nearby = False
+        """Whether the other end is on this machine for sure."""
         self._reason = ""
 
     # asyncio.Protocol ------------------------------------------------------------
@@ -136,7 +141,8 @@ class Link(asyncio.Protocol):
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         sock = transport.get_extra_info("socket")
         self._is_plain = sock is not None and transport.get_extra_info("ssl_object") is None
-        if sock is not None and sock.family == getattr(socket, "AF_UNIX", None):
+        self._is_nearby = sock is not None and is_unix_socket(sock)
+        if self._is_nearby:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NEARBY_BUFFER_BYTES)
         address = transport.get_extra_info("peername")
         is_far = isinstance(address, tuple) and bool(address)
@@ -226,7 +232,7 @@ class Link(asyncio.Protocol):
         frame = encode([message])
         if len(frame) > DIRECT_BYTES:
             return False
-        data = b"".join(plain_frame(frame, is_masked=not self.session.is_server))
+        data = b"".join(self._framed(frame))
         with self._writing:
             if not self._is_idle() or not self._has_duplicate():
                 return False
@@ -238,7 +244,7 @@ class Link(asyncio.Protocol):
             self.send(message)
             return
         assert self._transport is not None
-        parts = plain_frame(encode([message]), is_masked=not self.session.is_server)
+        parts = self._framed(encode([message]))
         descriptor = self._transport.get_extra_info("socket").fileno()
         with self._writing:
             is_written = self._write_to(descriptor, b"".join(parts))
@@ -338,19 +344,32 @@ class Link(asyncio.Protocol):
             self._send_frames(messages)
 
     def _send_frames(self, messages: list[Message]) -> None:
-        frame = encode(messages)
-        is_long = len(frame) > self._max_frame_bytes or len(messages) > FRAME_MESSAGES
+        begin = 0
+        for end, message in enumerate(messages[:-1], 1):
+            if is_bulky(message):
+                self._send_frame(messages[begin:end])
+                begin = end
+        self._send_frame(messages[begin:] if begin else messages)
+
+    def _send_frame(self, messages: list[Message]) -> None:
+        """Send messages in one frame, if they fit."""
+        parts = encode_parts(messages)
+        is_long = sum(map(len, parts)) > self._max_frame_bytes or len(messages) > FRAME_MESSAGES
         if is_long and len(messages) > 1:
             half = len(messages) // 2
-            self._send_frames(messages[:half])
-            self._send_frames(messages[half:])
+            self._send_frame(messages[:half])
+            self._send_frame(messages[half:])
         elif self._transport is not None and not self._transport.is_closing():
-            parts = plain_frame(frame, is_masked=not self.session.is_server)
+            framed = self._framed(*parts)
             with self._writing:
                 self._write_rest()
-                self._transport.writelines(parts)
+                self._transport.writelines(framed)
             if not self.is_writable and self.session.is_server:
                 self._check_unsent()
+
+    def _framed(self, *payload: bytes) -> list[bytes]:
+        is_masked = not self.session.is_server
+        return plain_frame(*payload, is_masked=is_masked, is_nearby=self._is_nearby)
 
     def _check_unsent(self) -> None:
         """Hang up on who does not read; what was lost with it is told when it comes back."""

@@ -25,6 +25,8 @@ _HEAD_10 = struct.Struct("!BBQ")
 _LENGTH_16 = struct.Struct("!H")
 _LENGTH_64 = struct.Struct("!Q")
 
+NO_MASK = bytes(_MASK_BYTES)
+"""Changes nothing: for where no network is between, and so no proxy to be misled."""
 # Masks keep proxies from taking payloads for HTTP; they hide nothing.
 _masks = random.Random()  # noqa: S311
 
@@ -68,7 +70,8 @@ class PlainReader:
                 break
             if self._is_masked:
                 mask = data[start - _MASK_BYTES : start]
-                payloads.append(apply_mask(memoryview(data)[start:end], mask))
+                payload = memoryview(data)[start:end]
+                payloads.append(payload if mask == NO_MASK else apply_mask(payload, mask))
             else:
                 payloads.append(memoryview(data)[start:end])
             at = end
@@ -99,9 +102,12 @@ class PlainReader:
         return start, start + length
 
 
-def plain_frame(payload: bytes, *, is_masked: bool) -> list[bytes]:
-    """Parts of the frame with this payload, to be sent in order."""
-    size = len(payload)
+def plain_frame(*payload: bytes, is_masked: bool, is_nearby: bool = False) -> list[bytes]:
+    """Parts of the frame with this payload, to be sent in order; it may be in parts itself.
+
+    ``is_nearby``: it crosses no network, so that a mask, where there has to be one, is ``NO_MASK``.
+    """
+    size = sum(map(len, payload))
     bit = _MASKED if is_masked else 0
     if size < _SHORT:
         head = _HEAD_2.pack(_BINARY, bit | size)
@@ -109,7 +115,9 @@ def plain_frame(payload: bytes, *, is_masked: bool) -> list[bytes]:
         head = _HEAD_4.pack(_BINARY, bit | _SHORT, size)
     else:
         head = _HEAD_10.pack(_BINARY, bit | _MEDIUM, size)
+    if is_masked and is_nearby:
+        return [head + NO_MASK, *payload]
     if is_masked:
         mask = _masks.randbytes(_MASK_BYTES)
-        return [head + mask, apply_mask(payload, mask)]
-    return [head, payload]
+        return [head + mask, apply_mask(b"".join(payload), mask)]
+    return [head, *payload]

@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Callable
 from typing import Any
 
+from multihost.runtime.address import is_unix_socket
 from multihost.server.admission import HANDSHAKE_S, Admission, Arrival
 
 BACKLOG = 2048
@@ -99,7 +100,7 @@ class Acceptor:
         """Give a connection its protocol, after the TLS handshake if there is one."""
         try:
             sock.setblocking(False)
-            if sock.family != getattr(socket, "AF_UNIX", None):
+            if not is_unix_socket(sock):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             protocol = self._make(arrival, sock)
             transport, _ = await self._loop.connect_accepted_socket(

@@ -22,8 +22,10 @@ from multihost.runtime import clock
 from multihost.server.partial import SUFFIX, BlobError, PartialBlob, Place
 from multihost.wire.message import ASK_FIRST_BYTES, Blob, RefusalCode
 
-RECENT_BYTES = 32 << 20
-"""Blobs kept in memory after they came."""
+RECENT_BYTES = 64 << 20
+"""Blobs kept in memory after they came, until they are asked for."""
+RECENT_S = 5.0
+"""One that nobody has asked for in this time makes room for those that come."""
 THREADS = 4
 """They wait for the disk most of the time."""
 RESUME_S = 3600.0
@@ -51,7 +53,8 @@ class BlobFiles:
         self._partial: dict[bytes, PartialBlob] = {}
         self._open: OrderedDict[PartialBlob, None] = OrderedDict()
         """Whose files may be open, the longest unused first."""
-        self._recent: OrderedDict[bytes, bytes] = OrderedDict()
+        self._recent: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
+        """Since when, and what, the oldest first."""
         self._recent_bytes = 0
         self._landing = threading.Lock()
         self._landed: dict[bytes, float] = {}
@@ -131,14 +134,16 @@ class BlobFiles:
         """Part of a stored blob; raises OSError when there is none."""
         recent = self._recent.get(digest)
         if recent is not None:
-            is_all = offset == 0 and len(recent) <= size_bytes
-            return recent if is_all else recent[offset : offset + size_bytes]
+            data = recent[1]
+            if offset + size_bytes >= len(data):  # few are asked for twice
+                self._forget_recent(digest)
+            return data if offset == 0 else data[offset : offset + size_bytes]
         return await self._run(_read, self._path(digest), offset, size_bytes)
 
     async def delete(self, digests: list[bytes]) -> None:
         """Remove files that nothing refers to."""
         for digest in digests:
-            self._recent_bytes -= len(self._recent.pop(digest, b""))
+            self._forget_recent(digest)
         await self._run(self._unlink, digests)
 
     async def prune(self) -> None:
@@ -164,12 +169,20 @@ class BlobFiles:
                 partial.discard()
 
     def _remember(self, digest: bytes, data: bytes) -> None:
-        if digest not in self._recent:
-            self._recent[digest] = data
-            self._recent_bytes += len(data)
-        while self._recent_bytes > RECENT_BYTES:
-            _, oldest = self._recent.popitem(last=False)
-            self._recent_bytes -= len(oldest)
+        """Keep it, unless older ones need the room: they are sooner asked for."""
+        self._forget_recent(digest)
+        now = clock.mono()
+        while self._recent and self._recent_bytes + len(data) > RECENT_BYTES:
+            oldest = next(iter(self._recent))
+            if now - self._recent[oldest][0] < RECENT_S:
+                return
+            self._forget_recent(oldest)
+        self._recent[digest] = (now, data)
+        self._recent_bytes += len(data)
+
+    def _forget_recent(self, digest: bytes) -> None:
+        _, data = self._recent.pop(digest, (0.0, b""))
+        self._recent_bytes -= len(data)
 
     async def _run(self, call: Callable[..., T], *args: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call, *args)

@@ -19,6 +19,8 @@ from multihost.wire.message import Blob, RefusalCode
 
 SUFFIX = ".part"
 READ_BYTES = 1 << 20
+DIRECTORIES = 256
+"""One for each beginning of a digest, of two hexadecimal digits."""
 
 
 class BlobError(Exception):
@@ -156,10 +158,14 @@ class PartialBlob:
         self._is_whole = True
 
     def _make_directory(self, directory: Path) -> None:
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir(mode=0o700)
-            if self._is_durable:
-                sync_directory(directory.parent)
+        """With all its kind, if it is not there: so they are synced once, not each by itself."""
+        if directory.is_dir():
+            return
+        for number in range(DIRECTORIES):
+            with contextlib.suppress(FileExistsError):
+                (directory.parent / f"{number:02x}").mkdir(mode=0o700)
+        if self._is_durable:
+            sync_directory(directory.parent)
 
     def _close(self) -> None:
         if self._file is not None:

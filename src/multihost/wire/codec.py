@@ -6,15 +6,18 @@ is built; nothing here ever unpickles.
 """
 
 from collections.abc import Sequence
+from typing import TypeGuard
 
 import msgspec
 
 from multihost.wire.message import (
     FRAME_MESSAGES,
     MAX_FRAME_BYTES,
+    BlobPart,
     FromPeer,
     FromServer,
     Message,
+    PutBlob,
 )
 
 Buffer = bytes | bytearray | memoryview
@@ -24,6 +27,10 @@ class WireError(Exception):
     """A frame is not what the protocol allows; the message says in what way."""
 
 
+UNCOPIED_BYTES = 64 << 10
+"""Of a blob: so many more are not copied into a frame."""
+_NO_DATA, _LONG_DATA = b"\xc4\x00", b"\xc6"
+"""No bytes in msgpack, and how many begin, of which there are 4 bytes of length."""
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
 """How long arrays begin in msgpack."""
 
@@ -35,6 +42,21 @@ _from_server = msgspec.msgpack.Decoder(list[FromServer])
 def encode(messages: Sequence[Message]) -> bytes:
     """Bytes of one frame."""
     return _encoder.encode(messages)
+
+
+def encode_parts(messages: Sequence[Message]) -> list[bytes]:
+    """Bytes of one frame, of which what a last message carries of a blob is not copied."""
+    last = messages[-1]
+    if not is_bulky(last):
+        return [encode(messages)]
+    head = encode([*messages[:-1], msgspec.structs.replace(last, data=b"")])
+    size = len(last.data).to_bytes(4)
+    return [head.removesuffix(_NO_DATA) + _LONG_DATA + size, last.data]
+
+
+def is_bulky(message: Message) -> TypeGuard[PutBlob | BlobPart]:
+    """Whether copying the message takes longer than sending it by itself."""
+    return isinstance(message, PutBlob | BlobPart) and len(message.data) > UNCOPIED_BYTES
 
 
 def decode_from_peer(frame: Buffer, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromPeer]:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from multihost.runtime import endings, waiting
+from multihost.runtime.memory import hide_what_is_kept
 from multihost.worker import current, output
 from multihost.worker.frames import (
     CANCEL,
@@ -607,6 +608,7 @@ def main() -> None:
     for descriptor in (tasks_fd, outcomes_fd, control_fd, life_fd):
         os.set_inheritable(descriptor, False)
     _die_with(life_fd)
+    hide_what_is_kept()
     setup = sys.stdin.buffer.read()
     seal = _setup(setup) if setup else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)

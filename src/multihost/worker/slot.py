@@ -16,6 +16,7 @@ from typing import Protocol
 from multihost.core.job import Context
 from multihost.core.outcome import Ending
 from multihost.runtime import clock
+from multihost.runtime.memory import KEPT_BY_CHILD
 from multihost.runtime.spinning import spin_of
 from multihost.wire import message as m
 from multihost.worker import frames
@@ -301,7 +302,7 @@ class Slot:
                 stderr=err_write,
                 pass_fds=inherited,
                 cwd=setup.cwd,
-                env={**os.environ, **setup.environment},
+                env={**KEPT_BY_CHILD, **os.environ, **setup.environment},
                 start_new_session=True,
             )
             on_failure.pop_all()

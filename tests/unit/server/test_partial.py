@@ -8,7 +8,7 @@ import os
 import pytest
 
 from multihost.core.digest import digest_of
-from multihost.server import partial
+from multihost.server import blobfiles, partial
 from multihost.server.blobfiles import OPEN_FILES, BlobFiles
 from multihost.server.directfile import BLOCK_BYTES
 from multihost.server.partial import BlobError
@@ -38,6 +38,13 @@ def run(*steps):
 
 def put(files, begin, end, sender=ONE, data=DATA):
     return files.put_part(sender, BLOB, begin, data[begin:end])
+
+
+async def put_whole(files, data):
+    """Store a blob of its own, in one part."""
+    blob = Blob(digest_of(data), len(data))
+    assert await files.put_part(ONE, blob, 0, data)
+    return blob
 
 
 def read(files):
@@ -227,8 +234,59 @@ def test_a_power_cut_takes_no_directory_that_a_blob_was_the_first_in(files, monk
     synced = []
     monkeypatch.setattr(partial, "sync_directory", synced.append)
     run(put(files, 0, None))
-    (directory,) = (path for path in files.directory.iterdir() if path.is_dir())
-    assert synced == ([files.directory, directory] if files.is_durable else [])
+    (path,) = (path for path in files.directory.rglob("*") if path.is_file())
+    assert synced == ([files.directory, path.parent] if files.is_durable else [])
+
+
+def test_after_the_first_blob_no_directory_has_to_be_made_and_synced(files, monkeypatch):
+    run(put(files, 0, None))
+    synced = []
+    monkeypatch.setattr(partial, "sync_directory", synced.append)
+    for number in range(8):
+        run(put_whole(files, b"%d" % number))
+    assert files.directory not in synced
+
+
+def was_read(files, monkeypatch):
+    """Blobs that are read from their files, from now on."""
+    names = []
+    read_file = blobfiles._read
+
+    def note(path, offset, size_bytes):
+        names.append(path.name)
+        return read_file(path, offset, size_bytes)
+
+    monkeypatch.setattr(blobfiles, "_read", note)
+    return names
+
+
+def test_a_blob_that_came_whole_is_in_memory_until_it_is_asked_for(files, monkeypatch):
+    data = os.urandom(3 * BLOCK_BYTES)
+    (blob,) = run(put_whole(files, data))
+    names = was_read(files, monkeypatch)
+    assert run(files.read(blob.digest, 0, len(data))) == [data]
+    assert names == []
+    assert run(files.read(blob.digest, 0, len(data))) == [data]
+    assert names == [blob.digest.hex()]
+
+
+def test_of_more_blobs_than_memory_takes_those_that_came_first_stay(files, monkeypatch):
+    monkeypatch.setattr(blobfiles, "RECENT_BYTES", 2 * BLOCK_BYTES)
+    datas = [os.urandom(BLOCK_BYTES) for _ in range(4)]
+    blobs = run(*(put_whole(files, data) for data in datas))
+    names = was_read(files, monkeypatch)
+    assert run(*(files.read(blob.digest, 0, BLOCK_BYTES) for blob in blobs)) == datas
+    assert names == [blob.digest.hex() for blob in blobs[2:]]
+
+
+def test_blobs_that_nobody_asks_for_do_not_stay_in_memory_for_ever(files, monkeypatch):
+    monkeypatch.setattr(blobfiles, "RECENT_BYTES", BLOCK_BYTES)
+    monkeypatch.setattr(blobfiles, "RECENT_S", 0.0)
+    old, new = os.urandom(BLOCK_BYTES), os.urandom(BLOCK_BYTES)
+    blobs = run(put_whole(files, old), put_whole(files, new))
+    names = was_read(files, monkeypatch)
+    assert run(*(files.read(blob.digest, 0, BLOCK_BYTES) for blob in blobs)) == [old, new]
+    assert names == [blobs[0].digest.hex()]
 
 
 def test_nobody_else_gets_at_blobs_whatever_the_umask(tmp_path):

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from multihost.runtime import clock
+from multihost.runtime.address import is_unix_socket
 from multihost.runtime.spinning import Spin, spin_of
 from multihost.server.admission import Arrival
 from multihost.server.managers import requests, writing
@@ -187,7 +188,7 @@ class Connection(asyncio.Protocol):
 
     def _acknowledge(self) -> None:
         """Have TCP acknowledge now: the client writes twice in a row, and waits for it between."""
-        if self._socket.family != getattr(socket, "AF_UNIX", None) and not self._is_closed:
+        if not is_unix_socket(self._socket) and not self._is_closed:
             quick = getattr(socket, "TCP_QUICKACK", None)
             if quick is not None:
                 self._socket.setsockopt(socket.IPPROTO_TCP, quick, 1)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from multihost.runtime import clock
+from multihost.runtime.address import is_unix_socket
 from multihost.server.acceptor import Acceptor
 from multihost.server.admission import Admission, Arrival
 from multihost.server.managers.backing import Backing
@@ -108,7 +109,7 @@ class Door:
 
 def _keep_alive(sock: socket.socket) -> None:
     """Notice a peer that vanished."""
-    if sock.family == getattr(socket, "AF_UNIX", None):
+    if is_unix_socket(sock):
         return
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in KEEPALIVE.items():
