@@ -6,7 +6,6 @@ finished or was killed, this process and all it started are gone within
 moments. Its store is a real one, in a directory that is removed at the end.
 """
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -14,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -28,11 +28,8 @@ OPTIONS_VARIABLE = "MULTIHOST_EMBEDDED"
 
 
 def main() -> None:
-    """Run until the parent is gone."""
-    parser = argparse.ArgumentParser(prog="python -m multihost.embedded")
-    parser.add_argument("--ready-fd", type=int, required=True)
-    parser.add_argument("--parent-fd", type=int, required=True)
-    arguments = parser.parse_args()
+    """Run until the parent is gone; arguments: where to say that it is ready, what to watch."""
+    ready_fd, parent_fd = map(int, sys.argv[1:])
     options = json.loads(os.environ.pop(OPTIONS_VARIABLE, "{}"))
     # Ctrl-C reaches the whole foreground group; what happens then is the program's decision.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -40,7 +37,7 @@ def main() -> None:
     guard.install_if_asked()
     directory = Path(tempfile.mkdtemp(prefix="multihost-"))
     try:
-        loop.run(_serve(directory, arguments.ready_fd, arguments.parent_fd, options))
+        loop.run(_serve(directory, ready_fd, parent_fd, options))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -194,7 +194,7 @@ def test_the_guard_bites_in_a_server_of_the_command_line(tmp_path):
 
 def test_the_guard_bites_in_an_embedded_server(tmp_path):
     ready, parent = os.pipe(), os.pipe()
-    descriptors = ["--ready-fd", ready[1], "--parent-fd", parent[0]]
+    descriptors = [ready[1], parent[0]]
     handed = (ready[1], parent[0])
     with run_planted(tmp_path, "multihost.embedded", *descriptors, pass_fds=handed):
         pass

@@ -1,5 +1,6 @@
 """A server's socket for its own machine: who uses it, and what happens when it is not there."""
 
+import contextlib
 import socket
 import stat
 
@@ -7,6 +8,7 @@ import pytest
 
 from multihost import Client, errors
 from multihost.runtime.config import SOCKET_FILE, STATE_VARIABLE
+from multihost.server.admission import HANDSHAKE_S
 from multihost.testing import Cluster, wait_until
 
 pytestmark = pytest.mark.timeout(60)
@@ -55,6 +57,27 @@ def test_who_names_another_address_gets_there_by_the_network():
 def test_only_its_user_may_use_it():
     with Cluster(workers=0) as cluster:
         assert stat.S_IMODE((cluster.directory / SOCKET_FILE).stat().st_mode) == 0o600
+
+
+def test_it_carries_messages_only_and_turns_http_requests_away():
+    with Cluster(workers=0) as cluster, socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(20)
+        sock.connect(str(cluster.directory / SOCKET_FILE))
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+        assert answer.startswith((b"HTTP/1.1 404 ", b"HTTP/1.1 426 ")), answer
+
+
+def test_who_says_nonsense_there_is_hung_up_on():
+    with Cluster(workers=0) as cluster, socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(HANDSHAKE_S / 2)
+        sock.connect(str(cluster.directory / SOCKET_FILE))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            sock.sendall(bytes(100_000))
+            while sock.recv(4096):
+                pass
 
 
 def test_a_wrong_key_is_refused_there_too(at_home):

@@ -34,6 +34,14 @@ def test_importing_the_package_loads_nothing_slow(module):
     assert module not in loaded
 
 
+def test_a_programs_own_server_loads_no_http_until_somebody_asks_by_it():
+    program = "import multihost.embedded, sys; print(*sys.modules)"
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert {"uvicorn", "starlette", "click"}.isdisjoint(answer.stdout.split())
+
+
 @pytest.mark.parametrize("name", multihost.__all__)
 def test_every_public_name_resolves(name):
     assert getattr(multihost, name) is not None

@@ -40,8 +40,7 @@ class Embedded:
         ready_read, ready_write = os.pipe()
         parent_read, self._parent_write = os.pipe()
         command = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
-        command += ["-m", "multihost.embedded"]
-        command += ["--ready-fd", str(ready_write), "--parent-fd", str(parent_read)]
+        command += ["-m", "multihost.embedded", str(ready_write), str(parent_read)]
         environment = os.environ | {OPTIONS_VARIABLE: json.dumps(_options(slots))}
         try:
             self.process = subprocess.Popen(

@@ -11,7 +11,6 @@ import json
 import os
 import secrets
 import sys
-import tomllib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -186,6 +185,8 @@ def _from_config_file(
     path = config_file()
     if not path.is_file():
         return None, authkey, trust
+    import tomllib  # few have such a file
+
     try:
         config = tomllib.loads(path.read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:

@@ -16,7 +16,6 @@ looking stops for a while.
 
 import asyncio
 import os
-import statistics
 import threading
 import time
 import weakref
@@ -137,7 +136,7 @@ def only_spin_while(condition: Callable[[], bool]) -> None:
 
 def wake_s() -> float:
     """How long a sleeping thread takes to run once it is woken: three times of four, no longer."""
-    bell, times_s = threading.Semaphore(0), []
+    bell, times_s = threading.Semaphore(0), list[float]()
     rung_at = 0.0
 
     def sleep() -> None:
@@ -152,7 +151,7 @@ def wake_s() -> float:
         rung_at = time.perf_counter()
         bell.release()
     sleeper.join()
-    return statistics.quantiles(times_s, n=4)[-1]
+    return sorted(times_s)[MEASURE_ROUNDS * 3 // 4]
 
 
 def _measure(spin: Spin) -> None:

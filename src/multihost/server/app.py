@@ -1,7 +1,9 @@
 """Composes the server: store, committer, hub, gateway, HTTP; starts and stops them.
 
-One port carries everything. HTTP is uvicorn's; a WebSocket on ``/ws`` leaves
-uvicorn right after its request line and is a ``runtime.link`` from then on.
+One port carries everything. HTTP is uvicorn's (``site``); a WebSocket on ``/ws`` leaves
+uvicorn right after its request line and is a ``runtime.link`` from then on. The socket of
+the server's own machine carries WebSockets only. What a server may never need, as HTTP in
+a program's embedded one, is imported when it does.
 """
 
 import asyncio
@@ -9,10 +11,10 @@ import contextlib
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from multihost.core.lease import GRACE_S, HEARTBEAT_S, LEASE_S, LeaseTable
 from multihost.errors import ConfigError
@@ -26,8 +28,8 @@ from multihost.server.admission import (
     RESERVED_DESCRIPTORS,
     UNPROVED,
     Admission,
+    Arrival,
 )
-from multihost.server.api import Api, make_app
 from multihost.server.audit import Audit
 from multihost.server.backups import Backups
 from multihost.server.blobs import BlobStore
@@ -37,14 +39,10 @@ from multihost.server.clients import ClientPeer, Watchers
 from multihost.server.committer import Committer
 from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
-from multihost.server.keygate import KeyGate
 from multihost.server.keyring import Keyring
 from multihost.server.listening import listen, listen_nearby, remove_nearby
-from multihost.server.managers.backing import ServicesBacking
-from multihost.server.managers.door import Door, make_door
 from multihost.server.managers.options import ManagersOptions
 from multihost.server.reaper import Promoter, Pruner, Reaper
-from multihost.server.routes import Gate
 from multihost.server.services import (
     CLIENT_GRACE_S,
     CLIENT_SILENCE_S,
@@ -53,18 +51,19 @@ from multihost.server.services import (
     Services,
 )
 from multihost.server.views import Views
-from multihost.server.web import WebConnection
 from multihost.server.workers import WorkerPeer
 from multihost.store.base import Changes, SessionInfo
 from multihost.store.places import BLOB_DIRECTORY, STORE_FILE
 from multihost.store.sqlite.store import open_store
 from multihost.wire.message import MAX_BLOB_BYTES, Role
 
+if TYPE_CHECKING:
+    from multihost.server.managers.door import Door
+    from multihost.server.site import Site
+
 DURABILITIES = ("power", "process")
 DRAIN_S = 5.0
 """Time for what was taken to be committed when the server stops."""
-REQUEST_HEAD_BYTES = 32 << 10
-"""Of an HTTP request's line and headers."""
 
 
 @dataclass(slots=True)
@@ -148,6 +147,7 @@ class Server:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._acceptors: list[Acceptor] = []
+        self._site: Site | None = None
 
     async def start(self) -> None:
         """Open the store and listen; ``url`` is known afterwards.
@@ -175,12 +175,13 @@ class Server:
             allow_descriptors(MAX_CONNECTIONS + UNPROVED + RESERVED_DESCRIPTORS)
         )
         self._compose()
-        self._make_http()
+        if options.announces:
+            self._made_site()
         self._accept(listener, context)
         # Only now, when this is the one server of the store: a socket there is a dead one's.
         nearby = listen_nearby(options.state / config.SOCKET_FILE)
         if nearby is not None:
-            self._accept(nearby)
+            self._accept_nearby(nearby)
             self.socket = nearby.getsockname()
         host, port = listener.getsockname()[:2]
         self.url = url_of(_reachable(host), port, is_tls=options.has_tls)
@@ -188,14 +189,7 @@ class Server:
             self._announce(host, port)
         self._start_services()
         if managers is not None:
-            self.door = make_door(
-                ServicesBacking(self.services),
-                managers,
-                self.key,
-                self.admission,
-                gate=KeyGate(self.keyring, self.audit),
-            )
-            await self.door.start(door_listener)
+            await self._open_door(managers, door_listener)
 
     async def wait(self) -> None:
         """Return when the server was asked to stop or had to."""
@@ -226,7 +220,8 @@ class Server:
         for peer in self.services.worker_peers.values():
             peer.send_settled()  # else it stays with them until there is a server again
         self.gateway.stop("the server is stopping")
-        await self._http.shutdown(sockets=[])
+        if self._site is not None:
+            await self._site.shutdown()
         await self._drain()
         self.services.committer.stop()
         self.services.blobs.files.close()
@@ -335,35 +330,50 @@ class Server:
         )
         config.write_server_note(options.state, note)
 
-    def _make_http(self) -> None:
-        http_config = self._http_config = uvicorn.Config(
-            make_app(Api(self.views, self.backups, self.keyring), Gate(self.keyring, self.audit)),
-            http="h11",  # bounds a request's head, which httptools does not
-            h11_max_incomplete_event_size=REQUEST_HEAD_BYTES,
-            ws=self.gateway.protocol,  # type: ignore[arg-type]  # called like the class it expects
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            date_header=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        http_config.load()
-        http = self._http = uvicorn.Server(http_config)
-        http.lifespan = http_config.lifespan_class(http_config)
-        http.servers = []  # it accepts nothing by itself
+    def _made_site(self) -> "Site":
+        """The HTTP side, made when first needed."""
+        if self._site is None:
+            from multihost.server.site import Site
+
+            self._site = Site(
+                self.views, self.backups, self.keyring, self.audit, self.gateway.protocol
+            )
+        return self._site
 
     def _accept(self, listener: socket.socket, context: ssl.SSLContext | None = None) -> None:
         """Serve who connects to ``listener``; ``context``: over TLS."""
-        state = self._http.server_state
-        acceptor = Acceptor(
-            listener,
-            self.admission,
-            lambda arrival, _: WebConnection(self._http_config, state, arrival),
-            context,
+        self._start_acceptor(
+            listener, lambda arrival, _: self._made_site().connection(arrival), context
         )
+
+    def _accept_nearby(self, listener: socket.socket) -> None:
+        """Serve this machine's clients and workers, which ask nothing by HTTP there."""
+        self._start_acceptor(listener, lambda arrival, _: self.gateway.protocol(arrival=arrival))
+
+    def _start_acceptor(
+        self,
+        listener: socket.socket,
+        make: Callable[[Arrival, socket.socket], asyncio.Protocol],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        acceptor = Acceptor(listener, self.admission, make, context)
         acceptor.start()
         self._acceptors.append(acceptor)
+
+    async def _open_door(self, managers: ManagersOptions, listener: socket.socket) -> None:
+        """Serve clients of the standard library's managers."""
+        from multihost.server.keygate import KeyGate
+        from multihost.server.managers.backing import ServicesBacking
+        from multihost.server.managers.door import make_door
+
+        self.door = make_door(
+            ServicesBacking(self.services),
+            managers,
+            self.key,
+            self.admission,
+            gate=KeyGate(self.keyring, self.audit),
+        )
+        await self.door.start(listener)
 
     def _fail(self, error: Exception) -> None:
         self.failure = error

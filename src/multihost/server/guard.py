@@ -31,12 +31,16 @@ PROBED: Final = frozenset(
     {
         "_winapi",
         "_distutils_hack",
+        "a2wsgi",
         "bcrypt",
         "colorama",
+        "multipart",
         "org",
+        "python_multipart",
         "sitecustomize",
         "trio",
         "usercustomize",
+        "watchfiles",
     }
 )
 """What those look for without needing it."""
