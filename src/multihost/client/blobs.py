@@ -109,7 +109,11 @@ class BlobExchange:
         self._uploads.received(message)
         if isinstance(message, m.BlobRefused) and message.digest in self._downloads:
             download = self._downloads[message.digest]
-            self._downloaded(download, _refusal(message, download.blob))
+            is_lost = message.code is m.RefusalCode.DAMAGED
+            self._downloaded(
+                download,
+                TaskLost(message.message) if is_lost else _refusal(message, download.blob),
+            )
 
     def writable(self) -> None:
         """Back-pressure is over."""

@@ -84,7 +84,8 @@ class BlobFiles:
             self._open.pop(partial, None)
             if self._partial.get(blob.digest) is partial:
                 del self._partial[blob.digest]
-            if len(data) == blob.size_bytes:
+            # Not what was passed over since the file had it: that may be other bytes.
+            if partial.came_at_once(data):
                 self._remember(blob.digest, data)
         return is_whole
 
@@ -137,7 +138,7 @@ class BlobFiles:
             data = recent[1]
             if offset + size_bytes >= len(data):  # few are asked for twice
                 self._forget_recent(digest)
-            return data if offset == 0 else data[offset : offset + size_bytes]
+            return data[offset : offset + size_bytes]
         return await self._run(_read, self._path(digest), offset, size_bytes)
 
     async def delete(self, digests: list[bytes]) -> None:

@@ -23,6 +23,10 @@ READERS = 4
 """Blobs sent over one connection side by side."""
 MAX_REQUESTS = 4096
 """Of one connection that are not answered; then it is not read any more."""
+READ_AGAIN = 20
+"""Times that a blob which can't be read is tried again,"""
+READ_PAUSE_S = 1.0
+"""after such a pause."""
 UNWRITTEN_BYTES = 16 << 20
 """Bytes of parts that may wait for the disk before the connection is not read any more."""
 
@@ -218,15 +222,34 @@ class BlobTraffic:
         async with self._readers:
             while True:
                 try:
-                    data = await self._read(found, digest, offset, end)
-                except OSError:  # deleted since
+                    data = await self._read_patiently(found, digest, offset, end)
+                except FileNotFoundError:  # deleted since
                     self._link.send(m.BlobPart(digest, -1, 0, b""))
+                    return
+                except OSError as error:
+                    self._link.send(_unread(digest, error.strerror or str(error)))
+                    return
+                if not data and offset < end:
+                    self._link.send(_unread(digest, f"its file ends after {offset} bytes"))
                     return
                 self._link.send(m.BlobPart(digest, found.size_bytes, offset, data))
                 offset += len(data)
                 if offset >= end or not data:
                     return
                 await self._wait_writable()
+
+    async def _read_patiently(
+        self, found: StoredBlob, digest: bytes, offset: int, end: int
+    ) -> bytes:
+        """A part; what is there and can't be read now may be read soon. Raises OSError."""
+        for _ in range(READ_AGAIN):
+            try:
+                return await self._read(found, digest, offset, end)
+            except FileNotFoundError:
+                raise
+            except OSError:  # no descriptors, a disk that stumbles
+                await asyncio.sleep(READ_PAUSE_S)
+        return await self._read(found, digest, offset, end)
 
     async def _read(self, found: StoredBlob, digest: bytes, offset: int, end: int) -> bytes:
         size_bytes = min(m.BLOB_PART_BYTES, end - offset)
@@ -256,3 +279,11 @@ class BlobTraffic:
 
 def _is_row(part: m.PutBlob) -> bool:
     return part.offset == 0 and len(part.data) == part.size_bytes <= ROW_BYTES
+
+
+def _unread(digest: bytes, why: str) -> m.BlobRefused:
+    text = (
+        f"blob {digest.hex()[:12]} is stored and can't be read: {why}; "
+        "'multihost check' on the server's machine says what else is damaged"
+    )
+    return m.BlobRefused(digest, text, m.RefusalCode.DAMAGED)

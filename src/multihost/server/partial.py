@@ -21,6 +21,7 @@ SUFFIX = ".part"
 READ_BYTES = 1 << 20
 DIRECTORIES = 256
 """One for each beginning of a digest, of two hexadecimal digits."""
+_MAKING = threading.Lock()
 
 
 class BlobError(Exception):
@@ -60,6 +61,8 @@ class PartialBlob:
         self._is_found = False
         """Whether it is known what an earlier upload has left."""
         self._is_whole = False
+        self._at_once: bytes | None = None
+        """What came as one part, all of which was digested."""
 
     @property
     def is_over(self) -> bool:
@@ -85,9 +88,16 @@ class PartialBlob:
                     self._complete()
             return self._is_whole and end == self.blob.size_bytes
 
+    def came_at_once(self, data: bytes) -> bool:
+        """Whether ``data`` is the whole blob for sure, and not just as long; asked once."""
+        with self._lock:
+            at_once, self._at_once = self._at_once, None
+            return self._is_whole and at_once is data
+
     def rest(self) -> None:
         """Nobody sends it for now: keep what has come, without holding the file open."""
         with self._lock:
+            self._at_once = None
             self._close()
 
     def discard(self) -> None:
@@ -106,6 +116,7 @@ class PartialBlob:
         self.have_bytes = 0
         self._digester = Digester()
         self._is_whole = False
+        self._at_once = None
 
     def _find(self) -> None:
         if self._is_whole and not self.place.whole.exists():
@@ -138,6 +149,8 @@ class PartialBlob:
             )
         self._file.write(fresh)
         self._digester.update(fresh)
+        if len(fresh) == self.blob.size_bytes:
+            self._at_once = data
         self.have_bytes += len(fresh)
 
     def _complete(self) -> None:
@@ -158,14 +171,19 @@ class PartialBlob:
         self._is_whole = True
 
     def _make_directory(self, directory: Path) -> None:
-        """With all its kind, if it is not there: so they are synced once, not each by itself."""
-        if directory.is_dir():
-            return
-        for number in range(DIRECTORIES):
-            with contextlib.suppress(FileExistsError):
-                (directory.parent / f"{number:02x}").mkdir(mode=0o700)
-        if self._is_durable:
-            sync_directory(directory.parent)
+        """With all its kind, if it is not there: so they are synced once, not each by itself.
+
+        Nobody else takes one for made before that: a power cut would take it with its blobs.
+        """
+        with _MAKING:
+            if directory.is_dir():
+                return
+            directory.mkdir(mode=0o700)
+            for number in range(DIRECTORIES):
+                with contextlib.suppress(OSError):  # there may be no room for one that may wait
+                    (directory.parent / f"{number:02x}").mkdir(mode=0o700)
+            if self._is_durable:
+                sync_directory(directory.parent)
 
     def _close(self) -> None:
         if self._file is not None:

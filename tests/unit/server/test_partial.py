@@ -289,6 +289,76 @@ def test_blobs_that_nobody_asks_for_do_not_stay_in_memory_for_ever(files, monkey
     assert names == [blobs[0].digest.hex()]
 
 
+def test_bytes_that_were_passed_over_are_not_given_for_the_blob(files):
+    data, other = os.urandom(3 * BLOCK_BYTES), os.urandom(3 * BLOCK_BYTES)
+    blob = Blob(digest_of(data), len(data))
+    again = files.put_part(OTHER, blob, 0, other)
+    assert run(put_whole(files, data), again)[-1]  # it is there: nobody looks at these
+    assert run(files.read(blob.digest, 0, len(data))) == [data]
+
+
+def test_a_beginning_that_came_before_is_not_taken_from_who_sends_all_of_it(files):
+    data = os.urandom(3 * BLOCK_BYTES)
+    blob = Blob(digest_of(data), len(data))
+    begun = files.put_part(ONE, blob, 0, data[:BLOCK_BYTES])
+    whole = files.put_part(OTHER, blob, 0, bytes(BLOCK_BYTES) + data[BLOCK_BYTES:])
+    assert run(begun, whole) == [False, True]
+    assert run(files.read(blob.digest, 0, len(data))) == [data]
+
+
+def test_two_who_send_a_blob_at_once_leave_one_of_it_in_memory(files):
+    data = os.urandom(3 * BLOCK_BYTES)
+    blob = Blob(digest_of(data), len(data))
+
+    async def at_once():
+        parts = (files.put_part(each, blob, 0, bytes(bytearray(data))) for each in (ONE, OTHER))
+        return await asyncio.gather(*parts)
+
+    assert asyncio.run(at_once()) == [True, True]
+    assert files._recent_bytes == len(data)
+    assert run(files.read(blob.digest, 0, len(data))) == [data]
+    assert files._recent_bytes == 0
+
+
+def test_no_more_is_read_of_a_blob_in_memory_than_was_asked_for(files):
+    data = os.urandom(3 * BLOCK_BYTES)
+    (blob,) = run(put_whole(files, data))
+    assert run(files.read(blob.digest, 0, 10), files.read(blob.digest, 10, 10)) == [
+        data[:10],
+        data[10:20],
+    ]
+
+
+def test_a_directory_that_could_not_be_made_for_others_is_synced_for_the_blob_that_came(
+    files, monkeypatch
+):
+    synced = []
+    monkeypatch.setattr(partial, "sync_directory", synced.append)
+    own = files._path(BLOB.digest).parent.name
+    mkdir = type(files.directory).mkdir
+
+    def fails_for_others(path, *args, **kwargs):
+        if path.name != own:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        mkdir(path, *args, **kwargs)
+
+    monkeypatch.setattr(type(files.directory), "mkdir", fails_for_others)
+    assert run(put(files, 0, None)) == [True]
+    assert (files.directory in synced) == files.is_durable
+
+
+def test_nobody_takes_a_directory_for_made_before_it_is_synced(files, monkeypatch):
+    held = []
+
+    def sync(directory):
+        if directory == files.directory:
+            held.append(partial._MAKING.locked())
+
+    monkeypatch.setattr(partial, "sync_directory", sync)
+    run(put(files, 0, None))
+    assert held == ([True] if files.is_durable else [])
+
+
 def test_nobody_else_gets_at_blobs_whatever_the_umask(tmp_path):
     before = os.umask(0)
     try:
