@@ -2,8 +2,8 @@
 
 An end may be held by several processes: each time it is pickled there is one
 holder more. When the last one has closed it, ended or died, the other end gets
-EOFError once it has read what was sent before. Addresses, listeners
-and file descriptors are of one machine, and refused.
+EOFError once it has read what was sent before. ``Listener`` and ``Client``
+are the standard library's: two programs, an address, and no server between.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import queue as standard
 import weakref
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from multihost.client import client as _client  # noqa: F401 - runs what is done before exit
 from multihost.client.handles import before_exit
@@ -23,6 +23,8 @@ from multihost.client.taker import LoopTaker, run
 from multihost.errors import Gone, MultihostError, QueueClosed
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Client, Listener
+
     from multihost.client import Client as ServerClient
 
 __all__ = ["Client", "Connection", "Listener", "Pipe", "wait"]
@@ -51,35 +53,13 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
     return local.wait(object_list, timeout)
 
 
-class Listener:
-    """Refused: whoever connects finds the server, not a program on some machine."""
+def __getattr__(name: str) -> Any:
+    """Listener and Client: the standard library's, between two programs at an address of theirs."""
+    if name not in ("Client", "Listener"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from multiprocessing import connection as local
 
-    def __init__(
-        self,
-        address: Any = None,
-        family: str | None = None,
-        backlog: int = 1,
-        authkey: bytes | None = None,
-    ) -> None:
-        """Name the alternatives."""
-        _refuse("connection.Listener")
-
-
-def Client(  # noqa: N802 - the standard library's name
-    address: Any,  # noqa: ARG001 - as above
-    family: str | None = None,  # noqa: ARG001 - as above
-    authkey: bytes | None = None,  # noqa: ARG001 - as above
-) -> NoReturn:
-    """Refuse, as ``Listener`` does."""
-    _refuse("connection.Client")
-
-
-def _refuse(what: str) -> NoReturn:
-    raise NotImplementedError(
-        f"{what} is for an address on some machine; use multihost.Pipe() between a program and its "
-        "processes, multihost.Queue(name=...) between strangers, or a multihost.managers."
-        "BaseManager at an address of its own"
-    )
+    return getattr(local, name)
 
 
 class _Watch:

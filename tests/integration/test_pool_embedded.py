@@ -316,3 +316,32 @@ def test_tasks_see_the_globals_that_an_initializer_of_main_has_set(tmp_path):
     pool, executor = out.splitlines()
     assert pool == str([("pool", "pool", 1, {"value": "pool"})] * 3)
     assert executor == str([("executor", "executor", 1, {"value": "executor"})] * 3)
+
+
+NAMES = """
+    import multiprocessing
+
+    from multihost import Pool, current_process, parent_process
+
+    def early(_):
+        process = current_process()
+        return process.name, process._identity, parent_process().is_alive()
+
+    def late(_):
+        from multiprocessing.process import current_process as current
+        return current().name
+
+    if __name__ == "__main__":
+        for initializer in (None, early):
+            with Pool(1, initializer=initializer, initargs=(0,) if initializer else ()) as pool:
+                print(pool.apply(late, (0,)), *pool.apply(early, (0,)))
+        print(multiprocessing.current_process().name)
+"""
+
+
+def test_a_task_knows_that_it_is_in_a_numbered_process_of_a_pool_and_not_in_the_main_one(tmp_path):
+    out, _ = run(tmp_path, NAMES)
+    *pools, main = out.splitlines()
+    worker = r"(SpawnPoolWorker-(\d+)) \1 \(\2,\) True"
+    assert [bool(re.fullmatch(worker, pool)) for pool in pools] == [True, True], out
+    assert main == "MainProcess"

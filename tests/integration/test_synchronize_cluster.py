@@ -370,10 +370,19 @@ def test_memory_that_only_one_machine_has_is_refused_with_the_alternative():
         shared_memory.ShareableList([1, 2])
 
 
-@pytest.mark.parametrize("make", [connection.Listener, connection.Client])
-def test_addresses_of_programs_are_refused_with_the_alternatives(make):
-    with pytest.raises(NotImplementedError, match=r"Pipe.*Queue\(name=.*BaseManager"):
-        make(("localhost", 5000), authkey=b"secret")
+def test_listener_and_client_join_two_programs_as_in_the_standard_library():
+    with connection.Listener(("localhost", 0), authkey=b"secret") as listener:
+
+        def call():
+            with connection.Client(listener.address, authkey=b"secret") as end:
+                end.send("hello")
+
+        caller = threading.Thread(target=call)
+        caller.start()
+        with listener.accept() as end:
+            assert wait([end], timeout=20) == [end]
+            assert end.recv() == "hello"
+        caller.join()
 
 
 def answer(end):

@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from multihost.runtime import endings, waiting
 from multihost.runtime.memory import hide_what_is_kept
-from multihost.worker import current, output
+from multihost.worker import current, naming, output
 from multihost.worker.frames import (
     CANCEL,
     CONTEXT,
@@ -429,7 +429,8 @@ class Child:
 
     def _initialize(self, context: bytes) -> None:
         name, _, call = context.partition(b"\0")
-        _name_process(name.decode())
+        if name:
+            _name_process(name.decode())
         if not call:
             return
         try:
@@ -601,10 +602,10 @@ def _name_process(name: str) -> None:
 
 
 def main() -> None:
-    """Run a slot over the four pipes given by number; then comes the spool's directory."""
+    """Run a slot over the four pipes given; then come the spool's directory and its own number."""
     tasks_fd, outcomes_fd, control_fd, life_fd = map(int, sys.argv[1:5])
-    spool = sys.argv[5]
-    is_for_processes = FOR_PROCESSES in sys.argv[6:]
+    spool, number = sys.argv[5], int(sys.argv[6])
+    is_for_processes = FOR_PROCESSES in sys.argv[7:]
     for descriptor in (tasks_fd, outcomes_fd, control_fd, life_fd):
         os.set_inheritable(descriptor, False)
     _die_with(life_fd)
@@ -612,6 +613,7 @@ def main() -> None:
     setup = sys.stdin.buffer.read()
     seal = _setup(setup) if setup else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.meta_path.insert(0, naming.PoolWorker(number, life_fd))
     if is_for_processes:
         import cloudpickle  # noqa: F401 - what a process needs first
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import fcntl
+import itertools
 import os
 import signal
 import subprocess
@@ -93,6 +94,14 @@ class ChildSetup:
     """Directory for large results."""
     is_for_processes: bool = False
     """Whether it should have at hand from the start what a process needs."""
+    numbers: set[int] = field(default_factory=set)
+    """Those of the children that live."""
+
+    def take_number(self) -> int:
+        """The smallest that no child has."""
+        number = next(number for number in itertools.count(1) if number not in self.numbers)
+        self.numbers.add(number)
+        return number
 
 
 class Slot:
@@ -134,6 +143,7 @@ class Slot:
         self._is_paused = False
         self._is_ending = False
         self._is_gone = False
+        self._setup = setup
         self._buffer = frames.FrameBuffer()
         self._fresh: list[frames.Bytes] = []
         """Fed and not yet offered to the pipe; ``flush`` does."""
@@ -225,10 +235,10 @@ class Slot:
     def _serve_pool(self, context: Context, initializer: frames.Where) -> None:
         if initializer:
             self._unready += 1
-        name = (context.name or "Worker").encode()
+        name = f"{context.name}-{self.pid}".encode() if context.name else b""
         is_file = isinstance(initializer, Path)
         call = os.fsencode(initializer)
-        payload = name + b"-%d" % self.pid + b"\0" + call
+        payload = name + b"\0" + call
         self._fresh.append(frames.pack(frames.CONTEXT, payload=payload, detail=is_file))
 
     def ask_back(self) -> None:
@@ -294,9 +304,17 @@ class Slot:
             (control_read, self._control), (life_read, self._life) = _pipes(2, on_failure)
             (out_read, out_write), (err_read, err_write) = _pipes(2, on_failure)
             inherited = (task_read, outcome_write, control_read, life_read)
+            self._number = setup.take_number()
+            on_failure.callback(setup.numbers.discard, self._number)
             last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
             self._process = subprocess.Popen(
-                [*_command_line(), *map(str, inherited), setup.spool, *last],
+                [
+                    *_command_line(),
+                    *map(str, inherited),
+                    setup.spool,
+                    str(self._number),
+                    *last,
+                ],
                 stdin=subprocess.PIPE,
                 stdout=out_write,
                 stderr=err_write,
@@ -483,6 +501,7 @@ class Slot:
             self._loop.call_later(REAP_S, self._reap, tries + 1)
             return
         self._is_gone = True
+        self._setup.numbers.discard(self._number)
         for descriptor in self._prints:
             self._read_prints(descriptor)
             self._loop.remove_reader(descriptor)
