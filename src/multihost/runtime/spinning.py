@@ -15,11 +15,14 @@ looking stops for a while.
 """
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
+
+from multihost.runtime.quota import quota_cores
 
 SPIN_VARIABLE = "MULTIHOST_SPIN"
 """Set to ``off``, every process sleeps at once; ``on``: none measures whether that is slow."""
@@ -33,6 +36,8 @@ REST_S = 0.1
 """So long nothing is looked for then."""
 SLOW_WAKE_S = 0.000025
 """Where waking a thread takes less, all sleep at once."""
+ENOUGH_CORES = 2
+"""Where a container is left less, all sleep at once, too."""
 MEASURE_AFTER_S = 0.5
 """When a process has started, and is idle for the first time."""
 MEASURE_ROUNDS = 20
@@ -156,9 +161,14 @@ def wake_s() -> float:
 
 def _measure(spin: Spin) -> None:
     def work() -> None:
-        spin.is_worth_it = wake_s() > SLOW_WAKE_S
+        cores = quota_cores()
+        # What is spent on looking is missing for the tasks where less than two are left to all.
+        if cores is None or cores >= ENOUGH_CORES:
+            with contextlib.suppress(RuntimeError):  # as below
+                spin.is_worth_it = wake_s() > SLOW_WAKE_S
 
-    threading.Thread(target=work, name="multihost-measure", daemon=True).start()
+    with contextlib.suppress(RuntimeError):  # no more threads may be started: it sleeps at once
+        threading.Thread(target=work, name="multihost-measure", daemon=True).start()
 
 
 def _cores() -> int:

@@ -307,6 +307,8 @@ class Server:
         self.promoter.look()
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self.reaper.run()), loop.create_task(self.pruner.run())]
+        for task in self._tasks:
+            task.add_done_callback(self._service_ended)
 
     def _tls_context(self) -> ssl.SSLContext:
         from multihost.server import certificate
@@ -374,6 +376,11 @@ class Server:
             gate=KeyGate(self.keyring, self.audit),
         )
         await self.door.start(listener)
+
+    def _service_ended(self, task: asyncio.Task[None]) -> None:
+        """Stop rather than run on without it: nobody else would notice what it should have."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(RuntimeError(f"a service of its own ended: {error!r}"))
 
     def _fail(self, error: Exception) -> None:
         self.failure = error

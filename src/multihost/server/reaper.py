@@ -7,7 +7,8 @@ server sleeps.
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from multihost.core.lease import PAUSE_S
 from multihost.errors import StoreFull
@@ -144,16 +145,24 @@ class Pruner:
 
     async def run(self) -> None:
         """Prune now and then until cancelled; first what a server that was killed left behind."""
-        with contextlib.suppress(OSError):
-            await sweep(self._committer, self._blobs.files)
+        await self._try(sweep(self._committer, self._blobs.files))
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._woken.wait(), PRUNE_EVERY_S)
             self._woken.clear()
+            await self._try(self.prune())
+
+    async def _try(self, deleting: Coroutine[Any, Any, object]) -> None:
+        """Delete what can be deleted; of what can't be there is another time."""
+        try:
+            await deleting
+        except (StoreFull, OSError):
             # Deleting takes room in the log first; there may be some the next time, or
             # descriptors, or a disk that does not only read.
-            with contextlib.suppress(StoreFull, OSError):
-                await self.prune()
+            pass
+        except Exception as error:  # a bug; tasks need not stand still for it, but be it known
+            trouble = {"message": "deleting what is over failed", "exception": error}
+            asyncio.get_running_loop().call_exception_handler(trouble)
 
     async def prune(self) -> None:
         """Delete all that may go, a few rows at a time."""

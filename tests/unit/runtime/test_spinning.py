@@ -128,6 +128,7 @@ def test_one_core_is_never_kept_awake(monkeypatch):
 
 @pytest.mark.parametrize(("measured_s", "is_worth_it"), [(1.0, True), (1e-6, False)])
 def test_it_is_measured_whether_waking_is_slow(monkeypatch, measured_s, is_worth_it):
+    monkeypatch.setattr(spinning, "quota_cores", lambda: None)
     monkeypatch.delenv(spinning.SPIN_VARIABLE, raising=False)
     monkeypatch.setattr(spinning, "_cores", lambda: 2)
     monkeypatch.setattr(spinning, "MEASURE_AFTER_S", 0)
@@ -145,6 +146,54 @@ def test_it_is_measured_whether_waking_is_slow(monkeypatch, measured_s, is_worth
             await asyncio.sleep(0.01)
 
     asyncio.run(main())
+
+
+def decided(monkeypatch, cores):
+    """Whether a loop looks for more in a container that is left so many cores."""
+    monkeypatch.setattr(spinning, "quota_cores", lambda: cores)
+    monkeypatch.setattr(spinning, "wake_s", lambda: 1.0)
+    spin = Bench().spin
+    spin.is_worth_it = False
+    monkeypatch.setattr(spinning.threading, "Thread", AtOnce)
+    spinning._measure(spin)
+    return spin.is_worth_it
+
+
+class AtOnce:
+    """A thread that has ended when it has started."""
+
+    def __init__(self, target, **_):
+        self.start = target
+
+
+@pytest.mark.parametrize(
+    ("cores", "looks"), [(None, True), (2.0, True), (1.0, False), (1.5, False)]
+)
+def test_a_container_that_is_left_less_than_two_cores_spends_none_on_looking(
+    monkeypatch, cores, looks
+):
+    assert decided(monkeypatch, cores) is looks
+
+
+@pytest.mark.parametrize("fails_at", [1, 2])
+def test_where_no_more_threads_may_be_started_all_sleep_at_once(monkeypatch, fails_at):
+    begun = []
+
+    class Refused(AtOnce):
+        def __init__(self, target, **_):
+            begun.append(1)
+            self.start = self.refuse if len(begun) == fails_at else target
+
+        def refuse(self):
+            raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(spinning, "quota_cores", lambda: None)
+    monkeypatch.setattr(spinning.threading, "Thread", Refused)
+    spin = Bench().spin
+    spin.is_worth_it = False
+    spinning._measure(spin)
+    assert not spin.is_worth_it
+    assert len(begun) == fails_at
 
 
 def test_a_waking_is_measured():

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from fake_calls import FakeCalls
 
+from multihost.server.managers import connection
 from multihost.server.managers.backing import ServicesBacking
 from multihost.server.managers.connection import MAX_PENDING
 from multihost.server.managers.door import make_door
@@ -111,6 +112,31 @@ def test_requests_that_come_at_once_are_answered_in_their_order():
         me.ask(("q:a", "qsize", (), {}), ("q:a", "get", (), {}))
         answers = [await me.answer() for _ in range(4)]
         assert answers == [("#RETURN", None)] * 2 + [("#RETURN", 2), ("#RETURN", 0)]
+
+    run(test)
+
+
+def test_a_stranger_keeps_no_core_awake_and_a_client_does_with_whole_requests(monkeypatch):
+    noticed = []
+    spin = SimpleNamespace(noticed=lambda: noticed.append(1))
+    monkeypatch.setattr(connection, "spin_of", lambda _: spin)
+
+    async def test(calls, client):
+        me, stranger = await client(), await client()
+        stranger.send(b"no answer to that")
+        await stranger.recv(), await stranger.recv()
+        with pytest.raises(EOFError):
+            await stranger.recv()
+        assert noticed == []
+        await me.serve()
+        before = len(noticed)
+        whole = frame(pickle.dumps(("q:a", "qsize", (), {}), 4))
+        for at in range(len(whole)):
+            me.writer.write(whole[at : at + 1])
+            await me.writer.drain()
+            await asyncio.sleep(0)
+        assert await me.answer() == ("#RETURN", 0)
+        assert len(noticed) == before + 1
 
     run(test)
 

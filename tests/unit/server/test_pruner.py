@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+from multihost.errors import StoreFull
 from multihost.server import reaper
 from multihost.server.reaper import Pruner
 from multihost.wire.message import Blob
@@ -25,7 +26,7 @@ class Files:
     def __init__(self, directory):
         self.directory = directory
         self.deleted = asyncio.Event()
-        self.troubles = [OSError(24, "Too many open files")] * 2
+        self.troubles = []
 
     async def delete(self, _):
         if self.troubles:
@@ -41,9 +42,14 @@ class Blobs:
         self.files = Files(directory)
 
 
-def test_what_could_not_be_deleted_does_not_end_all_deleting(tmp_path, monkeypatch):
+def told(troubles, tmp_path, monkeypatch):
+    """What is told of troubles after which something was deleted in the end."""
+    told = []
+
     async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
         blobs = Blobs(tmp_path)
+        blobs.files.troubles = troubles
         pruner = Pruner(Committer(), blobs, lambda: False)
         running = asyncio.ensure_future(pruner.run())
         await asyncio.wait_for(blobs.files.deleted.wait(), 20)
@@ -53,3 +59,21 @@ def test_what_could_not_be_deleted_does_not_end_all_deleting(tmp_path, monkeypat
 
     monkeypatch.setattr(reaper, "PRUNE_EVERY_S", 0)
     asyncio.run(main())
+    return [context["exception"] for context in told]
+
+
+def test_what_could_not_be_deleted_does_not_end_all_deleting(tmp_path, monkeypatch):
+    assert told([OSError(24, "Too many open files")] * 2, tmp_path, monkeypatch) == []
+
+
+def test_an_error_in_deleting_is_told_and_does_not_end_it(tmp_path, monkeypatch):
+    error = KeyError("a bug")
+    assert told([error], tmp_path, monkeypatch) == [error]
+
+
+def test_a_sweep_that_found_the_store_full_does_not_end_all_deleting(tmp_path, monkeypatch):
+    async def full(*_):
+        raise StoreFull("no room")
+
+    monkeypatch.setattr(reaper, "sweep", full)
+    assert told([], tmp_path, monkeypatch) == []

@@ -100,13 +100,14 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take whole messages in turn."""
-        if self._spin is not None:
-            self._spin.noticed()
         try:
             messages = self._framer.feed(data)
         except FramingError:
             self.abort()
             return
+        # A stranger, or who sends byte by byte, keeps no core awake.
+        if self._spin is not None and messages and self._handshake.is_done:
+            self._spin.noticed()
         for message in messages:
             if self._is_busy:
                 self._pending.append(message)
