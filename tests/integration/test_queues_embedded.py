@@ -141,3 +141,25 @@ def test_processes_connect_to_the_manager_of_the_program_that_started_them(tmp_p
         """,
     )
     assert (out, err) == ("49\n", "")
+
+
+def test_what_is_put_after_a_queue_that_nobody_has_any_more_stays(tmp_path):
+    out, err = programs.run(
+        tmp_path,
+        """
+        import multihost
+
+        def ask():
+            answers = multihost.Queue()
+            answers.put("an answer")
+            return answers.get()  # held, until something else is taken or put
+
+        if __name__ == "__main__":
+            results = multihost.Queue()
+            for _ in range(40):
+                ask()
+                results.put(1)
+            print(sum(results.get(timeout=10) for _ in range(40)))
+        """,
+    )
+    assert (out, err) == ("40\n", "")

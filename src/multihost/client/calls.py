@@ -101,6 +101,15 @@ class Calls:
             self._is_sweep_due = True
             self.session.post(self._arm)
 
+    def forget_queue(self, queue: int) -> None:
+        """A queue is about to be dropped: no taker is to confirm what it took from there.
+
+        Called before that is asked for: a confirmation behind it would be void, and with it
+        what is put along.
+        """
+        for taker in self._takers():
+            taker.forget_queue(queue)
+
     def spawn(self, work: Callable[[Taker], Coroutine[Any, Any, None]]) -> None:
         """Have something done that nobody waits for: dropping what is no longer used."""
         with contextlib.suppress(MultihostError):  # closed: transients go with the session

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from multihost.client.packing import Bulk, as_payload
 from multihost.client.taker import Taker
+from multihost.core.ids import queue_of
 from multihost.errors import KeyConflict, LeaseLost, QueueClosed, SealError
 from multihost.wire.act import (
     CloseQueue,
@@ -206,7 +207,9 @@ class Items:
             if result.end is not ExchangeEnd.LOST:
                 return
             # What was lost is done, and finished, by others.
-            times = min(times - len(result.lost), len(taking.held.get(self.number, ())))
+            lost = sum(queue_of(item) == self.number for item in result.lost)
+            if lost:
+                times = min(times - lost, len(taking.held.get(self.number, ())))
 
     async def join(self, taker: Taker) -> None:
         """Wait until all that was put is finished."""
@@ -239,8 +242,8 @@ class Items:
 
     async def drop(self, taker: Taker) -> None:
         """Delete the queue and what is in it, also what the taker holds of it."""
+        taker.line.forget_queue(self.number)
         await taker.call(DropQueue(self.number))
-        taker.forget_queue(self.number)
 
 
 def _conflict(name: str, has: str, asked: str) -> KeyConflict:

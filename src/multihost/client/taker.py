@@ -17,6 +17,7 @@ from multihost.client.blobs import BlobExchange
 from multihost.client.branches import EVERY_CALLS, Branch, Branches
 from multihost.client.packing import Bulk
 from multihost.client.refusals import error_of
+from multihost.core.ids import queue_of
 from multihost.errors import MultihostError
 from multihost.runtime import clock
 from multihost.wire.act import (
@@ -131,6 +132,10 @@ class Line(Protocol):
         """Have what was staged sent soon; from any thread."""
         ...
 
+    def forget_queue(self, queue: int) -> None:
+        """No taker is to confirm what it took from a queue any more; from any thread."""
+        ...
+
 
 class Taker:
     """Base of both kinds.
@@ -153,6 +158,8 @@ class Taker:
         self._guard = allocate_lock()
         self._trouble: MultihostError | None = None
         """Why what was staged could not be put; told with the next exchange."""
+        self._dropped: set[int] = set()
+        """Queues that are being dropped while the call under way confirms something of them."""
 
     # for the core --------------------------------------------------------------------
 
@@ -215,6 +222,9 @@ class Taker:
         """A queue is no more, and what was taken from it is not to be confirmed."""
         with self._guard:
             self.taking.forget_queue(queue)
+            act = self.current.act if self.current is not None else None
+            if type(act) is Exchange and any(queue_of(item) == queue for item in act.confirms):
+                self._dropped.add(queue)
 
     def holding(self) -> set[int]:
         """Items that were taken and are not done with."""
@@ -328,6 +338,7 @@ class Taker:
         with self._guard:
             self.taking.lose()
             self.tokens.clear()
+            self._dropped.clear()
 
     # within --------------------------------------------------------------------------
 
@@ -371,9 +382,14 @@ class Taker:
     def _settle_exchange(self, act: Exchange, result: AnyResult) -> AnyAct | None:
         taking = self.taking
         end = None
+        dropped, self._dropped = self._dropped, set()
         if isinstance(result, Exchanged):
             taking.settle(act, result)
             end = result.end
+        if end is ExchangeEnd.LOST and dropped.issuperset(map(queue_of, result.lost)):  # type: ignore[union-attr]
+            # Nobody else has these, so what was made of them stands.
+            confirms = [item for item in act.confirms if item not in result.lost]  # type: ignore[union-attr]
+            return Exchange(confirms, [], act.puts) if act.puts else None
         if end is ExchangeEnd.FULL:
             # All but the last, which is the caller's, were staged.
             for put in act.puts[:-1]:

@@ -54,6 +54,8 @@ class ThreadTakers:
         self._office = office
         self._local = threading.local()
         self._anchors: weakref.WeakSet[_Anchor] = weakref.WeakSet()
+        self._changing = threading.RLock()
+        """Held while a taker is added, and while all are looked at."""
         _registers.add(self)
 
     def mine(self) -> ThreadTaker:
@@ -81,19 +83,22 @@ class ThreadTakers:
             del self._local.anchor
 
     def __iter__(self) -> Iterator[Taker]:
-        return iter([anchor.taker for anchor in list(self._anchors)])
+        with self._changing:
+            return iter([anchor.taker for anchor in list(self._anchors)])
 
     def _new(self) -> ThreadTaker:
         if threading.current_thread() is not threading.main_thread():
             _watch_threads()
         taker = ThreadTaker(self._office, self._office.new_number())
         anchor = _Anchor(self._office, taker)
-        self._anchors.add(anchor)
+        with self._changing:
+            self._anchors.add(anchor)
         self._local.anchor = anchor
         return taker
 
     def forget(self) -> None:
         """In a forked child: the takers are the parent's."""
+        self._changing = threading.RLock()
         for anchor in list(self._anchors):
             anchor.is_dropped = True
             anchor.taker.forget_branch()

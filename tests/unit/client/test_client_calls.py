@@ -10,6 +10,8 @@ from unittest import mock
 
 import pytest
 
+from multihost.client.queues import JoinableQueue
+from multihost.core.ids import item_id
 from multihost.errors import ConnectionLost, QueueClosed, TooMany
 from multihost.runtime import link
 from multihost.testing import wait_until
@@ -372,6 +374,72 @@ def test_what_is_put_after_its_queue_was_dropped_is_not_made_of_the_item(server,
     wait_until(lambda: server.of_kind(m.EndTaker), "the taker ended")
     assert confirmed(server) == []
     assert len([call for call in calls(server) if puts(call)]) == 1
+
+
+def test_what_a_thread_puts_after_another_dropped_its_queue_is_not_made_of_the_item(
+    server, client, items
+):
+    has_taken, is_dropped = threading.Event(), threading.Event()
+
+    def work():
+        items.get()
+        has_taken.set()
+        is_dropped.wait(20)
+        client.queue("other").put(1)
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), item_id(7, 0))
+    assert has_taken.wait(20)
+    items.drop()
+    is_dropped.set()
+    result()
+    wait_until(lambda: server.of_kind(m.EndTaker), "the taker ended")
+    assert confirmed(server) == []
+    assert len([call for call in calls(server) if puts(call)]) == 1
+
+
+def test_what_was_put_while_its_queue_was_being_dropped_is_put_without_the_item(server, items):
+    def work():
+        items.get()
+        items.put("stands")
+        return items.get()
+
+    result = in_thread(work)
+    second = take_after(server, item_id(7, 0))
+    items.drop()
+    lost = a.Exchanged(a.ExchangeEnd.LOST, [], [item_id(7, 0)])
+    server.answer_now(second.taker, second.number, lost)
+    wait_until(lambda: len(takes(server)) == 3, "the take was repeated")
+    again = [call for call in calls(server) if puts(call)][-1]
+    assert (again.act.confirms, again.act.puts) == ([], second.act.puts)
+    grant(server, takes(server)[2], item_id(7, 1), b"K\x0c.")
+    assert result() == 12
+
+
+def test_a_task_done_is_counted_though_only_an_item_of_another_queue_is_lost(server, client, items):
+    def answer(call):
+        if isinstance(call.act, a.OpenQueue):
+            return a.QueueOpened(8, 0, call.act.confirm, True)
+        if call in finishes(server)[:1]:
+            return a.Exchanged(a.ExchangeEnd.LOST, [], call.act.confirms)
+        return opened(call)
+
+    server.answer = answer
+    done = JoinableQueue(client=client)
+
+    def work():
+        items.get()
+        items.put("void")
+        done.task_done()
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), item_id(7, 0))
+    result()
+    assert [call.act.confirms for call in finishes(server)] == [[item_id(7, 0)], []]
+
+
+def finishes(server):
+    return [c for c in calls(server) if isinstance(c.act, a.Exchange) and c.act.finishes]
 
 
 def test_a_queue_dropped_while_waiting_is_closed(server, items):
