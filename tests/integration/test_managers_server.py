@@ -210,6 +210,18 @@ def test_large_items_and_bounded_queues(server):
     small.put(3)
 
 
+def test_what_was_put_stays_put_when_another_queue_is_full(server):
+    worker = connect(server.port, "tasks", "results", "small")
+    tasks, results, small = worker.tasks(), worker.results(), worker.small(1)
+    small.put("all there is room for")
+    tasks.put("one")
+    assert tasks.get(timeout=10) == "one"
+    results.put("made of one")
+    with pytest.raises(queue.Full):
+        small.put("log", block=False)
+    assert connect(server.port, "results").results().get(timeout=10) == "made of one"
+
+
 def test_task_done_and_join_count_as_in_the_standard_library(server):
     tasks = connect(server.port, "tasks").tasks()
     tasks.put(1)

@@ -394,6 +394,9 @@ class Taker:
             # All but the last, which is the caller's, were staged.
             for put in act.puts[:-1]:
                 taking.stage(put.queue, put.payloads)
+            if taking.staged:
+                with contextlib.suppress(MultihostError):  # closed, and what is held is others'
+                    self.line.note_staged(self)
         if not act.puts or (end is not None and end < ExchangeEnd.CLOSED):
             return None
         if end is not ExchangeEnd.LOST:

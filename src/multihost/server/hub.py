@@ -200,8 +200,13 @@ class Hub:
     def remember(self, number: int, spec: JobSpec) -> None:
         """Know a job that was just opened without reading it back."""
         self._jobs[number] = _facts(number, spec)
-        if len(self._jobs) > JOB_CACHE:
-            self._jobs.popitem(last=False)
+        busy = []
+        while len(self._jobs) > JOB_CACHE:
+            oldest, facts = self._jobs.popitem(last=False)
+            # Of a pool with tasks under way: when they end, its slots have to be free again.
+            if facts.context is not None and self._widths.is_busy(facts.context):
+                busy.append((oldest, facts))
+        self._jobs.update(busy)
 
     def why_waiting(self, queue: str, requires: Requirement, paused: frozenset[str]) -> str:
         """Why nobody takes tasks of this kind; empty when somebody can."""

@@ -46,6 +46,10 @@ class Widths:
         width = self._busy.get(pool)
         return 0 if width is None else width.held.get(session, 0)
 
+    def is_busy(self, pool: str) -> bool:
+        """Whether some worker holds tasks of the pool."""
+        return pool in self._busy
+
     def slots(self, pool: str, session: int) -> int | None:
         """Slots that the pool has on a worker; None when it has none anywhere."""
         width = self._busy.get(pool)

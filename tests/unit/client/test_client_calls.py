@@ -376,6 +376,43 @@ def test_what_is_put_after_its_queue_was_dropped_is_not_made_of_the_item(server,
     assert len([call for call in calls(server) if puts(call)]) == 1
 
 
+def test_what_was_put_before_a_full_queue_goes_out_though_nothing_else_is_done(
+    server, client, items
+):
+    done, is_full = threading.Event(), []
+
+    def answer(call):
+        if isinstance(call.act, a.OpenQueue):
+            return a.QueueOpened(8, 1, call.act.confirm, True)
+        if any(put.queue == 8 for put in puts(call) or ()):
+            is_full.append(call)
+            return None
+        return opened(call)
+
+    server.answer = answer
+    small = client.queue("small", 1)
+
+    def work():
+        items.get()
+        items.put("made of it")
+        with pytest.raises(queue.Full):
+            small.put(1, timeout=1000)
+        done.wait(20)
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), item_id(7, 0))
+    wait_until(lambda: is_full, "the put has arrived")
+    taker = client.session.calls
+    wait_until(lambda: not taker._is_sweep_due, "nobody looks after what was staged")
+    server.answer_now(is_full[0].taker, is_full[0].number, a.Exchanged(a.ExchangeEnd.FULL))
+    wait_until(lambda: len([c for c in calls(server) if puts(c)]) == 2, "it went out")
+    assert [put.queue for put in puts(calls(server)[-1])] == [7]
+    assert calls(server)[-1].act.confirms == [item_id(7, 0)]
+    assert server.of_kind(m.EndTaker) == [], "it went out because the thread ended"
+    done.set()
+    result()
+
+
 def test_what_a_thread_puts_after_another_dropped_its_queue_is_not_made_of_the_item(
     server, client, items
 ):

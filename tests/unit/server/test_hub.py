@@ -7,6 +7,7 @@ import pytest
 from multihost.core.ids import job_of, task_id
 from multihost.core.job import JobSpec
 from multihost.core.resources import Offer, Requirement
+from multihost.server import hub as hub_module
 from multihost.server.hub import Hub
 from multihost.store.base import Changes, Lane, Lease
 from multihost.wire.message import Held
@@ -164,6 +165,20 @@ def test_a_pool_s_slots_are_free_again_when_its_tasks_are_done(hub):
     hub.let_go(one, 1, leases(one.got))
     turn(hub, store)
     assert two.got == [task_id(1, 1)]
+
+
+def test_a_pool_s_slots_are_free_again_though_many_jobs_were_opened_since(hub, monkeypatch):
+    monkeypatch.setattr(hub_module, "JOB_CACHE", 3)
+    store, worker = Store(), Worker(1, room=1, slots=1)
+    hub.add_taker(worker)
+    store.put(1, 2, requires=Requirement(context="pool"), width=1)
+    turn(hub, store)
+    for job in range(2, 10):
+        hub.remember(job, JobSpec(function=b"f"))
+    worker.room = 1
+    hub.let_go(worker, 1, leases(worker.got))
+    turn(hub, store)
+    assert worker.got == [task_id(1, 0), task_id(1, 1)]
 
 
 def test_a_pool_goes_back_to_the_worker_that_served_it_while_it_has_a_slot_free(hub):

@@ -156,8 +156,8 @@ class QueueTaker:
             then(a.Exchanged(a.ExchangeEnd.OK))
             if self.taking.is_full:
                 self._flush()
-            elif self._linger is None:
-                self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._flush)
+            else:
+                self._flush_soon()
             return
         if not self.holds:
             self.has_begun = True
@@ -166,6 +166,10 @@ class QueueTaker:
                 self.call(lambda: put, wait_s, then, self.written)
                 return
         self._exchange(lambda: self.taking.put(queue.number, [item]), wait_s, then)
+
+    def _flush_soon(self) -> None:
+        if self._linger is None:
+            self._linger = asyncio.get_running_loop().call_later(LINGER_S, self._flush)
 
     def _flush(self) -> None:
         """Let what is staged go out by itself."""
@@ -190,6 +194,8 @@ class QueueTaker:
         def settle(result: a.AnyResult) -> None:
             if isinstance(result, a.Exchanged):
                 self.taking.settle(made[-1], result)
+                if result.end is a.ExchangeEnd.FULL:
+                    self._stage_again(made[-1])
                 if result.end is a.ExchangeEnd.LOST:
                     # What it held is another's, so what it made of it never was; go on without.
                     self._start(build, wait_s, settle)
@@ -199,6 +205,13 @@ class QueueTaker:
             then(result)
 
         self.call(build, wait_s, settle)
+
+    def _stage_again(self, exchange: a.Exchange) -> None:
+        """There was no room for the last put, which is the caller's; the others were answered."""
+        for put in exchange.puts[:-1]:
+            self.taking.stage(put.queue, put.payloads)
+        if self.taking.staged:
+            self._flush_soon()
 
     def _give_up(self, result: a.AnyResult) -> None:
         """What was made of the items can't be kept: others get them, and the client is told."""
