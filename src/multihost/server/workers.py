@@ -135,6 +135,8 @@ class WorkerPeer:
 
     def _welcome(self, enlist: m.Enlist, reinstated: Reinstated) -> None:
         services = self.services
+        # Leases that it never got take no slot of a pool any more.
+        services.hub.let_go(None, self.session, reinstated.released)
         older = services.worker_peers.get(self.session)
         if self._is_closed and older is not None:
             return
@@ -189,7 +191,7 @@ class WorkerPeer:
 
         def run(store: Store, now: float) -> Settlement:
             settlement = store.finish(self.session, attempts, now, chance)
-            self._let_go(attempts)
+            self._let_go(_without(settlement.stale, attempts))
             return settlement
 
         def done(settlement: Settlement) -> None:
@@ -289,3 +291,11 @@ class WorkerPeer:
 
 _HANDLERS = by_role(WorkerPeer._every_handler, WorkerPeer._on_forbidden)
 """Of each role of a key."""
+
+
+def _without(stale: list[m.Held], attempts: Sequence[m.Attempt]) -> Sequence[m.Attempt]:
+    """Attempts that were not let go of before: when they were cancelled, or told of already."""
+    if not stale:
+        return attempts
+    gone = set(stale)
+    return [each for each in attempts if m.Held(each.task, each.token) not in gone]

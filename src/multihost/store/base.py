@@ -115,7 +115,7 @@ class Reinstated(NamedTuple):
 
     stale: list[Held]
     """Leases it believes to hold and doesn't."""
-    released: int
+    released: list[Held]
     """Leases it held by the store's book but never got: queued again."""
 
 

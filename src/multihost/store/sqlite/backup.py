@@ -258,7 +258,7 @@ def _forget_peers(path: Path, now: float) -> tuple[int, int]:
         store.begin()
         requeued = 0
         for row in store.sessions(Role.WORKER):
-            requeued += store.reinstate(row.number, (), now).released
+            requeued += len(store.reinstate(row.number, (), now).released)
             store.close_session(row.number, now)
         store.prepare(now)
         store.commit(is_durable=True)

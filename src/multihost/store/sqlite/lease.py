@@ -133,4 +133,5 @@ def reinstate(book: Book, session: int, held: Sequence[Held], now: float) -> Rei
     believed = set(held)
     stale = [lease for lease in held if lease not in booked]
     unknown = sorted(booked - believed, key=lambda lease: lease.task)
-    return Reinstated(stale, release(book, session, unknown, now))
+    release(book, session, unknown, now)
+    return Reinstated(stale, unknown)

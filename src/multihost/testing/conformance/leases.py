@@ -151,7 +151,7 @@ class LeaseTests:
         ]
         result = owner.do("reinstate", worker, believed, owner.now)
         assert result.stale == believed[1:]
-        assert result.released == 1
+        assert len(result.released) == 1
         assert indices(owner.lease(other)) == [index_of(never_got.task), 3]
         assert owner.finish(worker, [kept]).stale == []
 
@@ -163,7 +163,7 @@ class LeaseTests:
         assert owner.lease(worker) == []
         held = [Held(lease.task, lease.token) for lease in leases]
         result = owner.do("reinstate", worker, held, owner.now)
-        assert (result.stale, result.released) == ([], 0)
+        assert (result.stale, result.released) == ([], [])
         assert len(owner.finish(worker, leases).finals) == 2
 
     def test_a_session_shows_how_much_it_runs(self, owner: Owner) -> None:

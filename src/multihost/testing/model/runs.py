@@ -147,9 +147,9 @@ class Runs(Ground):
         """Compare what a returning worker holds with the book; the book wins."""
         booked = [Held(task.id, task.token) for task in self._held_by(session)]
         stale = [lease for lease in held if lease not in booked]
-        return Reinstated(
-            stale, self.release(session, [lease for lease in booked if lease not in held], now)
-        )
+        unknown = [lease for lease in booked if lease not in held]
+        self.release(session, unknown, now)
+        return Reinstated(stale, sorted(unknown, key=lambda lease: lease.task))
 
     def cancel(
         self, job: int, indices: Sequence[int] | None, *, only_queued: bool, now: float
