@@ -119,6 +119,19 @@ def test_a_reader_that_is_killed_gives_back_what_it_read_last(server):
     assert drain(tasks) == [1, 2]
 
 
+def test_the_none_that_ended_a_worker_ends_no_other(server):
+    manager = connect(server.port, "tasks", "results")
+    tasks, results = manager.tasks(), manager.results()
+    for numbers in ([1, 2, 3], [4, 5, 6]):
+        crew = server.run("crew")
+        for item in (*numbers, None, None):
+            tasks.put(item)
+        assert crew.end() == ["done"]
+        assert sorted(results.get(timeout=10) for _ in numbers) == [n * n for n in numbers]
+    tasks.put("last")
+    assert drain(tasks) == ["last"]
+
+
 def test_queues_outlive_the_server(server):
     tasks = connect(server.port, "tasks").tasks()
     for number in range(100):

@@ -420,6 +420,9 @@ class Connection(asyncio.Protocol):
         if self._is_busy or taker.says_goodbye or not taker.holds:
             taker.end(is_clean=False)
             return
+        if taker.holds_none:
+            taker.end(is_clean=True)
+            return
         self.door.departures.left(
             Leaver(
                 self.host,

@@ -36,6 +36,7 @@ class Delivery(NamedTuple):
 
 Answer = Callable[[bytes | Delivery], None]
 """Takes the message for the client, or the item that is to be its answer."""
+PICKLED_NONE = tuple(bytes((0x80, protocol)) + b"N." for protocol in range(2, 6))
 TAKE = "#TAKE"
 """``get`` of a client of ours, answered with the item's number and the item."""
 
@@ -134,6 +135,7 @@ class QueueCall:
             self.answer(_unexpected(result))
         elif result.end is a.ExchangeEnd.OK and result.items:
             item = result.items[0]
+            self.taker.has_none = item.payload in PICKLED_NONE
             delivery = Delivery(item.payload, item.number if self._tells_number else None)
             is_here = isinstance(item.payload, bytes)
             self.answer(delivery.message(item.payload) if is_here else delivery)  # type: ignore[arg-type]

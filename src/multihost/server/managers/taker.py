@@ -35,6 +35,8 @@ class QueueTaker:
         """Whether it ever put something while it held nothing."""
         self.says_goodbye = False
         """Its client would say so if it ended in good order."""
+        self.has_none = False
+        """Whether the item taken last is None."""
         self.took_from: set[str] = set()
         self.failure = ""
         """Why something that was answered could not be done after all; for the next request."""
@@ -109,6 +111,14 @@ class QueueTaker:
     def holds(self) -> bool:
         """Whether items are in its hands."""
         return bool(self.taking.held)
+
+    @property
+    def holds_none(self) -> bool:
+        """Whether all that is in its hands is None: by custom the sign to end, and it has ended.
+
+        Given to another it would end that one, too.
+        """
+        return self.has_none and sum(map(len, self.taking.held.values())) == 1
 
     def end(self, *, is_clean: bool) -> None:
         """The connection is gone; what was staged goes out all the same.
