@@ -12,6 +12,7 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from multihost.client.blobs import BlobExchange
@@ -51,6 +52,8 @@ class Calls:
         self._ended: deque[int] = deque(maxlen=ENDED_TAKERS)
         self._ending: set[asyncio.Future[None]] = set()
         self._staged: set[Taker] = set()
+        self._swept: set[Taker] = set()
+        """Takers for which what they have staged is being sent."""
         self._is_sweep_due = False
         self._keeper: LoopTaker | None = None
         self.branches = Branches(session)
@@ -312,15 +315,23 @@ class Calls:
         self.session.loop.call_later(LINGER_S, self._sweep)
 
     def _sweep(self) -> None:
-        """Send what has been staged; those who are about to do so themselves are left alone."""
+        """Send what has been staged, and not gone along with a call of its taker's meanwhile."""
         takers, self._staged = self._staged, set()
         self._is_sweep_due = False
         for taker in takers:
-            if taker.current is None and taker.taking.staged:
-                self.start(Pending(taker, taker.staged_act, 0.0, _nobody))
+            if taker.taking.staged and taker not in self._swept:
+                # It waits its turn if a call is under way, which was decided before.
+                self._swept.add(taker)
+                self.start(Pending(taker, taker.staged_act, 0.0, partial(self._was_swept, taker)))
         if self._staged and not self._is_sweep_due:
             self._is_sweep_due = True
             self._arm()
+
+    def _was_swept(self, taker: Taker) -> None:
+        self._swept.discard(taker)
+        taking = taker.taking
+        if taking.staged and not taking.kept and self.session.failure is None:
+            self.note_staged(taker)  # while the other was on its way
 
 
 def _nobody() -> None:

@@ -171,6 +171,34 @@ def puts(call):
     return isinstance(call.act, a.Exchange) and call.act.puts
 
 
+def test_what_is_staged_while_more_of_it_is_on_its_way_goes_out_after_that(server, client, items):
+    go_on, done = threading.Event(), threading.Event()
+    server.answer = lambda call: None if puts(call) else opened(call)
+
+    def work():
+        items.get()
+        items.put("first")
+        go_on.wait(20)
+        items.put("second")
+        done.wait(60)
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), item_id(7, 0))
+    wait_until(lambda: any(puts(c) for c in calls(server)), "the first has arrived")
+    first = calls(server)[-1]
+    go_on.set()
+    line = client.session.calls
+    wait_until(lambda: any(taker.taking.staged for taker in line.threads), "the next is staged")
+    wait_until(lambda: not line._is_sweep_due, "what is staged was looked at")
+    server.answer_now(first.taker, first.number, a.Exchanged(a.ExchangeEnd.OK))
+    wait_until(lambda: len([c for c in calls(server) if puts(c)]) == 2, "it has arrived")
+    second = calls(server)[-1]
+    assert (second.act.confirms, [len(put.payloads) for put in second.act.puts]) == ([], [1])
+    server.answer_now(second.taker, second.number, a.Exchanged(a.ExchangeEnd.OK))
+    done.set()
+    result()
+
+
 def test_a_thread_that_ends_in_good_order_is_done_with_its_item(server, items):
     result = in_thread(items.get)
     grant(server, waiting_take(server), 11)

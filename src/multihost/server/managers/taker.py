@@ -186,7 +186,12 @@ class QueueTaker:
 
         def flushed(_: a.AnyResult) -> None:
             self._is_flushing = False
+            if self.taking.staged:  # while the other was on its way
+                self._flush_soon()
 
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         if self.taking.staged and not self._is_flushing:
             self._is_flushing = True
             self._exchange(self.taking.flush, None, flushed)
