@@ -34,8 +34,9 @@ class Dispatcher:
         """End the thread after what was put before."""
         with self._lock:
             if self._thread is not None:
-                self._queue.put(None)
+                # In this order: what is put between these lines has a thread, this or the next.
                 self._thread = None
+                self._queue.put(None)
 
     def join(self) -> None:
         """Wait until everything put so far has run."""

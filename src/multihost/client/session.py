@@ -107,8 +107,15 @@ class Session:
     def _run_posted(self) -> None:
         self._is_woken = False
         posted = self._posted
-        for _ in range(len(posted)):
-            posted.popleft()()
+        try:
+            for _ in range(len(posted)):
+                posted.popleft()()
+        except (
+            BaseException
+        ):  # a bug, which is reported; the others are not to wait for a next post
+            self._is_woken = True
+            self.loop.call_soon(self._run_posted)
+            raise
 
     # the loop's thread -----------------------------------------------------------------
 

@@ -611,3 +611,16 @@ def test_time_of_the_job_is_in_its_uid(client, server):
     uid = server.of_kind(m.Open)[0].uid
     assert abs(int.from_bytes(uid[:6], "big") / 1000 - time.time()) < 3600
     assert isinstance(server, FakeServer)
+
+
+def test_a_bug_in_what_was_posted_keeps_nothing_else_waiting(client):
+    loop, told, ran = client.session.loop, threading.Event(), threading.Event()
+    loop.call_soon_threadsafe(loop.set_exception_handler, lambda _, __: told.set())
+
+    def post_both():
+        client.session.post(lambda: 1 / 0)
+        client.session.post(ran.set)
+
+    loop.call_soon_threadsafe(post_both)
+    assert told.wait(20)
+    assert ran.wait(20)
