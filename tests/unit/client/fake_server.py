@@ -68,6 +68,17 @@ class FakeServer:
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
 
+    def _stop_listening(self):
+        async def stop():
+            # A server that is closed before what it has just accepted is served leaks the socket.
+            for sock in self._server.sockets:
+                self._loop.remove_reader(sock.fileno())
+            await asyncio.sleep(0)
+            self._server.close()
+
+        if self._server.sockets:  # else it has stopped already
+            asyncio.run_coroutine_threadsafe(stop(), self._loop).result()
+
     def _new_link(self):
         link = server_link(_Connection(self))
         self._links.add(link)
@@ -100,7 +111,7 @@ class FakeServer:
         return [connection for connection in self.connections if connection.is_branch]
 
     def stop_listening(self):
-        self.on_loop(self._server.close)
+        self._stop_listening()
         self.cut()
 
     def listen_again(self):
@@ -108,7 +119,7 @@ class FakeServer:
 
     def close(self):
         self.gate.set()
-        self.on_loop(self._server.close)
+        self._stop_listening()
         self.cut()
         self._runner.shutdown(cancel_futures=True)
         self._loop.call_soon_threadsafe(self._loop.stop)
