@@ -345,3 +345,25 @@ def test_a_task_knows_that_it_is_in_a_numbered_process_of_a_pool_and_not_in_the_
     worker = r"(SpawnPoolWorker-(\d+)) \1 \(\2,\) True"
     assert [bool(re.fullmatch(worker, pool)) for pool in pools] == [True, True], out
     assert main == "MainProcess"
+
+
+def test_a_module_that_the_program_prefers_to_an_installed_one_is_the_tasks_too(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "colorsys.py").write_text("WHOSE = 'mine'\n")
+    out, _ = run(
+        tmp_path,
+        """
+        import pathlib, sys
+        sys.path.insert(0, str(pathlib.Path(__file__).parent / "mine"))
+        from multihost import Pool
+
+        def whose(_):
+            import colorsys
+            return colorsys.WHOSE
+
+        if __name__ == "__main__":
+            with Pool(1) as pool:
+                print(pool.map(whose, range(2)))
+        """,
+    )
+    assert out == "['mine', 'mine']\n"

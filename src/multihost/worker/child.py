@@ -641,10 +641,9 @@ def _setup(data: bytes) -> bytes | None:
     import json
 
     options = json.loads(data)
-    sys.path[:0] = options.get("first_path", ())
-    for path in options.get("sys_path", ()):
-        if path not in sys.path:
-            sys.path.append(path)
+    first = [*options.get("first_path", ()), *options.get("sys_path", ())]
+    # In the program's order: what it put first may be meant to hide what is installed.
+    sys.path[:] = [*first, *(path for path in sys.path if path not in first)]
     if options.get("argv"):
         sys.argv[:] = options["argv"]
     seal = options.get("seal")

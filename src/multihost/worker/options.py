@@ -67,7 +67,7 @@ class WorkerOptions:
     first_path: tuple[str, ...] = ()
     """Directories that the children import from first."""
     sys_path: tuple[str, ...] = ()
-    """Appended to the children's: where the modules beside the user's program are."""
+    """The program's own, in its order: the children's comes behind."""
     cwd: str | None = None
     argv: tuple[str, ...] = ()
     """The children's ``sys.argv``."""
