@@ -126,13 +126,14 @@ def test_a_cancelled_task_that_ignores_it_is_killed(cluster, client, tmp_path):
 
 
 def test_cancelled_tasks_that_wait_are_never_begun(cluster, client, tmp_path):
-    go, log = str(tmp_path / "go"), str(tmp_path / "log")
-    running = [client.submit(tasks.until_there, go) for _ in range(2)]
-    wait_until(Path(f"{go}.begun").exists)
+    log, gos = str(tmp_path / "log"), [tmp_path / f"go{n}" for n in range(2)]
+    running = [client.submit(tasks.until_there, str(go)) for go in gos]
+    wait_until(lambda: all(Path(f"{go}.begun").exists() for go in gos))
     waiting = [client.submit(tasks.note_and_make, log, n) for n in range(20)]
     assert all(future.wait_stored(20) for future in waiting)
     assert all(future.cancel() for future in waiting[::2])
-    Path(go).touch()
+    for go in gos:
+        go.touch()
     assert [future.result(20) for future in waiting[1::2]] == list(range(1, 20, 2))
     assert all(future.result(20) for future in running)
     assert sorted(map(int, tasks.lines(log))) == list(range(1, 20, 2))
