@@ -110,9 +110,7 @@ class Session:
         try:
             for _ in range(len(posted)):
                 posted.popleft()()
-        except (
-            BaseException
-        ):  # a bug, which is reported; the others are not to wait for a next post
+        except BaseException:  # a bug, and reported; the others wait for no next post
             self._is_woken = True
             self.loop.call_soon(self._run_posted)
             raise
