@@ -247,8 +247,11 @@ def _why_no_client(server):
 def _why_no_managers(server):
     from multiprocessing.managers import BaseManager, RemoteError
 
-    manager = BaseManager(server.door.address, server.key)
-    manager.register("q")
+    class Manager(BaseManager):
+        """What it registers is for itself: the class is everybody's."""
+
+    Manager.register("q")
+    manager = Manager(server.door.address, server.key)
     with pytest.raises(RemoteError) as caught:
         manager.connect()
     return str(caught.value)
