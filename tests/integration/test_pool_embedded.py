@@ -367,3 +367,22 @@ def test_a_module_that_the_program_prefers_to_an_installed_one_is_the_tasks_too(
         """,
     )
     assert out == "['mine', 'mine']\n"
+
+
+def test_a_program_with_a_thousand_open_files_has_a_pool_too(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        import os, resource
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+        for _ in range(1100):
+            os.open(os.devnull, os.O_RDONLY)
+        from multihost import Pool
+
+        if __name__ == "__main__":
+            with Pool(2) as pool:
+                print(pool.map(abs, range(-3, 0)))
+        """,
+    )
+    assert out == "[3, 2, 1]\n"

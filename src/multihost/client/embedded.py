@@ -72,9 +72,12 @@ class Embedded:
 
     def _read_line(self) -> bytes:
         deadline, line = time.monotonic() + READY_S, b""
+        # Not select(), which takes no descriptor above 1,023: the program may have many open.
+        ready = select.poll()
+        ready.register(self._ready_read, select.POLLIN)
         while not line.endswith(b"\n"):
             left_s = max(0.0, deadline - time.monotonic())
-            if not select.select([self._ready_read], [], [], left_s)[0]:
+            if not ready.poll(left_s * 1000):
                 break
             part = os.read(self._ready_read, _READ_BYTES)
             if not part:

@@ -114,9 +114,12 @@ class Inbox:
         """
         import select
 
+        # Not select(), which takes no descriptor above 1,023: those of many slots are.
+        more = select.poll()
+        more.register(self._descriptor, select.POLLIN)
         with self._lock:
             if not self._is_reading:
-                while select.select([self._descriptor], [], [], 0)[0]:
+                while more.poll(0):
                     data = os.read(self._descriptor, READ_BYTES)
                     if not data:
                         break
