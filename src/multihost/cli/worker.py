@@ -1,6 +1,5 @@
 """``multihost worker``: starts one, says when it is connected, drains and leaves as told."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,6 +89,7 @@ def worker(
     target = find_server(url, key_file)
     from multihost.runtime import loop
     from multihost.runtime.memory import keep_freed_memory, look_less_for_cycles
+    from multihost.runtime.quota import usable_cores
     from multihost.worker.options import PROCESSES, WorkerOptions
 
     keep_freed_memory()
@@ -102,7 +102,7 @@ def worker(
         seal=target.seal,
         socket=target.socket,
         tasks_key=None if tasks_key_file is None else config.read_key(tasks_key_file),
-        slots=slots or _cores(),
+        slots=slots or usable_cores(),
         name=name,
         queues=queues,
         tags=tags,
@@ -124,10 +124,3 @@ async def _work(options: "WorkerOptions") -> int:
         await worker.run()
     render.tell(f"worker {worker.name} has left; what it held is finished or given back")
     return Exit.OK
-
-
-def _cores() -> int:
-    """Cores that this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""How much of the cores a container leaves its processes, where it limits that.
+"""How many cores a process may use, and how much of them a container leaves it.
 
 The number of cores tells nothing of such a limit: a container of one CPU sees
 all of its host, and is stopped for the rest of each tenth of a second once it
@@ -6,11 +6,19 @@ has used what it may. Read from the files of Linux's control groups, of both
 versions; elsewhere there is none.
 """
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 OWN_GROUPS = Path("/proc/self/cgroup")
 GROUPS = Path("/sys/fs/cgroup")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def quota_cores(own: Path = OWN_GROUPS, groups: Path = GROUPS) -> float | None:

@@ -22,7 +22,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from multihost.runtime.quota import quota_cores
+from multihost.runtime.quota import quota_cores, usable_cores
 
 SPIN_VARIABLE = "MULTIHOST_SPIN"
 """Set to ``off``, every process sleeps at once; ``on``: none measures whether that is slow."""
@@ -119,7 +119,7 @@ _spins: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Spin]" = weakref.W
 def spin_on(loop: asyncio.AbstractEventLoop) -> None:
     """Have a loop look for more before it sleeps, if that turns out to be worth it here."""
     wanted = os.environ.get(SPIN_VARIABLE, "")
-    if wanted == "off" or not hasattr(os, "sched_yield") or _cores() == 1:
+    if wanted == "off" or not hasattr(os, "sched_yield") or usable_cores() == 1:
         return
     spin = _spins[loop] = Spin(loop)
     if wanted != "on":
@@ -169,9 +169,3 @@ def _measure(spin: Spin) -> None:
 
     with contextlib.suppress(RuntimeError):  # no more threads may be started: it sleeps at once
         threading.Thread(target=work, name="multihost-measure", daemon=True).start()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

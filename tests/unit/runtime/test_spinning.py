@@ -110,7 +110,7 @@ def test_where_waking_is_quick_everybody_sleeps_at_once():
 @pytest.mark.parametrize(("value", "spins"), [("on", True), ("off", False)])
 def test_the_environment_decides_where_it_says_so(monkeypatch, value, spins):
     monkeypatch.setenv(spinning.SPIN_VARIABLE, value)
-    monkeypatch.setattr(spinning, "_cores", lambda: 2)
+    monkeypatch.setattr(spinning, "usable_cores", lambda: 2)
     loop = asyncio.new_event_loop()
     spin_on(loop)
     loop.close()
@@ -119,7 +119,7 @@ def test_the_environment_decides_where_it_says_so(monkeypatch, value, spins):
 
 def test_one_core_is_never_kept_awake(monkeypatch):
     monkeypatch.setenv(spinning.SPIN_VARIABLE, "on")
-    monkeypatch.setattr(spinning, "_cores", lambda: 1)
+    monkeypatch.setattr(spinning, "usable_cores", lambda: 1)
     loop = asyncio.new_event_loop()
     spin_on(loop)
     loop.close()
@@ -130,7 +130,7 @@ def test_one_core_is_never_kept_awake(monkeypatch):
 def test_it_is_measured_whether_waking_is_slow(monkeypatch, measured_s, is_worth_it):
     monkeypatch.setattr(spinning, "quota_cores", lambda: None)
     monkeypatch.delenv(spinning.SPIN_VARIABLE, raising=False)
-    monkeypatch.setattr(spinning, "_cores", lambda: 2)
+    monkeypatch.setattr(spinning, "usable_cores", lambda: 2)
     monkeypatch.setattr(spinning, "MEASURE_AFTER_S", 0)
     measured = []
     monkeypatch.setattr(spinning, "wake_s", lambda: measured.append(1) or measured_s)
