@@ -210,7 +210,7 @@ def test_a_branch_ends_with_its_thread(server, client, items):
 def test_a_branch_that_is_not_used_is_closed_and_comes_back_when_it_is(
     server, client, items, monkeypatch
 ):
-    monkeypatch.setattr(branches, "IDLE_S", 0.02)
+    monkeypatch.setattr(branches, "IDLE_S", 0.2)  # longer than a branch takes to be made
     branch(client, items)
     wait_until(lambda: not server.branches, "the branch was closed")
     branch(client, items)

@@ -590,7 +590,8 @@ def test_a_named_map_whose_input_raised_can_be_run_again_with_all_of_it(server):
                 next(results)
     with Client(server.url, KEY) as client:
         assert list(client.map(triple, range(10), name="run-7")) == [3 * i for i in range(10)]
-    assert server.of_kind(m.Seal)[-1].total == 10
+    seals = wait_until(lambda: server.of_kind(m.Seal), "the job was sealed")
+    assert [seal.total for seal in seals] == [10]
 
 
 # --- speed that must not be lost by accident -------------------------------------------------
