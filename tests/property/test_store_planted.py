@@ -73,9 +73,9 @@ def any_worker_s_word_is_taken(patch: Patch) -> None:
 def anybody_gives_tasks_back(patch: Patch) -> None:
     plain = lease.release
 
-    def release(book: book.Book, session: int, held: list[Held], now: float) -> int:
+    def release(book: book.Book, session: int, held: list[Held], now: float) -> list[Held]:
         every = {book.running[it.task][1] for it in held if it.task in book.running}
-        return sum(plain(book, number, held, now) for number in every | {session})
+        return [it for number in every | {session} for it in plain(book, number, held, now)]
 
     patch.setattr(lease, "release", release)
 

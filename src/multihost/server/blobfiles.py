@@ -147,6 +147,11 @@ class BlobFiles:
             self._forget_recent(digest)
         await self._run(self._unlink, digests)
 
+    async def withdraw(self, digest: bytes) -> None:
+        """Remove a file that came and got no row, unless somebody brings it again."""
+        self._forget_recent(digest)
+        await self._run(self._unlink_landed, digest, clock.mono())
+
     async def prune(self) -> None:
         """Drop the beginnings of blobs whose senders did not come back."""
         before = clock.wall() - RESUME_S
@@ -205,6 +210,13 @@ class BlobFiles:
             # From here on nobody deletes it who decided that before it came.
             self._landed[partial.blob.digest] = clock.mono()
         return partial.take(offset, data)
+
+    def _unlink_landed(self, digest: bytes, before: float) -> None:
+        with self._landing:
+            if self._landed.get(digest, 0.0) < before:
+                self._landed.pop(digest, None)
+                with contextlib.suppress(OSError):  # then the next start removes it
+                    self._path(digest).unlink(missing_ok=True)
 
     def _unlink(self, digests: list[bytes]) -> None:
         with self._landing:

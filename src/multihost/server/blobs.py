@@ -1,7 +1,7 @@
 """Blobs on a connection: taken in order, given in parts, small ones in the database."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class BlobStore:
         self.committer = committer
         self.files = BlobFiles(directory, is_durable=is_durable)
         self.max_bytes = max_bytes
+        self._coming: Counter[bytes] = Counter()
+        """Parts on their way into files, and from there to a row, by blob."""
 
     def check(self, message: m.FindBlob | m.PutBlob) -> None:
         """Raise BlobError for a blob that is not taken."""
@@ -67,6 +69,33 @@ class BlobStore:
             lambda store, _: store.blob(digest), only_reads=True
         )
         return found
+
+    async def put_part(self, sender: object, part: m.PutBlob) -> bool:
+        """Take a part of a large blob; whether it is stored now. Raises BlobError, StoreFull."""
+        blob, coming = m.Blob(part.digest, part.size_bytes), self._coming
+        coming[part.digest] += 1
+        try:
+            is_whole = await self.files.put_part(sender, blob, part.offset, part.data)
+            if is_whole:
+                await self._note(blob)
+        finally:
+            coming[part.digest] -= 1
+            if not coming[part.digest]:
+                del coming[part.digest]
+        return is_whole
+
+    async def _note(self, blob: m.Blob) -> None:
+        """Give a blob whose file is there its row, or take the file away."""
+        try:
+            await self.committer.ask(
+                lambda store, now: store.put_blob(blob, None, now), is_durable=True
+            )
+        except StoreFull:
+            row = await self.find(blob.digest)
+            # Who brings it at the same time may still get a row for it.
+            if row is None and self._coming[blob.digest] == 1:
+                await self.files.withdraw(blob.digest)
+            raise
 
 
 class BlobTraffic:
@@ -186,11 +215,7 @@ class BlobTraffic:
             raise StoreFull(trouble)
 
     async def _write_part(self, part: m.PutBlob) -> None:
-        blob = m.Blob(part.digest, part.size_bytes)
-        if await self._blobs.files.put_part(self, blob, part.offset, part.data):
-            await self._blobs.committer.ask(
-                lambda store, now: store.put_blob(blob, None, now), is_durable=True
-            )
+        if await self._blobs.put_part(self, part):
             self._link.send(m.BlobStored(part.digest))
 
     def _refuse(self, digest: bytes, error: BlobError | StoreFull) -> None:

@@ -188,10 +188,11 @@ class WorkerPeer:
     def _on_finished(self, message: m.Finished) -> None:
         attempts = message.attempts
         chance = self.services.chance()
+        let_go = self._let_go_once()
 
         def run(store: Store, now: float) -> Settlement:
             settlement = store.finish(self.session, attempts, now, chance)
-            self._let_go(_without(settlement.stale, attempts))
+            let_go(_without(settlement.stale, attempts))
             return settlement
 
         def done(settlement: Settlement) -> None:
@@ -231,15 +232,29 @@ class WorkerPeer:
 
     def _on_give_back(self, message: m.GiveBack) -> None:
         held = message.tasks
+        let_go = self._let_go_once()
 
-        def run(store: Store, now: float) -> int:
-            self._let_go(held)
-            return store.release(self.session, held, now)
+        def run(store: Store, now: float) -> None:
+            # Not what was cancelled, or has failed otherwise, before this came: that is let go of.
+            let_go(store.release(self.session, held, now))
 
         self.services.committer.submit(Operation(run, is_durable=False))
 
-    def _let_go(self, leases: Sequence[m.Held | m.Attempt]) -> None:
-        self.services.hub.let_go(self, self.session, leases)
+    def _let_go_once(self) -> Callable[[Sequence[m.Held | m.Attempt]], None]:
+        """Has the hub count what left the worker, though it is said again.
+
+        An operation runs again when its transaction was undone (a full store, a bug beside it),
+        and what the worker has done with is so whatever becomes of the transaction.
+        """
+        is_counted = False
+
+        def let_go(leases: Sequence[m.Held | m.Attempt]) -> None:
+            nonlocal is_counted
+            if not is_counted:
+                is_counted = True
+                self.services.hub.let_go(self, self.session, leases)
+
+        return let_go
 
     def _on_output(self, message: m.Output) -> None:
         task, stream, data = message.task, message.stream, message.data

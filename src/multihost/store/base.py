@@ -373,8 +373,11 @@ class Store(ItemStore, AccessStore, Protocol):
         """
         ...
 
-    def release(self, session: int, held: Sequence[Held], now: float) -> int:
-        """Queue again what ``session`` got but did not run; no fault is counted. How many."""
+    def release(self, session: int, held: Sequence[Held], now: float) -> list[Held]:
+        """Queue again what ``session`` got but did not run; no fault is counted.
+
+        What was queued: nothing happens to what is not its any more.
+        """
         ...
 
     def lose(self, session: int, now: float) -> Settlement:

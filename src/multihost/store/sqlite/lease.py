@@ -98,17 +98,19 @@ def count_moves(book: Book, tasks: Iterable[int], before: TaskState, event: Even
         book.move(book.job_of(number << INDEX_BITS), before, event, count)
 
 
-def release(book: Book, session: int, held: Sequence[Held], now: float) -> int:
-    """Queue again what was handed out but not run; no fault is counted. How many."""
+def release(book: Book, session: int, held: Sequence[Held], now: float) -> list[Held]:
+    """Queue again what was handed out but not run; no fault is counted. What was queued."""
     updates = []
+    released = []
     for lease in held:
         run = book.running.get(lease.task)
         if run is None or run[0] != lease.token or run[1] != session:
             continue
         del book.running[lease.task]
         updates.append((queued_again(book, lease.task, run[2]), lease.task, lease.token))
+        released.append(lease)
     if not updates:
-        return 0
+        return released
     book.change(_RELEASE, updates)
     for _, task, _ in updates:
         # Its time to live goes on: as far as anybody knows it was never started.
@@ -117,7 +119,7 @@ def release(book: Book, session: int, held: Sequence[Held], now: float) -> int:
             book.wake_by(now if expires is None else expires)
     count_moves(book, [task for _, task, _ in updates], TaskState.RUNNING, Event.RELEASED)
     settle_keys(book, now)
-    return len(updates)
+    return released
 
 
 def queued_again(book: Book, task: int, key: int | None) -> int | None:

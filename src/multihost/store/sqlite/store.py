@@ -290,7 +290,7 @@ class SQLiteStore:
         return finish.finish(self._book, session, attempts, now, chance)
 
     @_verb
-    def release(self, session: int, held: Sequence[Held], now: float) -> int:
+    def release(self, session: int, held: Sequence[Held], now: float) -> list[Held]:
         """Queue again what was handed out but not run."""
         return lease.release(self._book, session, held, now)
 

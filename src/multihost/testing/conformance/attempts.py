@@ -65,7 +65,7 @@ class AttemptTests:
         for ending in (Ending.OK, Ending.RAISED, Ending.CANCELLED):
             settlement = owner.finish(rogue, [lease], ending)
             assert (settlement.finals, settlement.stale) == ([], [held])
-        assert owner.do("release", rogue, [held], owner.now) == 0
+        assert owner.do("release", rogue, [held], owner.now) == []
         assert not owner.prints(rogue, held, b"forged")
         assert owner.store.output(lease.task) == []
         assert owner.finish(worker, [lease], payload=b"good").stale == []

@@ -34,7 +34,7 @@ class DecisionTests:
         owner.do("cancel", job, None, only_queued=False, now=owner.now)
         held = Held(lease.task, lease.token)
         assert owner.finish(worker, [lease]).stale == [held]
-        assert owner.do("release", worker, [held], owner.now) == 0
+        assert owner.do("release", worker, [held], owner.now) == []
         assert owner.do("lose", worker, owner.now).requeued == 0
         assert [final.ending for final in owner.store.outcomes(job, -1, 9)] == [Ending.CANCELLED]
 

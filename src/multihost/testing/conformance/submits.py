@@ -215,7 +215,7 @@ class SubmitTests:
             assert store.attempts(number) == []
             assert not owner.prints(1, Held(number, huge), b"x")
             assert owner.finish(1, [Held(number, huge)]).stale == [Held(number, huge)]
-            assert owner.do("release", 1, [Held(number, huge)], owner.now) == 0
+            assert owner.do("release", 1, [Held(number, huge)], owner.now) == []
         for index in (huge, -1):
             assert refused(owner.add(job, 1, first=index), bad)
             assert refused(owner.do("seal_job", job, index, owner.now), bad)

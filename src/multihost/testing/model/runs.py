@@ -118,20 +118,20 @@ class Runs(Ground):
         self._queued(task)
         tally.requeued += 1
 
-    def release(self, session: int, held: Sequence[Held], now: float) -> int:
+    def release(self, session: int, held: Sequence[Held], now: float) -> list[Held]:
         """Queue again what was handed out but not run."""
-        count = 0
-        for task_number, token in ((lease.task, lease.token) for lease in held):
-            task = self._data.tasks.get(task_number)
-            if task is None or not task.is_run_by(session, token):
+        released = []
+        for lease in held:
+            task = self._data.tasks.get(lease.task)
+            if task is None or not task.is_run_by(session, lease.token):
                 continue
             task.move(Event.RELEASED)
             task.session = None
             self._wake_by(task.expires)
             self._queued(task)
-            count += 1
+            released.append(lease)
         self._settle_keys(now)
-        return count
+        return released
 
     def lose(self, session: int, now: float) -> Settlement:
         """A session is gone: queue its tasks again, or fail those lost too often."""
