@@ -13,6 +13,7 @@ from multihost.core.digest import digest_of
 from multihost.core.job import JobSpec, Style
 from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.runtime.link import server_link
+from multihost.testing.ports import free_port
 from multihost.wire import message as m
 from multihost.wire.keys import is_peer_proof, parse_key, server_proof
 
@@ -58,7 +59,7 @@ class FakeServer:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._listen(0)
+        self._listen(free_port())  # one that nobody is given meanwhile, if it listens again
 
     def _listen(self, port):
         async def listen():

@@ -1,8 +1,10 @@
 """Branches of threads, against a server that answers and hangs up when a test tells it to."""
 
+import math
 import os
 import signal
 import threading
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -22,6 +24,12 @@ def measured(call):
     if isinstance(call.act, a.MeasureQueue):
         return a.Measured([call.number, 0, 0, 0])
     return opened(call)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_done_for_slowness(monkeypatch):
+    """A test that wants a call to leave its branch after a while says so."""
+    monkeypatch.setattr(branches, "PATIENCE_S", 30.0)
 
 
 @pytest.fixture
@@ -49,9 +57,11 @@ def branch(client, items):
 
 def waiting_take(server):
     """The call of a take that the server has got by a branch."""
-    wait_until(lambda: server.branch_calls and takes(server), "a take has arrived")
-    assert takes(server)[-1] is server.branch_calls[-1]
-    return takes(server)[-1]
+
+    def come():
+        return [take for take in takes(server) if any(take is each for each in server.branch_calls)]
+
+    return wait_until(come, "a take has arrived")[-1]
 
 
 def waiting_getter(server, client, items, more=lambda: None):
@@ -170,10 +180,7 @@ def test_who_is_interrupted_while_a_branch_is_considered_loses_nothing(server, c
     wait_until(lambda: calls(server)[-1].act.returns == [11], "the item was given back")
 
 
-def test_a_signals_handler_makes_calls_while_its_thread_waits_at_its_branch(
-    server, client, items, monkeypatch
-):
-    monkeypatch.setattr(branches, "PATIENCE_S", 30.0)
+def test_a_signals_handler_makes_calls_while_its_thread_waits_at_its_branch(server, client, items):
     branch(client, items)
     sizes = []
     before = signal.signal(signal.SIGUSR1, lambda *_: sizes.append(items.qsize()))
@@ -192,8 +199,7 @@ def test_a_signals_handler_makes_calls_while_its_thread_waits_at_its_branch(
     assert len(sizes) == 1
 
 
-def test_closing_the_client_ends_calls_that_wait_at_a_branch(server, client, items, monkeypatch):
-    monkeypatch.setattr(branches, "PATIENCE_S", 30.0)
+def test_closing_the_client_ends_calls_that_wait_at_a_branch(server, client, items):
     _, result = waiting_getter(server, client, items)
     client.close()
     with pytest.raises(ConnectionLost, match="closed"):
@@ -210,9 +216,13 @@ def test_a_branch_ends_with_its_thread(server, client, items):
 def test_a_branch_that_is_not_used_is_closed_and_comes_back_when_it_is(
     server, client, items, monkeypatch
 ):
-    monkeypatch.setattr(branches, "IDLE_S", 0.2)  # longer than a branch takes to be made
+    now = 0.0  # no branch is idle, however long it takes to be used
+    monkeypatch.setattr(branches, "IDLE_S", 0.02)
+    monkeypatch.setattr(branches, "clock", SimpleNamespace(mono=lambda: now))
     branch(client, items)
+    now = math.inf
     wait_until(lambda: not server.branches, "the branch was closed")
+    now = 0.0
     branch(client, items)
     assert len(server.of_kind(m.Branch)) == 2
 

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 
+from multihost.client import calls as line_module
 from multihost.client.queues import JoinableQueue
 from multihost.core.ids import item_id
 from multihost.errors import ConnectionLost, QueueClosed, TooMany
@@ -31,6 +32,17 @@ def opened(call):
     if isinstance(call.act, a.Exchange):
         return a.Exchanged(a.ExchangeEnd.OK)
     return a.Done()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_goes_out_for_time_alone(monkeypatch):
+    """What a thread has staged is not sent because a machine lets it wait before it goes on."""
+    monkeypatch.setattr(line_module, "LINGER_S", 600.0)
+
+
+@pytest.fixture
+def _what_is_staged_goes_out_soon(monkeypatch):
+    monkeypatch.setattr(line_module, "LINGER_S", 0.01)
 
 
 @pytest.fixture
@@ -149,6 +161,7 @@ def test_what_is_put_while_an_item_is_held_goes_out_with_its_confirmation(server
     result()
 
 
+@pytest.mark.usefixtures("_what_is_staged_goes_out_soon")
 def test_what_is_staged_goes_out_soon_even_if_nothing_is_taken(server, items):
     release = threading.Event()
 
@@ -171,6 +184,7 @@ def puts(call):
     return isinstance(call.act, a.Exchange) and call.act.puts
 
 
+@pytest.mark.usefixtures("_what_is_staged_goes_out_soon")
 def test_what_is_staged_while_more_of_it_is_on_its_way_goes_out_after_that(server, client, items):
     go_on, done = threading.Event(), threading.Event()
     server.answer = lambda call: None if puts(call) else opened(call)
@@ -405,9 +419,11 @@ def test_what_is_put_after_its_queue_was_dropped_is_not_made_of_the_item(server,
 
 
 def test_what_was_put_before_a_full_queue_goes_out_though_nothing_else_is_done(
-    server, client, items
+    server, client, items, monkeypatch
 ):
     done, is_full = threading.Event(), []
+    line = client.session.calls
+    arm, line._arm = line._arm, lambda: None
 
     def answer(call):
         if isinstance(call.act, a.OpenQueue):
@@ -430,8 +446,10 @@ def test_what_was_put_before_a_full_queue_goes_out_though_nothing_else_is_done(
     result = in_thread(work)
     grant(server, waiting_take(server), item_id(7, 0))
     wait_until(lambda: is_full, "the put has arrived")
-    taker = client.session.calls
-    wait_until(lambda: not taker._is_sweep_due, "nobody looks after what was staged")
+    monkeypatch.setattr(line_module, "LINGER_S", 0.01)
+    line._arm = arm
+    line.post(line._sweep)
+    wait_until(lambda: not line._is_sweep_due, "nobody looks after what was staged")
     server.answer_now(is_full[0].taker, is_full[0].number, a.Exchanged(a.ExchangeEnd.FULL))
     wait_until(lambda: len([c for c in calls(server) if puts(c)]) == 2, "it went out")
     assert [put.queue for put in puts(calls(server)[-1])] == [7]

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,12 @@ from multihost.runtime import reach
 DEAD = "https://127.0.0.1:9"
 SILENT = "https://192.0.2.1:7077"
 """An address that no machine has, so that nobody answers."""
+
+
+@pytest.fixture(autouse=True)
+def _whoever_answers_does_so_in_time(monkeypatch):
+    """However long a machine keeps a thread from asking: silence is what a test says is silent."""
+    monkeypatch.setattr(reach, "STAGGER_S", 30.0)
 
 
 @pytest.fixture
@@ -46,6 +53,7 @@ def test_dead_addresses_are_left_out_and_told(listening):
 
 
 def test_a_silent_address_delays_nobody(listening, monkeypatch):
+    monkeypatch.setattr(reach, "STAGGER_S", 0.01)
     monkeypatch.setattr(reach, "_ask", silent_ask)
     url = listening()
     tries = reach.in_turn([SILENT, url], {})
@@ -56,9 +64,17 @@ def test_where_nobody_answers_all_are_told(monkeypatch):
     monkeypatch.setattr(reach, "CONNECT_ONE_S", 0.05)
     monkeypatch.setattr(reach, "STAGGER_S", 0.01)
     monkeypatch.setattr(reach, "_ask", silent_ask)
+    monkeypatch.setattr(reach, "threading", SimpleNamespace(Thread=AtOnce))
     found, reasons = turns(SILENT, DEAD)
     assert found == []
     assert reasons == {SILENT: "no answer within 0.05 s", DEAD: "Connection refused"}
+
+
+class AtOnce:
+    """A thread that has ended when it has started."""
+
+    def __init__(self, target, args, **_):
+        self.start = lambda: target(*args)
 
 
 def silent_ask(url, answers, ask=reach._ask):
