@@ -34,7 +34,7 @@ FEW = 4
 LINGER_S = 0.002
 """So long at most a lone task's transaction stays open for its outcome, to be written only
 once; the event loop counts whole milliseconds and may end it up to one early."""
-TOLD_LINGER_S = 0.01
+TOLD_LINGER_S = 0.05
 """So long what nobody waits for is kept from the disk, to pay for it once."""
 FULL_RETRY_S = 1.0
 """Pause before what has to be written is tried again on a full disk."""
