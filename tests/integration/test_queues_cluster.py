@@ -202,6 +202,26 @@ def test_a_bounded_queue_takes_many_items_as_room_comes(client, other, name):
     putting.join(SOON_S)
 
 
+def test_what_was_put_before_a_put_that_waits_for_room_is_there(client):
+    source, results, full = Queue(client=client), Queue(client=client), Queue(1, client=client)
+    source.put("item")
+    full.put("first")
+
+    def work():
+        item = source.get()
+        results.put(f"{item} done")
+        full.put(f"{item} next")
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    # Nobody makes room before that has come.
+    assert results.get(timeout=SOON_S) == "item done"
+    assert full.get(timeout=SOON_S) == "first"
+    worker.join(SOON_S)
+    assert not worker.is_alive()
+    assert full.get(timeout=SOON_S) == "item next"
+
+
 def test_each_of_many_threads_gets_what_no_other_gets(client, name):
     items, results = client.queue(name), queue.Queue()
 

@@ -103,6 +103,7 @@ class ItemMachine(StoreMachine):
         finishes=st.lists(SIZES, max_size=2),
         take=st.none() | SIZES,
         limit=SIZES,
+        overfills=BIT,
     )
     def exchange_much(  # noqa: PLR0917 - hypothesis calls it by keyword
         self,
@@ -114,6 +115,7 @@ class ItemMachine(StoreMachine):
         finishes: list[int],
         take: int | None,
         limit: int,
+        overfills: bool,
     ) -> None:
         act = Exchange(
             self.of(taker, confirms),
@@ -123,11 +125,11 @@ class ItemMachine(StoreMachine):
             None if take is None else self.queue(take),
             limit,
         )
-        self.exchange(taker, call % 4, act)
+        self.exchange(taker, call % 4, act, overfills=overfills)
 
-    def exchange(self, taker: int, call: int, act: Exchange) -> None:
-        expected = self.model.exchange(taker, call, act, self.now)
-        got = self.store.exchange(taker, call, act, self.now)
+    def exchange(self, taker: int, call: int, act: Exchange, *, overfills: bool = False) -> None:
+        expected = self.model.exchange(taker, call, act, self.now, overfills=overfills)
+        got = self.store.exchange(taker, call, act, self.now, overfills=overfills)
         assert getattr(got, "code", got) == getattr(expected, "code", expected), act
 
     @rule(taker=takers, whole_session=BIT)

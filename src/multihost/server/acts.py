@@ -73,7 +73,8 @@ class Acts:
         if place is not None and place[1] != pending.number:
             self.synchronizers.give_up(pending.taker)
             self._tell_woken(store)
-        answer = None if pending.is_fresh else self._recall(store, pending)
+        is_known = pending.is_fresh or self.parking.holds(pending)
+        answer = None if is_known else self._recall(store, pending)
         if answer is not None:
             self.over(pending, answer)
             return

@@ -5,6 +5,10 @@ Whatever changes a queue serves those who wait at it in the same transaction,
 first come first served, and what that changes in turn, until nobody can be
 served. So nobody waits for what could be had, and nothing polls. Lines live in
 memory only: after a restart the clients send their calls again.
+
+What is put together becomes visible together, and a full queue may be emptied
+only by who has seen the rest of it. So puts into several queues are done though
+one of these is full; only their answer waits for the room.
 """
 
 from collections import deque
@@ -45,6 +49,8 @@ class Pending(msgspec.Struct, eq=False):
     """Whether it can't have come before; else the store is asked first."""
     rest: Exchange | None = None
     """What is still to be done of an exchange: the whole, or the take alone."""
+    surplus: int = 0
+    """Items that it has put already into the full queue whose room it waits for."""
     is_over: bool = False
     """Answered, or its taker has ended; true for good when the transaction is kept."""
     is_told: bool = False
@@ -58,10 +64,24 @@ class Line:
     takers: dict[int, Pending] = field(default_factory=dict)
     putters: dict[int, Pending] = field(default_factory=dict)
     joiners: dict[int, Pending] = field(default_factory=dict)
+    surplus: int = 0
+    """Items of ``putters`` that are in the queue already."""
 
     def copy(self) -> "Line":
         """A line of the same calls."""
-        return Line(dict(self.takers), dict(self.putters), dict(self.joiners))
+        return Line(dict(self.takers), dict(self.putters), dict(self.joiners), self.surplus)
+
+    def add_putter(self, pending: Pending) -> None:
+        """One more waits for room."""
+        self.putters[pending.taker] = pending
+        self.surplus += pending.surplus
+
+    def pop_putter(self, taker: int) -> Pending | None:
+        """One waits for room no more."""
+        pending = self.putters.pop(taker, None)
+        if pending is not None:
+            self.surplus -= pending.surplus
+        return pending
 
     def __bool__(self) -> bool:
         """Whether anybody waits."""
@@ -97,6 +117,8 @@ class Parking:
         """Lines as they were when this transaction first touched them."""
         self._rests: list[tuple[Pending, Exchange]] = []
         """What was left of exchanges before this transaction, oldest first."""
+        self._early: list[Pending] = []
+        """Calls that got a surplus in this transaction."""
         self._room: deque[int] = deque()
         """Queues from which something was taken."""
         self._items: deque[int] = deque()
@@ -115,7 +137,8 @@ class Parking:
         for put in exchange.puts:
             if self._lines.get(put.queue, _NOBODY).putters:
                 # Others came first and wait for room.
-                self._touch(put.queue).putters[pending.taker] = pending
+                self._wait_for_room(turn, pending, exchange, put.queue)
+                self._serve(turn)
                 return
         if exchange.take is not None and self._lines.get(exchange.take, _NOBODY).takers:
             self._join_line(turn, pending, exchange, exchange.take)
@@ -159,11 +182,11 @@ class Parking:
                 return Exchanged(ExchangeEnd.EMPTY)
             if line.joiners.pop(taker, None):
                 return Done(False)
-            if line.putters.pop(taker, None):
+            if line.pop_putter(taker):
                 # Those behind it may want less room.
                 self._room.append(queue)
                 self._serve(_Turn(store, now))
-                return Exchanged(ExchangeEnd.FULL)
+                return Exchanged(ExchangeEnd.OK if pending.surplus else ExchangeEnd.FULL)
         return None
 
     def look(self, store: Store, now: float, queue: int) -> None:
@@ -179,7 +202,8 @@ class Parking:
             return
         line = self._touch(queue)
         for pending in [*line.takers.values(), *line.putters.values()]:
-            self._answer(pending, Exchanged(ExchangeEnd.CLOSED))
+            end = ExchangeEnd.OK if pending.surplus else ExchangeEnd.CLOSED
+            self._answer(pending, Exchanged(end))
         for pending in line.joiners.values():
             self._answer(pending, missing(queue))
         self._lines[queue] = Line()
@@ -208,6 +232,7 @@ class Parking:
                 del self._lines[queue]
         self._before.clear()
         self._rests.clear()
+        self._early.clear()
 
     def undo(self) -> None:
         """The transaction did not happen."""
@@ -216,6 +241,9 @@ class Parking:
         for pending, rest in reversed(self._rests):
             pending.rest = rest
         self._rests.clear()
+        for pending in self._early:
+            pending.surplus = 0
+        self._early.clear()
         self._policies.clear()
         self._room.clear()
         self._items.clear()
@@ -223,10 +251,12 @@ class Parking:
     # serving -------------------------------------------------------------------------------
 
     def _try(
-        self, turn: _Turn, pending: Pending, exchange: Exchange
+        self, turn: _Turn, pending: Pending, exchange: Exchange, *, overfills: bool = False
     ) -> Exchanged | Rejected | None:
         """Do an exchange; None: it waits for an item, and all else of it is done."""
-        result = turn.store.exchange(pending.taker, pending.number, exchange, turn.now)
+        result = turn.store.exchange(
+            pending.taker, pending.number, exchange, turn.now, overfills=overfills
+        )
         if isinstance(result, Rejected) or result.end > ExchangeEnd.EMPTY:
             if _is_closed(result) and exchange.take is not None and _has_rest(exchange):
                 return self._close_with(turn, pending, exchange)
@@ -271,9 +301,21 @@ class Parking:
             assert exchange.take is not None
             self._wait_for_item(pending, exchange, exchange.take)
         elif isinstance(result, Exchanged) and result.end is ExchangeEnd.FULL:
-            self._touch(_full(turn.store, exchange)).putters[pending.taker] = pending
+            self._wait_for_room(turn, pending, exchange, _full(turn.store, exchange))
         else:
             self._answer(pending, result)
+
+    def _wait_for_room(self, turn: _Turn, pending: Pending, exchange: Exchange, queue: int) -> None:
+        """Wait at a full queue: with all that is to be put, or when that is done."""
+        if pending.wait_s is None and exchange.take is None and _is_spread(exchange):
+            result = self._try(turn, pending, exchange, overfills=True)
+            assert result is not None
+            if isinstance(result, Rejected) or result.end is not ExchangeEnd.OK:
+                self._answer(pending, result)
+                return
+            pending.surplus = _count(exchange, queue)
+            self._early.append(pending)
+        self._touch(queue).add_putter(pending)
 
     def _wait_for_item(self, pending: Pending, exchange: Exchange, queue: int) -> None:
         self._rests.append((pending, exchange))
@@ -312,12 +354,17 @@ class Parking:
         while line is not None and line.putters:
             pending = next(iter(line.putters.values()))
             assert pending.rest is not None
-            result = self._try(turn, pending, pending.rest)
+            result: Exchanged | Rejected | None
+            if pending.surplus:
+                result = _end_of_wait(turn.store, queue, line.surplus - pending.surplus)
+            else:
+                fits = _fits(turn.store, pending.rest, queue, line.surplus)
+                result = self._try(turn, pending, pending.rest, overfills=fits)
             is_full = isinstance(result, Exchanged) and result.end is ExchangeEnd.FULL
-            if is_full and _full(turn.store, pending.rest) == queue:
+            if is_full and (pending.surplus or _full(turn.store, pending.rest) == queue):
                 return
             line = self._touch(queue)
-            del line.putters[pending.taker]
+            line.pop_putter(pending.taker)
             self._place(turn, pending, result)
 
     def _look_at_joiners(self, turn: _Turn, queue: int) -> None:
@@ -349,6 +396,37 @@ def _is_closed(result: Exchanged | Rejected) -> bool:
 def _has_rest(exchange: Exchange) -> bool:
     """Whether an exchange does more than take."""
     return bool(exchange.confirms or exchange.returns or exchange.puts or exchange.finishes)
+
+
+def _is_spread(exchange: Exchange) -> bool:
+    """Whether an exchange puts into several queues."""
+    return len({put.queue for put in exchange.puts}) > 1
+
+
+def _count(exchange: Exchange, queue: int) -> int:
+    """Items that an exchange puts into a queue."""
+    return sum(len(put.payloads) for put in exchange.puts if put.queue == queue)
+
+
+def _fits(store: Store, exchange: Exchange, queue: int, surplus: int) -> bool:
+    """Whether there is room but for items whose takers wait behind this one."""
+    row = store.item_queue(queue)
+    if row is None or not surplus or not _is_plain(exchange, queue):
+        return False
+    before = row.waiting - surplus
+    return before <= 0 or before + _count(exchange, queue) <= row.limit
+
+
+def _is_plain(exchange: Exchange, queue: int) -> bool:
+    """Whether a queue is the only one that an exchange puts into."""
+    return all(put.queue == queue for put in exchange.puts)
+
+
+def _end_of_wait(store: Store, queue: int, surplus: int) -> Exchanged:
+    """What becomes of a call whose items are in the queue, before a ``surplus`` of others."""
+    row = store.item_queue(queue)
+    has_room = row is None or row.is_closed or row.waiting - surplus <= row.limit
+    return Exchanged(ExchangeEnd.OK if has_room else ExchangeEnd.FULL)
 
 
 def _full(store: Store, exchange: Exchange) -> int:

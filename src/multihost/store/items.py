@@ -89,12 +89,12 @@ class ItemStore(Protocol):
         ...
 
     def exchange(
-        self, taker: int, number: int, exchange: Exchange, now: float
+        self, taker: int, number: int, exchange: Exchange, now: float, *, overfills: bool = False
     ) -> Exchanged | Rejected:
         """Do an exchange, whole or not at all, never waiting.
 
-        FULL when a queue's limit would be passed, CLOSED when a queue put into
-        is closed (or the one taken from is, and is empty), LOST when an item
+        FULL when a queue's limit would be passed, unless it ``overfills``, CLOSED when a
+        queue put into is closed (or the one taken from is, and is empty), LOST when an item
         to be confirmed is not held by ``taker``; then nothing was done. A return of what is
         not held is no matter. A put of more than a bounded queue's whole limit is FULL as long as
         anything waits in it. EMPTY when only the take found nothing.

@@ -73,8 +73,8 @@ class ItemStore:
     def drop_item_queue(self, queue):
         self.data.queues.pop(queue, None)
 
-    def exchange(self, taker, number, exchange, now):
-        refusal = self._refusal(taker, exchange)
+    def exchange(self, taker, number, exchange, now, *, overfills=False):
+        refusal = self._refusal(taker, exchange, overfills)
         if refusal is not None:
             return refusal
         data = self.data.queues
@@ -96,7 +96,7 @@ class ItemStore:
             return Exchanged(ExchangeEnd.OK)
         return self._take(taker, number, exchange)
 
-    def _refusal(self, taker, exchange):
+    def _refusal(self, taker, exchange, overfills):
         data = self.data.queues
         named = [part.queue for part in (*exchange.puts, *exchange.finishes)]
         named += [] if exchange.take is None else [exchange.take]
@@ -112,7 +112,7 @@ class ItemStore:
         for put in exchange.puts:
             queue = data[put.queue]
             count = len(queue.waiting) + len(put.payloads)
-            if queue.limit and queue.waiting and count > queue.limit:
+            if not overfills and queue.limit and queue.waiting and count > queue.limit:
                 return Exchanged(ExchangeEnd.FULL)
         source = None if exchange.take is None else data[exchange.take]
         if source is not None and source.is_closed and not source.waiting:

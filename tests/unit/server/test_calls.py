@@ -13,7 +13,7 @@ from multihost.server import committer
 from multihost.wire import act as a
 from multihost.wire.act import Confirm, Exchange, ExchangeEnd, Finish, Kind, Put, RejectCode
 
-ANN, BOB, CY = (taker_id(session, 1) for session in (1, 2, 3))
+ANN, BOB, CY, DAN = (taker_id(session, 1) for session in (1, 2, 3, 4))
 
 
 def case(test):
@@ -124,6 +124,90 @@ async def test_puts_wait_for_room_in_the_order_in_which_they_came(desk):
     assert desk.answers[ANN].end is ExchangeEnd.OK
     assert payloads(await desk.take(CY, queue)) == [b"3"]
     assert desk.answers[BOB].end is ExchangeEnd.OK
+
+
+def spread(confirms, *puts):
+    return Exchange(confirms, [], [Put(queue, [payload]) for queue, payload in puts])
+
+
+@case
+async def test_puts_that_go_with_one_into_a_full_queue_do_not_wait_for_its_room(desk):
+    source, results, full = await desk.queue("s"), await desk.queue("r"), await desk.queue("f", 1)
+    await desk.put(CY, source, b"1")
+    await desk.put(CY, full, b"a")
+    (item,) = (await desk.take(ANN, source)).items
+    assert await desk.take(BOB, results) is None
+    assert await desk.do(ANN, spread([item.number], (results, b"r"), (full, b"b"))) is None
+    # Whoever makes room may need them first. All are kept together with what they are made of.
+    assert payloads(desk.answers[BOB]) == [b"r"]
+    assert await desk.measure(source) == [0, 0, 1, 0]
+    assert payloads(await desk.take(BOB, full)) == [b"a"]
+    assert desk.answers[ANN].end is ExchangeEnd.OK
+    assert payloads(await desk.take(BOB, full)) == [b"b"]
+
+
+@case
+async def test_a_taker_that_ends_at_a_full_queue_has_put_all_or_nothing(desk):
+    source, results, full = await desk.queue("s"), await desk.queue("r"), await desk.queue("f", 1)
+    await desk.put(CY, source, b"1")
+    await desk.put(CY, full, b"a")
+    (item,) = (await desk.take(ANN, source)).items
+    await desk.do(ANN, spread([item.number], (results, b"r"), (full, b"b")))
+    desk.calls.end_taker(ANN)
+    await desk.settle()
+    waiting = [(await desk.measure(queue))[0] for queue in (source, results, full)]
+    assert waiting == [0, 1, 2]
+
+
+@case
+async def test_who_waits_at_a_full_queue_with_its_item_inside_goes_on_in_its_turn(desk):
+    results, full = await desk.queue("r"), await desk.queue("f", 1)
+    await desk.put(DAN, full, b"a")
+    await desk.put(ANN, full, b"b")
+    await desk.do(BOB, spread([], (results, b"r"), (full, b"c")))
+    await desk.do(CY, spread([], (results, b"r"), (full, b"d")))
+    answered = []
+    for _ in range(3):
+        await desk.take(DAN, full)
+        answered.append([taker in desk.answers for taker in (ANN, BOB, CY)])
+    assert answered == [[True, False, False], [True, True, False], [True, True, True]]
+
+
+@case
+async def test_puts_that_would_not_wait_for_ever_are_done_together_or_not_at_all(desk):
+    results, full = await desk.queue("r"), await desk.queue("f", 1)
+    await desk.put(CY, full, b"a")
+    for wait_s in (0, 5):
+        result = await desk.do(ANN, spread([], (results, b"r"), (full, b"b")), wait_s)
+        assert (await desk.measure(results))[0] == 0
+    assert result is None
+    desk.calls.withdraw(ANN, desk.numbers[ANN])
+    await desk.settle()
+    assert desk.answers[ANN].end is ExchangeEnd.FULL
+
+
+@pytest.mark.parametrize("how", ["again", "withdraw", "restart", "close", "drop"])
+def test_what_is_in_a_full_queue_is_put_whatever_becomes_of_the_wait_for_room(how):
+    @case
+    async def test(desk):
+        results, full = await desk.queue("r"), await desk.queue("f", 1)
+        await desk.put(CY, full, b"a")
+        assert await desk.do(ANN, spread([], (results, b"r"), (full, b"b"))) is None
+        if how == "again":
+            assert await desk.again(ANN) is None
+            await desk.take(BOB, full)
+        elif how == "withdraw":
+            desk.calls.withdraw(ANN, desk.numbers[ANN])
+            await desk.settle()
+        elif how == "restart":
+            desk.start()
+            await desk.again(ANN)
+        else:
+            await desk.do(BOB, {"close": a.CloseQueue, "drop": a.DropQueue}[how](full))
+        assert desk.answers[ANN].end is ExchangeEnd.OK
+        assert (await desk.measure(results))[0] == 1
+
+    test()
 
 
 @case
@@ -527,10 +611,10 @@ async def test_an_act_that_can_not_be_done_takes_no_other_down(desk):
     await desk.take(ANN, queue)
     exchange = desk.store.exchange
 
-    def fail(taker, number, act, now):
+    def fail(taker, number, act, now, **options):
         if taker == BOB:
             raise OverflowError("int too large")
-        return exchange(taker, number, act, now)
+        return exchange(taker, number, act, now, **options)
 
     desk.store.exchange = fail
     desk.numbers.update({BOB: 1})

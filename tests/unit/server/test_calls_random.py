@@ -25,6 +25,7 @@ steps = st.one_of(
     st.tuples(st.just("put"), st.sampled_from(TAKERS), queues, st.integers(1, 3), waits),
     st.tuples(st.just("take"), st.sampled_from(TAKERS), queues, st.integers(1, 2), waits),
     st.tuples(st.just("move"), st.sampled_from(TAKERS), queues, queues, waits),
+    st.tuples(st.just("spread"), st.sampled_from(TAKERS), queues, queues, waits),
     st.tuples(st.just("return"), st.sampled_from(TAKERS)),
     st.tuples(st.just("finish"), st.sampled_from(TAKERS), queues),
     st.tuples(st.just("join"), st.sampled_from(TAKERS), queues, waits),
@@ -45,13 +46,13 @@ class Recorder(ItemStore):
         super().__init__()
         self.data.done = []
 
-    def exchange(self, taker, number, exchange, now):
+    def exchange(self, taker, number, exchange, now, **options):
         payloads = [
             self.data.queues[queue_of(item)].held[item][2]
             for item in exchange.confirms
             if self._is_held(taker, item)
         ]
-        result = super().exchange(taker, number, exchange, now)
+        result = super().exchange(taker, number, exchange, now, **options)
         if isinstance(result, a.Exchanged) and result.end <= ExchangeEnd.EMPTY:
             self.data.done += payloads
         return result
@@ -119,6 +120,10 @@ class Story:
         act = Exchange(self.held[taker][:], [], puts, [], self.queues[source])
         await self.call(taker, act, wait_s)
 
+    async def on_spread(self, taker, one, other, wait_s):
+        puts = [Put(self.queues[queue], self.payloads(1)) for queue in (one, other)]
+        await self.call(taker, Exchange(self.held[taker][:], [], puts), wait_s)
+
     async def on_return(self, taker):
         await self.call(taker, Exchange(returns=self.held[taker][:1]), None)
 
@@ -177,10 +182,17 @@ class Story:
             for pending in [*line.takers.values(), *line.putters.values()]:
                 assert not pending.is_over
                 assert self.desk.calls._pending[pending.taker] is pending
+            assert line.surplus == sum(pending.surplus for pending in line.putters.values())
+            for pending in line.putters.values():
+                assert pending.surplus or len({put.queue for put in pending.rest.puts}) == 1
             if line.putters:
-                first = next(iter(line.putters.values())).rest
-                count = sum(len(put.payloads) for put in first.puts if put.queue == number)
-                assert len(queue.waiting) + count > queue.limit
+                # What those behind the first have in the queue is not in its way.
+                first = next(iter(line.putters.values()))
+                puts = [] if first.surplus else first.rest.puts
+                count = sum(len(put.payloads) for put in puts)
+                before = len(queue.waiting) - line.surplus + first.surplus
+                assert before + count > queue.limit
+                assert before > 0
 
 
 @settings(max_examples=EXAMPLES)

@@ -101,9 +101,11 @@ def _delete_span(book: Book, first: int, last: int) -> int:
 # --- exchanging -------------------------------------------------------------------------
 
 
-def exchange(book: Book, taker: int, call: int, act: Exchange) -> Exchanged | Rejected:
+def exchange(
+    book: Book, taker: int, call: int, act: Exchange, *, overfills: bool
+) -> Exchanged | Rejected:
     """Do an exchange, whole or not at all."""
-    refusal = _refusal(book, taker, act)
+    refusal = _refusal(book, taker, act, overfills=overfills)
     if refusal is not None:
         return refusal
     result = carry_out(book, taker, call, act)
@@ -134,7 +136,9 @@ def carry_out(book: Book, taker: int, call: int, act: Exchange) -> Exchanged:
     return Exchanged(ExchangeEnd.CLOSED if source.is_closed else ExchangeEnd.EMPTY)
 
 
-def _refusal(book: Book, taker: int, act: Exchange) -> Exchanged | Rejected | None:
+def _refusal(
+    book: Book, taker: int, act: Exchange, *, overfills: bool
+) -> Exchanged | Rejected | None:
     """Why nothing of it can be done; None when all can."""
     queues = book.items.queues
     source = None
@@ -152,7 +156,7 @@ def _refusal(book: Book, taker: int, act: Exchange) -> Exchanged | Rejected | No
     if lost:
         return Exchanged(ExchangeEnd.LOST, [], lost)
     refusal = (act.finishes and _finish_refusal(book, act)) or (
-        act.puts and _put_refusal(book, act)
+        act.puts and _put_refusal(book, act, overfills=overfills)
     )
     if refusal:
         return refusal
@@ -177,7 +181,7 @@ def _finish_refusal(book: Book, act: Exchange) -> Rejected | None:
     return None
 
 
-def _put_refusal(book: Book, act: Exchange) -> Exchanged | Rejected | None:
+def _put_refusal(book: Book, act: Exchange, *, overfills: bool) -> Exchanged | Rejected | None:
     queues = book.items.queues
     # Who confirms an item by putting another works the store off.
     no_room = None if act.confirms else book.no_room()
@@ -195,7 +199,8 @@ def _put_refusal(book: Book, act: Exchange) -> Exchanged | Rejected | None:
             return Rejected(RejectCode.BAD_REQUEST, text)
     for number, count in counts.items():
         queue = queues[number]
-        if queue.limit and queue.waiting and queue.waiting + count > queue.limit:
+        is_over = queue.limit and queue.waiting and queue.waiting + count > queue.limit
+        if is_over and not overfills:
             return Exchanged(ExchangeEnd.FULL)
     return None
 

@@ -384,10 +384,10 @@ class SQLiteStore:
 
     @_reads
     def exchange(
-        self, taker: int, number: int, exchange: Exchange, now: float
+        self, taker: int, number: int, exchange: Exchange, now: float, *, overfills: bool = False
     ) -> Exchanged | Rejected:
         """Do an exchange, whole or not at all, never waiting."""
-        return items.exchange(self._book, taker, number, exchange)
+        return items.exchange(self._book, taker, number, exchange, overfills=overfills)
 
     @_reads
     def taken(self, taker: int, number: int) -> list[Item]:

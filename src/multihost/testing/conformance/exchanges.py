@@ -233,6 +233,16 @@ class ExchangeTests:
         counter.take(bounded)
         assert counter.put(bounded, b"c").end is ExchangeEnd.OK
 
+    def test_a_full_queue_takes_what_is_to_overfill_it(self, owner: Owner) -> None:
+        counter = Counter(owner)
+        bounded = counter.queue("bounded", 1)
+        counter.put(bounded, b"a")
+        more = Exchange(puts=[Put(bounded, [b"b"])])
+        owner.do("exchange", ONE, 100, more, owner.now, overfills=True)
+        assert counter.put(bounded, b"c").end is ExchangeEnd.FULL
+        owner.reopen()
+        assert payloads_of(counter.take(bounded, limit=9)) == [b"a", b"b"]
+
     def test_two_puts_of_one_exchange_share_the_room(self, owner: Owner) -> None:
         counter = Counter(owner)
         queue = counter.queue("bounded", 2)

@@ -68,10 +68,10 @@ class Taking(Ground):
     # exchanging --------------------------------------------------------------------------
 
     def exchange(
-        self, taker: int, number: int, exchange: Exchange, now: float
+        self, taker: int, number: int, exchange: Exchange, now: float, *, overfills: bool = False
     ) -> Exchanged | Rejected:
         """Do an exchange, whole or not at all."""
-        refusal = self._exchange_refusal(taker, exchange)
+        refusal = self._exchange_refusal(taker, exchange, overfills=overfills)
         if refusal is not None:
             return refusal
         queues = self._data.item_queues
@@ -110,7 +110,9 @@ class Taking(Ground):
             return Exchanged(ExchangeEnd.OK, items)
         return Exchanged(ExchangeEnd.CLOSED if queue.is_closed else ExchangeEnd.EMPTY)
 
-    def _exchange_refusal(self, taker: int, exchange: Exchange) -> Exchanged | Rejected | None:
+    def _exchange_refusal(
+        self, taker: int, exchange: Exchange, *, overfills: bool
+    ) -> Exchanged | Rejected | None:
         queues = self._data.item_queues
         named = {put.queue for put in exchange.puts}
         named |= {finish.queue for finish in exchange.finishes}
@@ -132,7 +134,7 @@ class Taking(Ground):
         for put in exchange.puts:
             queue, waiting = queues[put.queue], len(queues[put.queue].waiting)
             more = sum(len(part.payloads) for part in exchange.puts if part.queue == put.queue)
-            if queue.limit and waiting and waiting + more > queue.limit:
+            if not overfills and queue.limit and waiting and waiting + more > queue.limit:
                 return Exchanged(ExchangeEnd.FULL)
         source = None if exchange.take is None else queues[exchange.take]
         if source is not None and source.is_closed and not source.waiting:
