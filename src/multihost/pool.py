@@ -197,7 +197,7 @@ class Pool:
         chunksize = max(1, chunksize)
         # Iterated before anything is submitted: what the iterable raises is the caller's.
         pieces = list(chunks(items, chunksize))
-        result = MapResult(self, len(pieces), *callbacks)
+        result = MapResult(self, len(pieces), chunksize, *callbacks)
         label = label_of(func)
         for position, chunk in enumerate(pieces):
             try:

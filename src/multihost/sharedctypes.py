@@ -71,17 +71,23 @@ def Array(  # noqa: N802 - the standard library's name
     name: str | None = None,
     client: "Client | None" = None,
 ) -> Any:
-    """An array of a simple ctypes type, of zeros or of what the initializer has."""
+    """An array of a ctypes type, of zeros or of what the initializer has.
+
+    Elements of an array of Structures are views: to set a field of one is to write it.
+    """
     _check_lock(lock)
     kind = _type_of(typecode_or_type)
-    if issubclass(kind, ctypes.Structure | ctypes.Array):
-        raise TypeError(f"an Array holds simple types, not {kind.__name__}; use a Value of each")
+    if issubclass(kind, ctypes.Union | ctypes.Array):
+        raise TypeError(
+            f"an Array holds simple types and Structures, not {kind.__name__}; use a Value of each"
+        )
     if isinstance(size_or_initializer, int):
         first = bytes((kind * size_or_initializer)())
     else:
-        items = tuple(size_or_initializer)
+        items = _each(tuple(size_or_initializer))
         first = bytes((kind * len(items))(*items))
-    return _with_lock(SharedArray(kind, first, name, client), lock, name, client)
+    of = SharedStructures if issubclass(kind, ctypes.Structure) else SharedArray
+    return _with_lock(of(kind, first, name, client), lock, name, client)
 
 
 def RawValue(typecode_or_type: Any, *args: Any) -> NoReturn:  # noqa: N802, ARG001 - the standard library's signature
@@ -145,11 +151,11 @@ class SharedValue(SharedObject):
 
 
 class SharedStructure(SharedObject):
-    """A ctypes Structure; its fields are attributes."""
+    """A ctypes Structure; its fields are attributes, whatever else has their names."""
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattribute__(self, name: str) -> Any:
         if name.startswith("_") or not _is_field(self._kind, name):
-            raise AttributeError(name)
+            return super().__getattribute__(name)
         return getattr(self._kind.from_buffer_copy(self._read(0, self._size)), name)
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -196,7 +202,7 @@ class SharedArray(SharedObject):
     def __setitem__(self, key: int | slice, value: Any) -> None:
         if not isinstance(key, slice):
             at = self._index(key) * self._size
-            self._write(at, bytes((self._kind * 1)(value)))
+            self._write(at, bytes((self._kind * 1)(*_each((value,)))))
             return
         numbers = range(*key.indices(self._length))
         values = tuple(value) if not isinstance(value, bytes) else value
@@ -251,6 +257,40 @@ class SharedArray(SharedObject):
 
     def _elements(self, data: bytes, count: int) -> Any:
         return (self._kind * count).from_buffer_copy(data)[:]
+
+
+class SharedStructures(SharedArray):
+    """An array of ctypes Structures; it hands out views of its elements."""
+
+    def __getitem__(self, key: int | slice) -> Any:
+        if isinstance(key, slice):
+            return [StructureInArray(self, at) for at in range(*key.indices(self._length))]
+        return StructureInArray(self, self._index(key))
+
+
+class StructureInArray(SharedStructure):
+    """One Structure of an array; its fields are attributes, read and written where it stands."""
+
+    def __init__(self, array: SharedStructures, index: int) -> None:
+        """View the element ``index`` of ``array``."""
+        self._kind = array._kind
+        self._size = array._size
+        self._array = array
+        self._start = index * array._size
+
+    def _copied(self) -> ctypes.Structure:
+        """What it is now, as an object of its type."""
+        structure: ctypes.Structure = self._kind.from_buffer_copy(self._read(0, self._size))
+        return structure
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._array, self._start // self._size)
+
+    def _read(self, start: int, stop: int) -> bytes:
+        return self._array._read(self._start + start, self._start + stop)
+
+    def _write(self, start: int, data: bytes) -> None:
+        self._array._write(self._start + start, data)
 
 
 # --- with a lock ------------------------------------------------------------------------
@@ -409,10 +449,10 @@ def _is_field(kind: type[Any], name: str) -> bool:
 
 
 def _each(values: Any) -> list[Any]:
-    """Elements as ctypes wants them: bytes one by one, not as numbers."""
+    """Elements as ctypes wants them: bytes one by one, not as numbers, and no views."""
     if isinstance(values, bytes):
         return [values[at : at + 1] for at in range(len(values))]
-    return list(values)
+    return [each._copied() if isinstance(each, StructureInArray) else each for each in values]
 
 
 def _refuse(what: str, instead: str) -> NoReturn:

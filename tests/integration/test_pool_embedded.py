@@ -386,3 +386,20 @@ def test_a_program_with_a_thousand_open_files_has_a_pool_too(tmp_path):
         """,
     )
     assert out == "[3, 2, 1]\n"
+
+
+def test_how_much_of_a_map_is_left_is_seen_as_in_the_standard_library(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        from multihost import Pool
+
+        with Pool(2) as pool:
+            result = pool.map_async(abs, range(10), chunksize=3)
+            while not result.ready():
+                assert 0 <= result._number_left <= 4
+                result.wait(0.01)
+            print(result._number_left, result._chunksize)
+        """,
+    )
+    assert out == "0 3\n"

@@ -1,6 +1,7 @@
 """Locks, conditions, barriers, values and pipes on a real server, and holders that die."""
 
 import asyncio
+import ctypes
 import itertools
 import multiprocessing
 import os
@@ -357,6 +358,34 @@ def test_values_and_arrays_read_and_write_like_ctypes(client):
     assert Value("d", 0.5, client=client).value == 0.5
     with pytest.raises(TypeError):
         Value("i", 0, client=client).value = "text"
+
+
+class Point(ctypes.Structure):
+    _fields_ = (("x", ctypes.c_double), ("name", ctypes.c_char * 8))
+
+
+def square_all(points):
+    for point in points:
+        point.x **= 2
+
+
+def test_an_array_of_structures_hands_out_views_that_write_where_they_stand(client):
+    points = Array(Point, [(1.5, b"one"), (-2.0, b"two"), Point(3.0, b"three")], client=client)
+    client.submit(square_all, points).result(SOON_S)
+    assert [(point.x, point.name) for point in points] == [
+        (2.25, b"one"),
+        (4.0, b"two"),
+        (9.0, b"three"),
+    ]
+    client.submit(setattr, points[-1], "name", b"last").result(SOON_S)
+    points[0] = points[2]
+    points[1:3] = [(5.0, b"five"), points[0]]
+    assert [(point.x, point.name) for point in points[::2]] == [(9.0, b"last"), (9.0, b"last")]
+    assert (points[1].x, len(points)) == (5.0, 3)
+    with pytest.raises(AttributeError):
+        points[0].y  # noqa: B018
+    with pytest.raises(TypeError, match="Structures"):
+        Array(ctypes.c_int * 2, 3, client=client)
 
 
 def test_memory_that_only_one_machine_has_is_refused_with_the_alternative():

@@ -136,21 +136,26 @@ class AsyncResult(Latch):
 class MapResult(AsyncResult):
     """The result of a ``map`` to come: ready when every chunk has ended."""
 
-    __slots__ = ("_chunks", "_first_error", "_left")
+    __slots__ = ("_chunks", "_chunksize", "_first_error", "_number_left")
 
     def __init__(
         self,
         pool: CallbackOwner,
         chunks: int,
+        chunksize: int,
         callback: Callable[[list[Any]], object] | None,
         error_callback: Callable[[BaseException], object] | None,
     ) -> None:
-        """Wait for ``chunks`` chunks; for none the result is there, and no callback runs."""
+        """Wait for ``chunks`` chunks; for none the result is there, and no callback runs.
+
+        ``_number_left`` chunks of ``_chunksize`` are to come: programs show their progress by them.
+        """
         super().__init__(pool, callback, error_callback)
         self._payload = b""
         self._ending = Ending.OK
         self._chunks: list[bytes] = [b""] * chunks
-        self._left = chunks
+        self._chunksize = chunksize
+        self._number_left = chunks
         self._first_error: Raw | BaseException | None = None
         if not chunks:
             self._success, self._value, self._is_decoded = True, [], True
@@ -172,8 +177,8 @@ class MapResult(AsyncResult):
         self._count()
 
     def _count(self) -> None:
-        self._left -= 1
-        if self._left == 0:
+        self._number_left -= 1
+        if self._number_left == 0:
             self._finish()
 
     def _unpack(self) -> tuple[bool, Any]:
