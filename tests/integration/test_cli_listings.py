@@ -181,7 +181,7 @@ def test_cancel_and_wait_tell_a_cancelled_job(shell, client, tmp_path):
     results = client.map(until_there, [str(tmp_path / "never")] * 3, name="endless")
     with pytest.raises(multihost.TimeoutError):
         results.next(timeout=0.01)
-    wait_until(lambda: shell.run("job", "endless")[0] is Exit.OK)
+    wait_until(lambda: [r for r in client.jobs() if (r["name"], r["tasks"]) == ("endless", 3)])
     assert shell.run("wait", "endless", "--timeout", "0.1")[0] is Exit.TIMEOUT
     assert shell.json("cancel", "endless/0")[0]["cancelled"] == 1
     assert shell.json("cancel", "endless")[0]["cancelled"] == 2

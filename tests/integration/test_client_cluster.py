@@ -86,11 +86,17 @@ def test_cancel_ends_a_running_task(client, cluster):
     wait_until(lambda: not any(job["running"] for job in cluster.get("/api/jobs?state=open")))
 
 
+def rows_of(client, name, tasks):
+    """The open job of that name, once it has so many tasks."""
+    rows = client.jobs("open")
+    return [row for row in rows if (row["name"], row["tasks"]) == (name, tasks)]
+
+
 def test_jobs_are_listed_and_cancelled_by_name(client):
     results = client.map(time.sleep, [3600] * 4, name="long one")
     with pytest.raises(errors.TimeoutError):
-        results.next(0.1)
-    job = next(job for job in client.jobs("open") if job["name"] == "long one")
+        results.next(0)
+    (job,) = wait_until(lambda: rows_of(client, "long one", 4), "the map is there")
     client.cancel(job["job"])
     with pytest.raises(errors.TaskCancelled):
         results.next(30)
@@ -147,7 +153,7 @@ def test_a_lasting_map_that_was_cancelled_says_how_to_run_it_again(cluster, clie
     first = client.map(time.sleep, [60], name="long nap")
     with pytest.raises(errors.TimeoutError):
         first.next(0)
-    wait_until(lambda: client.jobs("open"), "the map is there")
+    wait_until(lambda: rows_of(client, "long nap", 1), "the map is there")
     client.cancel("long nap")
     for results in (first, client.map(time.sleep, [60], name="long nap")):
         with pytest.raises(errors.TaskCancelled, match="'multihost retry' with its job") as caught:

@@ -91,7 +91,7 @@ def test_objects_of_users_own_classes_and_durable_queues_live_side_by_side():
         assert manager._number_of_objects() == 2
         del counter
         gc.collect()  # the error's traceback had it
-        assert manager._number_of_objects() == 1
+        wait_until(lambda: manager._number_of_objects() == 1)
 
 
 def test_clients_of_the_standard_library_use_objects_and_queues_of_ours():

@@ -179,8 +179,7 @@ def test_a_program_that_is_killed_leaves_nothing(tmp_path, number):
         """,
     )
     assert int(program.stdout.readline())
-    processes = descendants(program.pid)
-    assert len(processes) >= 3
+    processes = wait_until(lambda: len(found := descendants(program.pid)) >= 3 and found)
     program.send_signal(number)
     program.wait(30)
     program.stdout.close()

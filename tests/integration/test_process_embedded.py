@@ -182,6 +182,7 @@ print(process.exitcode)
 
 
 def test_what_a_process_prints_appears_at_once_and_stdout_is_told_from_stderr(tmp_path):
+    os.mkfifo(tmp_path / "go-on")
     program = start(
         tmp_path,
         HEAD
@@ -204,7 +205,6 @@ print("joined", process.exitcode)
 """,
         environment={"GO_ON": str(tmp_path / "go-on")},
     )
-    os.mkfifo(tmp_path / "go-on")
     shown = [program.stdout.readline() for _ in range(3)]
     assert sorted(shown) == ["first\n", "from a program\n", "from the descriptor\n"]
     with (tmp_path / "go-on").open("w") as go_on:

@@ -426,8 +426,8 @@ def test_ctrl_c_ends_waiting_and_loses_nothing(start, client, name):
     program = start(f"""
         import multihost
         items = multihost.connect().queue({name!r})
-        print("waits", flush=True)
         try:
+            print("waits", flush=True)
             items.get()
         except KeyboardInterrupt:
             print("interrupted", flush=True)

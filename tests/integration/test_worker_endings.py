@@ -40,7 +40,7 @@ def _both_slots_are_usable_afterwards(cluster, client, tmp_path):
     Path(f"{one}.begun").touch()
     Path(f"{two}.begun").touch()
     assert all(future.result(20) for future in futures)
-    assert len(cluster.children()) == 2
+    wait_until(lambda: len(cluster.children()) == 2, "those that were killed are gone")
     assert "Traceback" not in cluster.log
 
 
@@ -122,7 +122,7 @@ def test_a_cancelled_task_that_ignores_it_is_killed(cluster, client, tmp_path):
     wait_until(lambda: cluster.get(f"/api/jobs/{job}")["running"] == 2)
     assert all(future.cancel() for future in futures)
     assert client.submit(tasks.triple, 5).result(20) == 15
-    assert cluster.get(f"/api/jobs/{job}")["cancelled"] == 2
+    wait_until(lambda: cluster.get(f"/api/jobs/{job}")["cancelled"] == 2)
 
 
 def test_cancelled_tasks_that_wait_are_never_begun(cluster, client, tmp_path):
@@ -132,6 +132,13 @@ def test_cancelled_tasks_that_wait_are_never_begun(cluster, client, tmp_path):
     waiting = [client.submit(tasks.note_and_make, log, n) for n in range(20)]
     assert all(future.wait_stored(20) for future in waiting)
     assert all(future.cancel() for future in waiting[::2])
+    job = newest_job(cluster, tasks.note_and_make)["job"]
+
+    def are_cancelled():
+        row = cluster.get(f"/api/jobs/{job}")
+        return (row["cancelled"], row["running"]) == (10, 0)
+
+    wait_until(are_cancelled, "the server has heard it, and the worker has none of them in hand")
     for go in gos:
         go.touch()
     assert [future.result(20) for future in waiting[1::2]] == list(range(1, 20, 2))
