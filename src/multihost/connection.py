@@ -16,10 +16,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from multihost.client import client as _client  # noqa: F401 - runs what is done before exit
+from multihost.client.asyncio_taker import LoopTaker
 from multihost.client.handles import before_exit
 from multihost.client.packing import as_payload, pack_item
 from multihost.client.pipes import End
-from multihost.client.taker import LoopTaker, run
+from multihost.client.thread_taker import run
 from multihost.errors import Gone, MultihostError, QueueClosed
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from multihost.client.synchronizers import Synchronizer
-from multihost.client.taker import run
+from multihost.client.thread_taker import run
 from multihost.synchronize import RLock, Shared
 from multihost.wire.act import Kind
 

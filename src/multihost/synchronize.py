@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from multihost.client.handles import Handle, wait_of
 from multihost.client.synchronizers import Synchronizer
-from multihost.client.taker import Taker, run
+from multihost.client.taker import Taker
+from multihost.client.thread_taker import run
 from multihost.errors import MultihostError
 from multihost.wire.act import Kind, OpenSynchronizer
 

@@ -334,7 +334,7 @@ def test_the_item_of_a_task_that_raises_goes_to_others(client):
 
 
 def held(items):
-    from multihost.client.taker import run
+    from multihost.client.thread_taker import run
 
     return run(items._items.measure(items._taker())).held
 

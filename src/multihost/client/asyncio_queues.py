@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from multihost.client.asyncio_taker import LoopTaker
 from multihost.client.handles import wait_of
 from multihost.client.items import Items
 from multihost.client.packing import pack_item
-from multihost.client.taker import LoopTaker
 
 if TYPE_CHECKING:
     from multihost.client.calls import Calls

@@ -6,9 +6,9 @@ The verbs of ``multihost.synchronize``, awaited. A holder is an asyncio task.
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from multihost.client.asyncio_taker import LoopTaker
 from multihost.client.handles import wait_of
 from multihost.client.synchronizers import Synchronizer
-from multihost.client.taker import LoopTaker
 from multihost.wire.act import Kind, OpenSynchronizer
 
 if TYPE_CHECKING:

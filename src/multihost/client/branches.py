@@ -17,7 +17,7 @@ from multihost.wire.act import AnyResult
 
 if TYPE_CHECKING:
     from multihost.client.session import Session
-    from multihost.client.taker import ThreadTaker
+    from multihost.client.thread_taker import ThreadTaker
     from multihost.runtime.blocking import BlockingLink
 
 EVERY_CALLS = 16

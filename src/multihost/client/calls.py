@@ -15,10 +15,12 @@ from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from multihost.client.asyncio_taker import LoopTaker
 from multihost.client.blobs import BlobExchange
 from multihost.client.branches import FRAME_BYTES, Branch, Branches
-from multihost.client.taker import LoopTaker, Pending, Taker, ThreadTaker
+from multihost.client.taker import Pending, Taker
 from multihost.client.takers import TaskTakers, ThreadTakers
+from multihost.client.thread_taker import ThreadTaker
 from multihost.errors import MultihostError
 from multihost.runtime import clock
 from multihost.wire import message as m

@@ -10,7 +10,8 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from multihost.client.taker import Taker, ThreadTaker
+from multihost.client.taker import Taker
+from multihost.client.thread_taker import ThreadTaker
 from multihost.errors import ConfigError
 
 if TYPE_CHECKING:

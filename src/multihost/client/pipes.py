@@ -15,11 +15,13 @@ import secrets
 import threading
 from typing import TYPE_CHECKING, Any
 
+from multihost.client.asyncio_taker import LoopTaker
 from multihost.client.handles import UNNAMED, Handle
 from multihost.client.items import Items
 from multihost.client.packing import travels
 from multihost.client.synchronizers import Synchronizer
-from multihost.client.taker import LoopTaker, Taker, run
+from multihost.client.taker import Taker
+from multihost.client.thread_taker import run
 from multihost.errors import MultihostError
 from multihost.runtime.config import find_target
 from multihost.wire.act import Exchange, Kind, OpenSynchronizer, Put

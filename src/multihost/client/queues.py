@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from multihost.client.handles import Handle, wait_of
 from multihost.client.items import Items
 from multihost.client.packing import pack_item
-from multihost.client.taker import Taker, run
+from multihost.client.taker import Taker
+from multihost.client.thread_taker import run
 from multihost.errors import PayloadError
 from multihost.wire.act import Item
 

@@ -11,8 +11,10 @@ import weakref
 from collections.abc import Iterator
 from typing import Protocol
 
+from multihost.client.asyncio_taker import LoopTaker
 from multihost.client.forking import forget_in_child
-from multihost.client.taker import Line, LoopTaker, Taker, ThreadTaker, run
+from multihost.client.taker import Line, Taker
+from multihost.client.thread_taker import ThreadTaker, run
 
 
 class Office(Line, Protocol):

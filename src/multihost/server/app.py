@@ -35,7 +35,7 @@ from multihost.server.backups import Backups
 from multihost.server.blobs import BlobStore
 from multihost.server.branches import open_branch
 from multihost.server.calls import Calls
-from multihost.server.clients import ClientPeer, Watchers
+from multihost.server.clients import ClientPeer
 from multihost.server.committer import Committer
 from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
@@ -50,6 +50,7 @@ from multihost.server.services import (
     TAKER_GRACE_S,
     Services,
 )
+from multihost.server.subscription import Watchers
 from multihost.server.views import Views
 from multihost.server.workers import WorkerPeer
 from multihost.store.base import Changes, SessionInfo

@@ -1,17 +1,14 @@
-"""Clients' sessions: jobs come in, acknowledgements and outcomes go out.
+"""Clients' sessions: jobs and calls come in, acknowledgements and answers go out.
 
-An outcome is pushed as soon as it is committed, while the connection takes
-it. A client that reads slowly costs no memory: what does not fit is left in
-the store and replayed from there, page by page, as the connection drains.
+What a client is told of its jobs after that is ``server.subscription``'s.
 """
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from multihost.core.ids import MAX_TAKER, index_of, taker_id, task_id
-from multihost.core.job import MAX_NAME_CHARS, JobSpec, JobSpecError, check
+from multihost.core.ids import MAX_TAKER, taker_id, task_id
+from multihost.core.job import MAX_NAME_CHARS, JobSpecError, check
 from multihost.core.state import TaskState
 from multihost.runtime.link import Link
 from multihost.server.blobs import BlobTraffic
@@ -19,19 +16,13 @@ from multihost.server.branches import Branches
 from multihost.server.committer import Operation
 from multihost.server.dispatch import by_role, refusal_of
 from multihost.server.gateway import Connection
-from multihost.server.hub import by_job
 from multihost.server.intake import LARGE_BYTES
-from multihost.server.printing import HeldOutput, Piece, Unheard
-from multihost.server.processes import Process
 from multihost.server.services import Services
-from multihost.store.base import Final, JobRow, OpenedJob, Refusal, SessionInfo, Store
+from multihost.server.subscription import Subscription
+from multihost.store.base import OpenedJob, Refusal, SessionInfo, Store
 from multihost.wire import message as m
 from multihost.wire.act import AnyResult, RejectCode, Rejected, put_bytes
 
-REPLAY_PAGE = 500
-"""Outcomes read from the store at a time."""
-OUTCOMES_BYTES = 4 << 20
-"""Of payloads in one message, or a single one that is larger."""
 TASKS_OF_WEIGHT = 20
 """Tasks whose insert takes the loop as long as a usual operation."""
 MAX_CALLS = 10_000
@@ -40,88 +31,6 @@ MAX_CALL_BYTES = 64 << 20
 """Bytes to be put in them."""
 WAITING_S = 2.0
 """How long a job may wait before its client is told why."""
-
-
-@dataclass(slots=True)
-class Subscription:
-    """A client's interest in one job, under the client's own alias."""
-
-    alias: int
-    spec: JobSpec
-    number: int | None = None
-    """The server's number, once the job is open."""
-    refused: str | None = None
-    is_replaying: bool = False
-    cursor: int = -1
-    """Outcomes up to this index have been replayed."""
-    missed: int | None = None
-    """Smallest index whose outcome could not be pushed."""
-    ended: m.Ended | None = None
-    told: str = ""
-    """The last reason for waiting that the client was told."""
-    has_progress: bool = False
-    output: HeldOutput = field(default_factory=HeldOutput)
-    """What was printed and could not be sent yet."""
-
-
-@dataclass(slots=True)
-class Watchers:
-    """Who is to be told of which job's outcomes."""
-
-    by_job: dict[int, list[tuple["ClientPeer", Subscription]]] = field(default_factory=dict)
-    unheard: Unheard = field(default_factory=Unheard)
-
-    def add(self, number: int, peer: "ClientPeer", subscription: Subscription) -> None:
-        """Tell ``peer`` of this job."""
-        self.by_job.setdefault(number, []).append((peer, subscription))
-
-    def remove(self, number: int, peer: "ClientPeer") -> None:
-        """Don't tell ``peer`` any more."""
-        left = [entry for entry in self.by_job.get(number, ()) if entry[0] is not peer]
-        if left:
-            self.by_job[number] = left
-        else:
-            self.by_job.pop(number, None)
-
-    def push(self, finals: Sequence[Final]) -> None:
-        """Send committed outcomes to those who wait for them."""
-        if not finals or not self.by_job:
-            return
-        for number, outcomes in by_job(finals).items():
-            for peer, subscription in self.by_job.get(number, ()):
-                peer.push(subscription, outcomes)
-
-    def ended(self, row: JobRow) -> None:
-        """Tell that a job has ended."""
-        for peer, subscription in self.by_job.get(row.number, ()):
-            peer.end(
-                subscription,
-                m.Ended(subscription.alias, row.count, row.succeeded, row.failed, row.cancelled),
-            )
-
-    def started(self, number: int, indices: list[int]) -> None:
-        """Tell that tasks of a job were leased."""
-        for peer, subscription in self.by_job.get(number, ()):
-            subscription.has_progress = True
-            if subscription.spec.wants_starts:
-                peer.connection.link.send(m.Started(subscription.alias, indices))
-
-    def process_began(self, number: int, index: int, process: Process) -> None:
-        """Tell that a process runs, and where."""
-        for peer, subscription in self.by_job.get(number, ()):
-            peer.tell_began(subscription, index, process)
-
-    def printed(self, number: int, index: int, stream: int, data: bytes) -> None:
-        """Pass on what a task wrote; later to a client that is away or does not keep up."""
-        piece = Piece(index, stream, data)
-        watching = self.by_job.get(number)
-        if not watching:
-            self.unheard.add(number, piece)
-            return
-        for peer, subscription in watching:
-            if subscription.spec.wants_output:
-                subscription.output.add(piece)
-                peer.send_output(subscription)
 
 
 class ClientPeer:
@@ -171,8 +80,7 @@ class ClientPeer:
         """Go on with what did not fit."""
         self._blobs.writable()
         for subscription in list(self._jobs.values()):
-            self.send_output(subscription)
-            self._catch_up(subscription)
+            subscription.writable()
 
     def fell_silent(self) -> None:
         """Cut a connection that nothing comes from; whoever is behind it may come back."""
@@ -187,8 +95,7 @@ class ClientPeer:
         if self._waiting is not None:
             self._waiting.cancel()
         for subscription in self._jobs.values():
-            if subscription.number is not None:
-                self.services.watchers.remove(subscription.number, self)
+            self.services.watchers.remove(subscription)
         if self.services.client_peers.get(self.uid) is not self:
             return
         del self.services.client_peers[self.uid]
@@ -253,7 +160,8 @@ class ClientPeer:
     # jobs ------------------------------------------------------------------------------
 
     def _on_open(self, message: m.Open) -> None:
-        subscription = Subscription(message.job, message.spec)
+        link, committer = self.connection.link, self.services.committer
+        subscription = Subscription(message.job, message.spec, link, committer)
         self._jobs[message.job] = subscription
         try:
             check(message.spec)
@@ -265,7 +173,7 @@ class ClientPeer:
             owner = self.session if message.spec.is_transient else None
             opened = store.open_job(message.uid, message.spec, owner, now)
             if isinstance(opened, OpenedJob):
-                subscription.number = opened.number
+                subscription.number, subscription.session = opened.number, self.session
             return opened
 
         def done(opened: OpenedJob | Refusal) -> None:
@@ -274,7 +182,7 @@ class ClientPeer:
             else:
                 self._opened(subscription, opened, message.taken)
 
-        self.services.committer.submit(
+        committer.submit(
             Operation(
                 run,
                 done,
@@ -289,7 +197,7 @@ class ClientPeer:
         if self._is_closed or self._jobs.get(subscription.alias) is not subscription:
             return
         self.services.hub.remember(opened.number, opened.spec)
-        self.services.watchers.add(opened.number, self, subscription)
+        self.services.watchers.add(opened.number, subscription)
         self.connection.link.send(
             m.Opened(
                 subscription.alias,
@@ -301,12 +209,9 @@ class ClientPeer:
         )
         if not opened.is_new:
             for index, process in self.services.hub.processes.told(opened.number):
-                self.tell_began(subscription, index, process)
-            for piece in self.services.watchers.unheard.take(opened.number):
-                subscription.output.add(piece)
-            self.send_output(subscription)
-            subscription.cursor = taken - 1
-            self._replay(subscription)
+                subscription.process_began(index, process)
+            subscription.resume_output(self.services.watchers.unheard.take(opened.number))
+            subscription.replay(taken)
         if self._waiting is None:
             self._waiting = asyncio.get_running_loop().call_later(WAITING_S, self._explain)
 
@@ -378,8 +283,8 @@ class ClientPeer:
 
     def _on_close(self, message: m.Close) -> None:
         subscription = self._jobs.pop(message.job, None)
-        if subscription is not None and subscription.number is not None:
-            self.services.watchers.remove(subscription.number, self)
+        if subscription is not None:
+            self.services.watchers.remove(subscription)
 
     def _on_job(
         self,
@@ -420,15 +325,6 @@ class ClientPeer:
                 worker.connection.link.send(m.SignalTask(task, process.token, message.number))
 
         self._on_job(message.job, run, done, is_durable=False)
-
-    def tell_began(self, subscription: Subscription, index: int, process: Process) -> None:
-        """Tell that a process runs, and where."""
-        subscription.has_progress = True
-        process.starter = self.session
-        if process.pid is not None:
-            self.connection.link.send(
-                m.ProcessBegan(subscription.alias, index, process.pid, process.host, process.worker)
-            )
 
     # calls -----------------------------------------------------------------------------
 
@@ -484,94 +380,6 @@ class ClientPeer:
         if 0 < message.taker <= MAX_TAKER:
             self._unanswered.pop(message.taker, None)
             self.services.calls.end_taker(taker_id(self.session, message.taker))
-
-    def send_output(self, subscription: Subscription) -> None:
-        """Send what was printed, if the connection takes it."""
-        link = self.connection.link
-        if subscription.output and link.is_writable:
-            for index, stream, data in subscription.output.take():
-                link.send(m.Printed(subscription.alias, index, stream, data))
-
-    # outcomes --------------------------------------------------------------------------
-
-    def push(self, subscription: Subscription, outcomes: list[m.Outcome]) -> None:
-        """Send outcomes, or note that they have to be replayed."""
-        subscription.has_progress = True
-        if subscription.is_replaying:
-            # The replay comes by later indices by itself.
-            outcomes = [outcome for outcome in outcomes if outcome.index <= subscription.cursor]
-            if not outcomes:
-                return
-        if self.connection.link.is_writable:
-            self._send_outcomes(subscription, outcomes)
-            return
-        first = min(outcome.index for outcome in outcomes)
-        if subscription.missed is None or first < subscription.missed:
-            subscription.missed = first
-
-    def _send_outcomes(self, subscription: Subscription, outcomes: list[m.Outcome]) -> None:
-        """Send outcomes in messages that fit into a frame, whatever was in them."""
-        first, size_bytes = 0, 0
-        for position, outcome in enumerate(outcomes):
-            size_bytes += len(outcome.payload) if isinstance(outcome.payload, bytes) else 0
-            if size_bytes > OUTCOMES_BYTES and position > first:
-                part = outcomes[first:position]
-                self.connection.link.send(m.Outcomes(subscription.alias, part))
-                first, size_bytes = position, 0
-        self.connection.link.send(m.Outcomes(subscription.alias, outcomes[first:]))
-
-    def end(self, subscription: Subscription, message: m.Ended) -> None:
-        """Tell that the job has ended, after its last outcome."""
-        subscription.ended = message
-        self._catch_up(subscription)
-
-    def _catch_up(self, subscription: Subscription) -> None:
-        """Replay what was missed; when nothing is, tell of the job's end."""
-        if subscription.is_replaying or not self.connection.link.is_writable:
-            return
-        if subscription.missed is not None:
-            subscription.cursor = subscription.missed - 1
-            subscription.missed = None
-            self._replay(subscription)
-        elif subscription.ended is not None:
-            self.connection.link.send(subscription.ended)
-            subscription.ended = None
-
-    def _replay(self, subscription: Subscription) -> None:
-        subscription.is_replaying = True
-        number, after = subscription.number, subscription.cursor
-        assert number is not None
-
-        def read(store: Store, _: float) -> tuple[list[Final], JobRow | None]:
-            page = store.outcomes(number, after, REPLAY_PAGE)
-            return page, None if len(page) == REPLAY_PAGE else store.job(number)
-
-        self.services.committer.submit(
-            Operation(read, lambda result: self._replayed(subscription, *result), False)
-        )
-
-    def _replayed(self, subscription: Subscription, page: list[Final], row: JobRow | None) -> None:
-        if self._is_closed:
-            return
-        if page:
-            outcomes = [
-                m.Outcome(index_of(final.task), final.ending, final.payload) for final in page
-            ]
-            subscription.cursor = outcomes[-1].index
-            self._send_outcomes(subscription, outcomes)
-        subscription.is_replaying = False
-        if row is None:
-            # Another page; if the connection is full, when it has drained.
-            first = subscription.cursor + 1
-            if subscription.missed is None or first < subscription.missed:
-                subscription.missed = first
-            asyncio.get_running_loop().call_soon(self._catch_up, subscription)
-            return
-        if row.state.is_final:
-            subscription.ended = m.Ended(
-                subscription.alias, row.count, row.succeeded, row.failed, row.cancelled
-            )
-        self._catch_up(subscription)
 
     # waiting ---------------------------------------------------------------------------
 

@@ -14,10 +14,10 @@ from multihost.core.lease import PAUSE_S
 from multihost.errors import StoreFull
 from multihost.runtime import clock
 from multihost.server.blobs import BlobStore
-from multihost.server.clients import Watchers
 from multihost.server.committer import Committer, Operation
 from multihost.server.pace import Pace
 from multihost.server.services import Services
+from multihost.server.subscription import Watchers
 from multihost.server.sweeper import sweep
 from multihost.store.base import Promotion, Store
 from multihost.wire.message import Blob

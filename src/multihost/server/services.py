@@ -17,7 +17,8 @@ from multihost.store.base import Cancelled, Settlement
 from multihost.wire import message as m
 
 if TYPE_CHECKING:
-    from multihost.server.clients import ClientPeer, Watchers
+    from multihost.server.clients import ClientPeer
+    from multihost.server.subscription import Watchers
     from multihost.server.workers import WorkerPeer
 
 CLIENT_SILENCE_S = 330.0

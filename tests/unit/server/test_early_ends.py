@@ -9,8 +9,9 @@ import pytest
 from multihost.core.job import JobSpec, Style
 from multihost.core.lease import LeaseTable
 from multihost.core.resources import Offer
-from multihost.server.clients import ClientPeer, Watchers
+from multihost.server.clients import ClientPeer
 from multihost.server.services import Services
+from multihost.server.subscription import Watchers
 from multihost.server.workers import WorkerPeer
 from multihost.store.access import KeyRole
 from multihost.store.base import Cancelled, OpenedJob, Reinstated
