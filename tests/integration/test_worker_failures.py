@@ -19,8 +19,8 @@ from multihost.core.outcome import Ending
 from multihost.runtime.memory import KEPT_BY_CHILD
 from multihost.wire import message as m
 from multihost.worker import frames
-from multihost.worker.child import EXCEPTION_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS
 from multihost.worker.current import current_task
+from multihost.worker.failures import EXCEPTION_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -9,15 +9,13 @@ else, so whatever is not needed at once is imported late.
 
 import contextlib
 import fcntl
-import io
 import os
 import pickle
 import signal
 import sys
 import threading
 import time
-from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections import OrderedDict
 from typing import Any, NoReturn
 
 from multihost.runtime import endings, waiting
@@ -25,7 +23,6 @@ from multihost.runtime.memory import hide_what_is_kept
 from multihost.worker import current, naming, output
 from multihost.worker.frames import (
     CANCEL,
-    CONTEXT,
     DONE,
     DONE_IN_FILE,
     FOR_PROCESSES,
@@ -33,121 +30,28 @@ from multihost.worker.frames import (
     GIVE_BACK,
     HEADER,
     PARENT_GONE,
-    PATHS,
     READY,
     RETURNED,
-    SEALED,
     SPOOL_BYTES,
-    STYLES,
-    TASK,
     TASK_HEAD,
-    TASK_IN_FILES,
     WAITS,
     Filed,
     FrameBuffer,
     InFile,
-    contents,
     split,
     write_all,
 )
+from multihost.worker.inbox import READ_BYTES, Entry, Inbox
+from multihost.worker.pickling import dumps, load
 
-READ_BYTES = 1 << 16
 JOIN_BYTES = 1 << 12
 """Of so little a copy costs less than a write of two buffers."""
-MESSAGE_CHARS = 10_000
-TRACEBACK_CHARS = 50_000
-"""Of a longer one, beginning and end are kept."""
-EXCEPTION_BYTES = 4 << 20
-"""A larger exception does not travel; its type, message and traceback do."""
 OK, RAISED, CANCELLED, UNRUNNABLE = 0, 1, 5, 7  # core.outcome.Ending, without its imports
-MAIN = b"__main__"
 INTERRUPT = getattr(signal, "SIGUSR1", None)
 
 
 class TaskInterrupted(BaseException):
     """The task was cancelled, or ran into its timeout. Not for ``except Exception``."""
-
-
-Entry = tuple[int, int, str, bytes | Filed, bytes | None]
-"""Task, token, style, the payload of its frame, and what is signed of its job."""
-
-
-class Inbox:
-    """Tasks that have come and not begun.
-
-    Either the main thread reads the pipe (it has nothing to do), or the control
-    thread may (the main thread is busy): ``_is_reading`` says which, so no frame
-    is ever torn between them.
-    """
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        self._frames = FrameBuffer()
-        self._tasks: deque[Entry] = deque()
-        self._lock = threading.Lock()
-        self._is_reading = False
-        self._job: bytes | None = None
-        self.context: bytes | None = None
-        self.paths: bytes | None = None
-        self.priorities: dict[int, int] = {}
-        """Of tasks whose job has one that is not 0."""
-
-    def next(self) -> "Entry | None":
-        """The next task, waiting for it; None when no more will come."""
-        while True:
-            with self._lock:
-                if self._tasks:
-                    return self._tasks.popleft()
-                self._is_reading = True
-            data = os.read(self._descriptor, READ_BYTES)
-            with self._lock:
-                self._is_reading = False
-                if not data:
-                    return None
-                self._take(data)
-
-    def give_back(self, tell: Callable[[list[tuple[int, int]]], None]) -> None:
-        """Take out all that has not begun, and ``tell`` which tasks those are.
-
-        What came behind them can't begin before that is told: the agent knows
-        what runs by the order of what it hears.
-        """
-        import select
-
-        # Not select(), which takes no descriptor above 1,023: those of many slots are.
-        more = select.poll()
-        more.register(self._descriptor, select.POLLIN)
-        with self._lock:
-            if not self._is_reading:
-                while more.poll(0):
-                    data = os.read(self._descriptor, READ_BYTES)
-                    if not data:
-                        break
-                    self._take(data)
-            returned = [(task, token) for task, token, *_ in self._tasks]
-            self._tasks.clear()
-            for task, _ in returned:
-                self.priorities.pop(task, None)
-            tell(returned)
-
-    def _take(self, data: bytes) -> None:
-        for kind, detail, first, second, priority, payload in self._frames.feed(data):
-            if priority:
-                self.priorities[first] = int(priority)
-            if kind == TASK:
-                self._tasks.append((first, second, STYLES[detail], payload, self._job))
-            elif kind == TASK_IN_FILES:
-                filed = Filed(detail, payload)
-                self._tasks.append((first, second, filed.style, filed, self._job))
-            elif kind == CONTEXT and detail:
-                name, _, path = payload.partition(b"\0")
-                self.context = name + b"\0" + contents(path)
-            elif kind == CONTEXT:
-                self.context = payload
-            elif kind == PATHS:
-                self.paths = payload
-            elif kind == SEALED:
-                self._job = payload
 
 
 class Child:
@@ -405,7 +309,9 @@ class Child:
         try:
             return OK, dumps(result)
         except (Exception, SystemExit) as error:
-            return RAISED, _failure(_encoding_error(error, result), RAISED)
+            from multihost.worker import failures
+
+            return RAISED, failures.encoded(failures.unsendable(error, result), RAISED)
 
     def _known(self, digest: bytes, data: bytes) -> Any:
         """What is kept under a digest; least recently used ones are forgotten as by the agent."""
@@ -424,7 +330,7 @@ class Child:
         known = self._known(digest, data)
         if type(known) is bytes:
             # Kept as it came until it can be read: the agent sends it only once.
-            known = self._functions[digest] = _load(known)
+            known = self._functions[digest] = load(known)
         function, argv = known
         if argv is not None:
             sys.argv[:] = argv
@@ -437,7 +343,7 @@ class Child:
         if not call:
             return
         try:
-            (function, arguments), argv = _load(call)
+            (function, arguments), argv = load(call)
             if argv is not None:
                 sys.argv[:] = argv
             function(*arguments)
@@ -498,94 +404,10 @@ class Child:
             self._interrupt()
 
 
-def _load(data: bytes) -> tuple[Any, list[str] | None]:
-    """What was pickled, and the arguments of the program that did it, if they follow."""
-    pickles = io.BytesIO(data)
-    loaded = pickle.load(pickles)
-    return loaded, pickle.load(pickles) if pickles.tell() < len(data) else None
-
-
-def dumps(value: Any) -> bytes:
-    """Pickle a result as the standard library does, but what came from ``__main__`` by value.
-
-    A lambda of an imported module stays the error that it is there.
-    """
-    try:
-        data = pickle.dumps(value, 5)
-    except (Exception, SystemExit) as error:  # whatever users' reducers raise
-        import cloudpickle
-
-        data = cloudpickle.dumps(value, 5)
-        if MAIN not in data:
-            raise error from None
-    else:
-        if MAIN in data:
-            import cloudpickle
-
-            data = cloudpickle.dumps(value, 5)
-    return data
-
-
 def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") -> bytes:
-    """Failure in a form that others can read without unpickling."""
-    import traceback
+    from multihost.worker import failures
 
-    from multihost.core.outcome import Ending, Failure, encode_failure
-
-    trace = error.__traceback__
-    for _ in range(depth):
-        trace = trace.tb_next if trace is not None else None
-    try:
-        lines = traceback.format_exception(type(error), error, trace or error.__traceback__)
-    except Exception:  # users' attributes of exceptions
-        lines = ["<a traceback that can't be shown>\n"]
-    exception: bytes | None
-    try:
-        exception = dumps(error)
-        pickle.loads(exception)
-    except (Exception, SystemExit):  # the text has to do
-        exception = None
-    if exception is not None and len(exception) > EXCEPTION_BYTES:
-        exception = None
-    kind = type(error)
-    try:
-        message = str(error)
-    except Exception:  # users' __str__
-        message = f"<{kind.__qualname__}, which can't be shown>"
-    name = (
-        kind.__qualname__
-        if kind.__module__ == "builtins"
-        else f"{kind.__module__}.{kind.__qualname__}"
-    )
-    message, text = _cut(what + message, MESSAGE_CHARS), _cut("".join(lines), TRACEBACK_CHARS)
-    name, message, text = map(_speakable, (name, message, text))
-    return encode_failure(Failure(Ending(ending), name, message, text, exception))
-
-
-def _encoding_error(error: BaseException, result: Any) -> Any:
-    """What multiprocessing raises for a result that can't be pickled, of bounded size."""
-    from multiprocessing.pool import MaybeEncodingError  # type: ignore[attr-defined]
-
-    try:
-        told = MaybeEncodingError(error, result)
-    except (Exception, SystemExit):  # users' __repr__
-        told = MaybeEncodingError(error, f"<{type(result).__qualname__}, which can't be shown>")
-    told.exc, told.value = _cut(told.exc, MESSAGE_CHARS), _cut(told.value, MESSAGE_CHARS)
-    told.args = (told.exc, told.value)
-    return told
-
-
-def _cut(text: str, limit: int) -> str:
-    """Beginning and end of a text that is too long."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters ...]\n{text[-half:]}"
-
-
-def _speakable(text: str) -> str:
-    """The text as it can be sent: a name of a file may have bytes in it that are no characters."""
-    return text.encode("utf-8", "backslashreplace").decode()
+    return failures.encoded(error, ending, depth, what)
 
 
 def _import_from(paths: bytes) -> None:

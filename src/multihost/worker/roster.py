@@ -18,6 +18,7 @@ from multihost.runtime import clock
 from multihost.wire.message import JobInfo
 from multihost.worker import feed
 from multihost.worker.frames import Where
+from multihost.worker.launch import ChildSetup
 from multihost.worker.options import (
     CLOSE_S,
     INTERRUPT_S,
@@ -30,7 +31,7 @@ from multihost.worker.options import (
     SPARE_S,
     TERMINATE_S,
 )
-from multihost.worker.slot import ChildSetup, Slot, SlotOwner
+from multihost.worker.slot import Slot, SlotOwner
 from multihost.worker.work import Work
 
 _log = logging.getLogger("multihost")

@@ -2,38 +2,31 @@
 
 import asyncio
 import contextlib
-import fcntl
-import itertools
 import os
 import signal
-import subprocess
-import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from multihost.core.job import Context
 from multihost.core.outcome import Ending
 from multihost.runtime import clock
-from multihost.runtime.memory import KEPT_BY_CHILD
 from multihost.runtime.spinning import spin_of
 from multihost.wire import message as m
 from multihost.worker import frames
+from multihost.worker.launch import ChildSetup, launch, wait
 from multihost.worker.work import Work
 
 _ENDINGS = frozenset(ending.value for ending in Ending)
 READ_BYTES = 1 << 20
-PIPE_BYTES = 1 << 20
 PARTS = 2
 """Of one task."""
 MAX_PARTS = 256
 """Buffers in one write; systems allow 1,024 and more."""
 JOIN_BYTES = 1 << 17
 """Of so little a copy costs less than many buffers."""
-CHILD_DESCRIPTORS = 8
-"""That an agent has for one child: pipes, and one for its end."""
 REAP_S = 0.01
 LINGER_S = 1.0
 """A child that has closed its pipes and does not end is killed after so long."""
@@ -82,28 +75,6 @@ class Death:
     """How long the work ran that it died under."""
 
 
-@dataclass(slots=True)
-class ChildSetup:
-    """How children are started."""
-
-    cwd: str | None = None
-    environment: dict[str, str] = field(default_factory=dict, repr=False)
-    setup: bytes = b""
-    """What a child reads first: JSON of sys_path and argv, or nothing."""
-    spool: str = ""
-    """Directory for large results."""
-    is_for_processes: bool = False
-    """Whether it should have at hand from the start what a process needs."""
-    numbers: set[int] = field(default_factory=set)
-    """Those of the children that live."""
-
-    def take_number(self) -> int:
-        """The smallest that no child has."""
-        number = next(number for number in itertools.count(1) if number not in self.numbers)
-        self.numbers.add(number)
-        return number
-
-
 class Slot:
     """A child process with what was fed to it; the first of ``fed`` is running.
 
@@ -148,7 +119,14 @@ class Slot:
         self._fresh: list[frames.Bytes] = []
         """Fed and not yet offered to the pipe; ``flush`` does."""
         self._unwritten: list[frames.Bytes] = []
-        self._start(setup)
+        launched = launch(setup)
+        self._process, self._number = launched.process, launched.number
+        self._tasks, self._outcomes = launched.tasks, launched.outcomes
+        self._prints = launched.prints
+        self._control, self._life = launched.control, launched.life
+        self.pid = launched.process.pid
+        self._read_pipes()
+        self._watch_for_end()
 
     @property
     def is_ready(self) -> bool:
@@ -298,45 +276,7 @@ class Slot:
 
     # within ----------------------------------------------------------------------------
 
-    def _start(self, setup: ChildSetup) -> None:
-        with contextlib.ExitStack() as on_failure:
-            (task_read, self._tasks), (self._outcomes, outcome_write) = _pipes(2, on_failure)
-            (control_read, self._control), (life_read, self._life) = _pipes(2, on_failure)
-            (out_read, out_write), (err_read, err_write) = _pipes(2, on_failure)
-            inherited = (task_read, outcome_write, control_read, life_read)
-            self._number = setup.take_number()
-            on_failure.callback(setup.numbers.discard, self._number)
-            last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
-            self._process = subprocess.Popen(
-                [
-                    *_command_line(),
-                    *map(str, inherited),
-                    setup.spool,
-                    str(self._number),
-                    *last,
-                ],
-                stdin=subprocess.PIPE,
-                stdout=out_write,
-                stderr=err_write,
-                pass_fds=inherited,
-                cwd=setup.cwd,
-                env={**KEPT_BY_CHILD, **os.environ, **setup.environment},
-                start_new_session=True,
-            )
-            on_failure.pop_all()
-        for descriptor in (*inherited, out_write, err_write):
-            os.close(descriptor)
-        self._prints = {out_read: m.Stream.STDOUT, err_read: m.Stream.STDERR}
-        self.pid = self._process.pid
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # dead already; that is noticed below
-            self._process.stdin.write(setup.setup)
-            self._process.stdin.close()
-        for descriptor in (self._tasks, self._outcomes, *self._prints):
-            os.set_blocking(descriptor, False)
-        for descriptor in (self._tasks, self._outcomes):
-            _widen(descriptor)
-        self._read_pipes()
+    def _watch_for_end(self) -> None:
         if hasattr(os, "pidfd_open"):
             with contextlib.suppress(OSError):  # no descriptor left: its pipes tell of its end, too
                 self._pidfd = os.pidfd_open(self.pid)
@@ -494,7 +434,7 @@ class Slot:
 
     def _reap(self, tries: int = 0) -> None:
         """The outcome pipe is closed: the process has ended or is about to."""
-        pid, status, usage = _wait(self._process)
+        pid, status, usage = wait(self._process)
         if pid == 0:
             if tries * REAP_S > LINGER_S:
                 self.signal(signal.SIGKILL)
@@ -550,37 +490,3 @@ class _Printed:
         """Task, stream and all that was written; nothing is left."""
         parts, self.parts = self.parts, []
         return *self._whose, b"".join(parts)
-
-
-def _pipes(count: int, on_failure: contextlib.ExitStack) -> list[tuple[int, int]]:
-    """Pipes that are closed again unless all goes well; raises OSError if there are no more."""
-    pipes = []
-    for _ in range(count):
-        pipes.append(os.pipe())
-        for descriptor in pipes[-1]:
-            on_failure.callback(os.close, descriptor)
-    return pipes
-
-
-def _widen(descriptor: int) -> None:
-    """Let a pipe hold as much as the system allows: large payloads take fewer turns."""
-    if hasattr(fcntl, "F_SETPIPE_SZ"):
-        with contextlib.suppress(OSError):
-            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-
-
-def _wait(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
-    """Process id (0 while it lives), exit code, and peak memory in bytes."""
-    try:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-    except ChildProcessError:
-        return process.pid, -1, 0
-    if pid == 0:
-        return 0, 0, 0
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return pid, process.returncode, usage.ru_maxrss * 1024
-
-
-def _command_line() -> list[str]:
-    flags: Callable[[], list[str]] = subprocess._args_from_interpreter_flags  # type: ignore[attr-defined]
-    return [sys.executable, *flags(), "-m", "multihost.worker"]

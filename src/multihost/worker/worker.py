@@ -35,6 +35,7 @@ from multihost.worker import feed, reports
 from multihost.worker.blobs import WorkerBlobs
 from multihost.worker.fetch import Copy
 from multihost.worker.frames import InFile, Where
+from multihost.worker.launch import CHILD_DESCRIPTORS, ChildSetup
 from multihost.worker.oom import OutOfMemoryWatch
 from multihost.worker.options import (
     LEND_S,
@@ -47,7 +48,7 @@ from multihost.worker.outbox import Outbox, OutputBox
 from multihost.worker.processes import Processes, is_process
 from multihost.worker.roster import Roster
 from multihost.worker.shelf import Shelf
-from multihost.worker.slot import CHILD_DESCRIPTORS, ChildSetup, Death, Slot
+from multihost.worker.slot import Death, Slot
 from multihost.worker.spool import Spool
 from multihost.worker.work import Work
 

@@ -2,7 +2,7 @@
 
 import os
 
-from multihost.worker.child import Inbox
+from multihost.worker.inbox import Inbox
 
 
 def test_nothing_begins_before_the_agent_is_told_what_was_given_back():

@@ -10,9 +10,9 @@ from multihost.core.ids import task_id
 from multihost.core.job import Context, Style
 from multihost.wire import message as m
 from multihost.worker import feed, roster
+from multihost.worker.launch import ChildSetup
 from multihost.worker.options import LENT_PER_SLOT
 from multihost.worker.roster import Roster
-from multihost.worker.slot import ChildSetup
 from multihost.worker.work import Work
 
 

@@ -9,9 +9,10 @@ from multihost.core.ids import task_id
 from multihost.core.job import Style
 from multihost.core.outcome import Ending
 from multihost.wire import message as m
-from multihost.worker import slot as slot_module
+from multihost.worker import launch as launch_module
+from multihost.worker.launch import ChildSetup
 from multihost.worker.processes import Processes, is_process
-from multihost.worker.slot import ChildSetup, Slot
+from multihost.worker.slot import Slot
 from multihost.worker.work import Work
 
 
@@ -115,7 +116,7 @@ def test_a_child_that_can_not_be_started_leaves_no_descriptor(monkeypatch, at):
 
     async def start():
         monkeypatch.setattr(os, "pipe", pipe)
-        monkeypatch.setattr(slot_module.subprocess, "Popen", refuse)
+        monkeypatch.setattr(launch_module.subprocess, "Popen", refuse)
         with pytest.raises(OSError, match=r"Too many open files|temporarily"):
             Slot(None, ChildSetup())
 

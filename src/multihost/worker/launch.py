@@ -1,0 +1,125 @@
+"""How a child process is started, and what the agent has of it then."""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from multihost.runtime.memory import KEPT_BY_CHILD
+from multihost.wire import message as m
+from multihost.worker import frames
+
+PIPE_BYTES = 1 << 20
+CHILD_DESCRIPTORS = 8
+"""That an agent has for one child: pipes, and one for its end."""
+
+
+@dataclass(slots=True)
+class ChildSetup:
+    """How children are started."""
+
+    cwd: str | None = None
+    environment: dict[str, str] = field(default_factory=dict, repr=False)
+    setup: bytes = b""
+    """What a child reads first: JSON of sys_path and argv, or nothing."""
+    spool: str = ""
+    """Directory for large results."""
+    is_for_processes: bool = False
+    """Whether it should have at hand from the start what a process needs."""
+    numbers: set[int] = field(default_factory=set)
+    """Those of the children that live."""
+
+    def take_number(self) -> int:
+        """The smallest that no child has."""
+        number = next(number for number in itertools.count(1) if number not in self.numbers)
+        self.numbers.add(number)
+        return number
+
+
+@dataclass(slots=True)
+class Launched:
+    """A process that was started, and the agent's ends of its pipes."""
+
+    process: "subprocess.Popen[bytes]"
+    number: int
+    """Of ``ChildSetup.numbers``."""
+    tasks: int
+    outcomes: int
+    control: int
+    life: int
+    """The child is killed when it is closed, whatever it does."""
+    prints: dict[int, int]
+    """Its standard output and error, and which is which."""
+
+
+def launch(setup: ChildSetup) -> Launched:
+    """Start a child; raises OSError, and leaves nothing behind, where that is impossible."""
+    with contextlib.ExitStack() as on_failure:
+        (task_read, tasks), (outcomes, outcome_write) = _pipes(2, on_failure)
+        (control_read, control), (life_read, life) = _pipes(2, on_failure)
+        (out_read, out_write), (err_read, err_write) = _pipes(2, on_failure)
+        inherited = (task_read, outcome_write, control_read, life_read)
+        number = setup.take_number()
+        on_failure.callback(setup.numbers.discard, number)
+        last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
+        process = subprocess.Popen(
+            [*_command_line(), *map(str, inherited), setup.spool, str(number), *last],
+            stdin=subprocess.PIPE,
+            stdout=out_write,
+            stderr=err_write,
+            pass_fds=inherited,
+            cwd=setup.cwd,
+            env={**KEPT_BY_CHILD, **os.environ, **setup.environment},
+            start_new_session=True,
+        )
+        on_failure.pop_all()
+    for descriptor in (*inherited, out_write, err_write):
+        os.close(descriptor)
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # dead already; its pipes tell of it
+        process.stdin.write(setup.setup)
+        process.stdin.close()
+    for descriptor in (tasks, outcomes, out_read, err_read):
+        os.set_blocking(descriptor, False)
+    for descriptor in (tasks, outcomes):
+        _widen(descriptor)
+    prints: dict[int, int] = {out_read: m.Stream.STDOUT, err_read: m.Stream.STDERR}
+    return Launched(process, number, tasks, outcomes, control, life, prints)
+
+
+def _pipes(count: int, on_failure: contextlib.ExitStack) -> list[tuple[int, int]]:
+    """Pipes that are closed again unless all goes well; raises OSError if there are no more."""
+    pipes = []
+    for _ in range(count):
+        pipes.append(os.pipe())
+        for descriptor in pipes[-1]:
+            on_failure.callback(os.close, descriptor)
+    return pipes
+
+
+def _widen(descriptor: int) -> None:
+    """Let a pipe hold as much as the system allows: large payloads take fewer turns."""
+    if hasattr(fcntl, "F_SETPIPE_SZ"):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+
+
+def wait(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
+    """Process id (0 while it lives), exit code, and peak memory in bytes."""
+    try:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+    except ChildProcessError:
+        return process.pid, -1, 0
+    if pid == 0:
+        return 0, 0, 0
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return pid, process.returncode, usage.ru_maxrss * 1024
+
+
+def _command_line() -> list[str]:
+    flags: Callable[[], list[str]] = subprocess._args_from_interpreter_flags  # type: ignore[attr-defined]
+    return [sys.executable, *flags(), "-m", "multihost.worker"]
