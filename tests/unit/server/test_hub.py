@@ -296,3 +296,15 @@ def test_a_process_whose_lease_was_rolled_back_is_leased_again(hub):
     store.put(1, 1, requires=beside())
     turn(hub, store)
     assert len(worker.got) == 1
+
+
+def test_an_idle_slot_is_seen_but_not_looked_for_at_every_one_of_many_workers(hub):
+    assert hub.has_idle_slot()
+    for session in range(1, hub_module.ASKED + 1):
+        hub.add_taker(Worker(session, held=2))
+    assert not hub.has_idle_slot()
+    hub.takers[5].held = 1
+    assert hub.has_idle_slot()
+    hub.takers[5].held = 2
+    hub.add_taker(Worker(1000))
+    assert not hub.has_idle_slot()
