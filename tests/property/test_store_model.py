@@ -528,6 +528,12 @@ class StoreMachine(RuleBasedStateMachine):
             self.both("promote", self.now)
             assert self.store.wake_at == self.model.wake_at
 
+    @rule(by_s=st.sampled_from([4.0, 3600.0]))
+    def set_clock_back(self, by_s: float) -> None:
+        self.now -= by_s
+        self.both("turn_back", by_s)
+        assert self.store.wake_at == self.model.wake_at
+
     @rule(upto=st.integers(1, 6))
     def take(self, upto: int) -> None:
         for number in sorted(self.model._data.jobs):

@@ -21,6 +21,7 @@ import msgspec
 
 from multihost.errors import StoreError, StoreFull
 from multihost.runtime import clock
+from multihost.server.walltime import WallTime
 from multihost.store.base import Changes, Store
 
 MAX_BATCH = 512
@@ -134,6 +135,7 @@ class Committer:
         self.is_durable = is_durable
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
+        self._time = WallTime()
         self._pending: deque[Operation] = deque()
         self._open: list[Operation] = []
         """What has run in the transaction that is kept open for a lone task's outcome."""
@@ -261,11 +263,11 @@ class Committer:
 
     def _run(self, batch: list[Operation]) -> None:
         """Do what is asked, in a new transaction or in the one that is open."""
-        now = clock.wall()
         store = self.store
         self._is_wanted = False
         if not self._open:
             store.begin()
+        now = self._time.read(store)
         for operation in batch:
             operation.result = operation.run(store, now)
         assert self.listener is not None
@@ -340,6 +342,7 @@ class Committer:
         So a task is on its way to its slot while its submit is made durable.
         """
         self.store.publish()
+        self._time.keep()
         for participant in self.participants:
             participant.published()
         assert self.listener is not None
@@ -439,6 +442,7 @@ class Committer:
 
     def _roll_back(self) -> None:
         self.store.rollback()
+        self._time.undo()
         assert self.listener is not None
         self.listener.rolled_back()
         for participant in self.participants:

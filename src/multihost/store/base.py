@@ -409,6 +409,10 @@ class Store(ItemStore, AccessStore, Protocol):
         """
         ...
 
+    def turn_back(self, by_s: float) -> None:
+        """The clock was set back: whatever waits for a time waits for one so much earlier."""
+        ...
+
     def outcomes(self, job: int, after_index: int, limit: int) -> list[Final]:
         """Ended tasks with an index above ``after_index``, by index."""
         ...

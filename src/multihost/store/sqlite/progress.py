@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from multihost.core.ids import first_task, last_task
 from multihost.core.outcome import Ending
 from multihost.core.state import Event, JobState, TaskState, job_state
 from multihost.store import failures
@@ -30,6 +31,19 @@ _NEXT_EXPIRY = (
     "SELECT min(expires) FROM tasks INDEXED BY tasks_expires"
     " WHERE expires IS NOT NULL AND state <= 1"
 )
+_TURN_BACK = (
+    "UPDATE tasks INDEXED BY tasks_due SET due = due - ? WHERE due IS NOT NULL AND state = 1",
+    (
+        "UPDATE tasks INDEXED BY tasks_expires SET expires = expires - ?"
+        " WHERE expires IS NOT NULL AND state <= 1"
+    ),
+)
+_TURN_BACK_BLOCKED = (
+    "UPDATE tasks SET due = due - ? WHERE id BETWEEN ? AND ? AND due IS NOT NULL AND state = 0"
+)
+_TURN_BACK_RUNNING = "UPDATE tasks SET expires = expires - ? WHERE id = ?"
+_TURN_BACK_KEYS = "UPDATE keys SET next_at = next_at - ?, wake_at = wake_at - ?"
+_BLOCKED = "SELECT DISTINCT job FROM dependencies"
 _DEPENDENTS = "SELECT job FROM dependencies WHERE needs = ?"
 _MET = "DELETE FROM dependencies WHERE needs = ?"
 
@@ -74,6 +88,18 @@ def _wake(book: Book, now: float) -> None:
     rows = book.run(_DUE, (now, PROMOTED_ROWS)).fetchall()
     book.change(_AWAKE, [(book.ready_place(task, key), task) for task, key in rows])
     settle_keys(book, now)
+
+
+def turn_back(book: Book, by_s: float) -> None:
+    """Move every time that something waits for, after the clock was set back."""
+    for sql in _TURN_BACK:
+        book.run(sql, (by_s,))
+    blocked = {number for (number,) in book.run(_BLOCKED)} | set(book.settling)
+    spans = [(by_s, first_task(number), last_task(number)) for number in sorted(blocked)]
+    book.many(_TURN_BACK_BLOCKED, spans)
+    book.many(_TURN_BACK_RUNNING, [(by_s, task) for task in book.running])
+    book.run(_TURN_BACK_KEYS, (by_s, by_s))
+    book.wake_at = next_time(book)
 
 
 # --- the end of jobs --------------------------------------------------------------------

@@ -321,6 +321,11 @@ class SQLiteStore:
         """Make ready what was due by ``now``, expire what waited too long, set ``wake_at``."""
         return progress.promote(self._book, now)
 
+    @_verb
+    def turn_back(self, by_s: float) -> None:
+        """The clock was set back: whatever waits for a time waits for one so much earlier."""
+        progress.turn_back(self._book, by_s)
+
     @_reads
     def outcomes(self, job: int, after_index: int, limit: int) -> list[FinalTask]:
         """Ended tasks with an index above ``after_index``, by index."""

@@ -93,6 +93,57 @@ class WaitingTests:
         finals = owner.promote(10.0).finals
         assert [final.ending for final in finals] == [Ending.EXPIRED] * 3
 
+    # a clock that is set back ------------------------------------------------------------
+
+    def test_a_delayed_task_waits_no_longer_though_the_clock_was_set_back(
+        self, owner: Owner
+    ) -> None:
+        owner.submit(1, delay_s=60.0)
+        worker = owner.worker()
+        self._turn_back(owner)
+        owner.promote(59.0)
+        assert owner.lease(worker) == []
+        owner.promote(1.0)
+        assert len(owner.lease(worker)) == 1
+
+    def test_a_key_waits_no_longer_though_the_clock_was_set_back(self, owner: Owner) -> None:
+        owner.submit(2, keys=["k", "k"], key_delay_s=60.0)
+        worker = owner.worker()
+        owner.finish(worker, owner.lease(worker))
+        self._turn_back(owner)
+        owner.promote(59.0)
+        assert owner.lease(worker) == []
+        owner.promote(1.0)
+        assert leased(owner, worker) == [1]
+
+    def test_a_task_lives_no_longer_though_the_clock_was_set_back(self, owner: Owner) -> None:
+        owner.submit(2, ttl_s=60.0)
+        worker = owner.worker()
+        (lease,) = owner.lease(worker, 1)
+        self._turn_back(owner)
+        assert owner.promote(59.0).finals == []
+        owner.do("release", worker, [Held(lease.task, lease.token)], owner.now)
+        assert len(owner.promote(1.0).finals) == 2
+
+    def _turn_back(self, owner: Owner) -> None:
+        """Set the clock back by an hour; that outlasts the server."""
+        due = owner.store.wake_at
+        assert due == owner.now + 60.0
+        owner.do("turn_back", 3600.0)
+        owner.now -= 3600.0
+        assert owner.store.wake_at == owner.now + 60.0
+
+    def test_what_is_blocked_waits_no_longer_either(self, owner: Owner) -> None:
+        first = owner.submit(1)
+        owner.submit(1, after=(first,), delay_s=60.0)
+        owner.do("turn_back", 3600.0)
+        owner.now -= 3600.0
+        worker = owner.worker()
+        owner.finish(worker, owner.lease(worker))
+        assert owner.lease(worker) == []
+        owner.promote(60.0)
+        assert len(owner.lease(worker)) == 1
+
     # keys --------------------------------------------------------------------------------
 
     def test_no_more_tasks_of_a_key_run_than_its_limit(self, owner: Owner) -> None:

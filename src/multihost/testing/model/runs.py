@@ -224,3 +224,13 @@ class Runs(Ground):
         self._settle_keys(now)
         self.wake_at = self._next_time()
         return Promotion(finals)
+
+    def turn_back(self, by_s: float) -> None:
+        """The clock was set back."""
+        for task in self._data.tasks.values():
+            task.due = None if task.due is None else task.due - by_s
+            task.expires = None if task.expires is None else task.expires - by_s
+        for key in self._data.keys.values():
+            key.next_at -= by_s
+            key.wake_at = None if key.wake_at is None else key.wake_at - by_s
+        self.wake_at = self._next_time()
