@@ -163,14 +163,50 @@ class Context:
         return f"<multihost context {self._method or 'default'}>"
 
 
-BaseContext = Context
+class SpawnContext(Context):
+    """The context of "spawn"; as the next two, for scripts that take it by its name."""
+
+    def __init__(self) -> None:
+        """What ``get_context`` returns for its method."""
+        super().__init__("spawn")
+
+
+class ForkContext(Context):
+    """The context of "fork"."""
+
+    def __init__(self) -> None:
+        """As above."""
+        super().__init__("fork")
+
+
+class ForkServerContext(Context):
+    """The context of "forkserver"."""
+
+    def __init__(self) -> None:
+        """As above."""
+        super().__init__("forkserver")
+
+
+BaseContext = DefaultContext = Context
+_BY_METHOD = {"spawn": SpawnContext, "fork": ForkContext, "forkserver": ForkServerContext}
+
+
+def __getattr__(name: str) -> Any:
+    """``Process`` under the names of every start method; its module imports this one."""
+    if name in ("Process", "SpawnProcess", "ForkProcess", "ForkServerProcess"):
+        from multihost.process import Process
+
+        return Process
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)
 
 
 def get_context(method: str | None = None) -> Context:
     """A context; raises ValueError for a start method that does not exist."""
-    if method is not None:
-        _check(method)
-    return Context(method)
+    if method is None:
+        return Context()
+    _check(method)
+    return _BY_METHOD[method]()
 
 
 def _check(method: str) -> None:

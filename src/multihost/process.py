@@ -176,7 +176,7 @@ def _surroundings(*, is_local: bool) -> dict[str, Any]:
         "environment": dict(os.environ) if is_local else {},
         "host": socket.gethostname(),
         "directory": directory,
-        "sys_path": [str(Path(path).absolute()) for path in sys.path],
+        "sys_path": [str(Path(directory or "/", path)) for path in sys.path],
         "logs_to_stderr": bool(util._log_to_stderr),  # type: ignore[attr-defined]
         "log_level": logger.getEffectiveLevel() if logger is not None else None,
     }

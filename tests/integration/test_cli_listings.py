@@ -208,6 +208,15 @@ def test_names_may_have_slashes_and_spaces(shell, client):
     assert "a/b" in {row["queue"] for row in shell.json("queues")}
 
 
+def test_tasks_of_which_nothing_is_kept_are_said_to_have_ended(shell, client):
+    assert outcomes(client.map(double, range(3))) == [0, 2, 4]
+    job = str(shell.json("jobs")[0]["job"])
+    wait_until(lambda: shell.json("job", job)["ended_at"] and not shell.json("tasks", job))
+    for arguments in (["tasks", job], ["task", f"{job}/0"], ["logs", f"{job}/2"]):
+        assert "nothing is kept of" in shell.run(*arguments)[2].lower()
+    assert "there is no task" in shell.run("task", f"{job}/3")[2]
+
+
 def test_retry_runs_failed_tasks_again(shell):
     (row,) = shell.json("retry", "odd/1")
     assert row["retried"] == 1

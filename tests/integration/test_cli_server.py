@@ -137,6 +137,13 @@ def test_a_second_server_on_the_store_is_refused_by_name(running, shell):
     assert f"is open in process {process.pid}" in errors
 
 
+def test_a_server_that_runs_already_is_named_and_not_said_to_be_anothers(running, shell):
+    process, note = running
+    code, _, errors = shell.run("server", "--port", note["url"].rpartition(":")[2])
+    assert code is Exit.SERVER
+    assert f"server is running already, at {note['url']}, process {process.pid}" in errors
+
+
 def test_a_taken_port_says_what_to_do(shell):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

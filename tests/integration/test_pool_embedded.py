@@ -402,3 +402,44 @@ def test_how_much_of_a_map_is_left_is_seen_as_in_the_standard_library(tmp_path):
         """,
     )
     assert out == "0 3\n"
+
+
+def test_a_program_without_stdin_stdout_and_stderr_runs(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import pathlib
+
+            from multihost import Pool, Process
+
+            Process(target=print, args=("unheard",)).start()
+            with Pool(2) as pool:
+                pathlib.Path("out").write_text(str(pool.map(abs, [-1, 2])))
+            """
+        )
+    )
+    closing = f'exec "{sys.executable}" "{program}" <&- >&- 2>&-'
+    subprocess.run(["sh", "-c", closing], cwd=tmp_path, timeout=60, check=True)
+    assert (tmp_path / "out").read_text() == "[1, 2]"
+
+
+def test_a_program_whose_directory_was_removed_runs(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        import os, tempfile
+
+        from multihost import Pool, Process
+
+        if __name__ == "__main__":
+            os.chdir(tempfile.mkdtemp())
+            os.rmdir(os.getcwd())
+            with Pool(2) as pool:
+                print(pool.map(abs, [-1, 2]))
+            process = Process(target=print, args=("there",))
+            process.start()
+            process.join()
+        """,
+    )
+    assert out == "[1, 2]\nthere\n"

@@ -25,6 +25,23 @@ def test_pools_of_threads_are_those_of_the_standard_library():
         assert threads.map(abs, [-1, 2]) == [1, 2]
 
 
+def test_values_of_threads_are_there_though_no_star_imports_them():
+    assert dummy.Value("i", 3).value == 3
+    assert not hasattr(dummy, "Valeu")
+
+
+@pytest.mark.parametrize("name", ["Spawn", "Fork", "ForkServer"])
+def test_contexts_and_their_processes_are_found_by_name(name):
+    kind = getattr(context, f"{name}Context")
+    assert type(multihost.get_context(name.lower())) is kind
+    assert kind().get_start_method() == name.lower()
+    assert kind().Process is multihost.Process
+    assert getattr(context, f"{name}Process") is context.Process is multihost.Process
+    assert isinstance(multihost.get_context(), context.DefaultContext)
+    with pytest.raises(AttributeError):
+        context.SpawnThread  # noqa: B018
+
+
 @pytest.mark.parametrize("name", ["AuthenticationError", "ProcessError", "TimeoutError"])
 def test_the_exceptions_of_a_context_are_those_of_the_package(name):
     assert issubclass(getattr(context, name), getattr(multihost, name))

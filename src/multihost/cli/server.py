@@ -291,6 +291,12 @@ def _why_not(error: OSError, options: "ServerOptions") -> str:
     """Why the server could not start, and what to do about it."""
     where = f"{options.host}:{options.port}"
     if error.errno == errno.EADDRINUSE:
+        note = config.read_server_note(options.state)
+        if note is not None and parse_url(note.url).port == options.port:
+            return (
+                f"your server is running already, at {note.url}, process {note.pid}; programs and "
+                "workers on this machine find it by themselves"
+            )
         return (
             f"{where} is taken by another process; stop that, or choose another port with --port "
             "(0 takes a free one)"

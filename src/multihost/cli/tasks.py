@@ -20,6 +20,7 @@ PAGE = 1000
 """Most rows that the server gives at once."""
 OUTPUT_LINES = 10
 """Lines of a task's output shown with the task; ``logs`` has the rest."""
+_IS_TOLD = "it has ended, and its program has its outcome; jobs that have a name keep their tasks"
 COLUMNS = (
     Column("TASK"),
     Column("STATE"),
@@ -51,11 +52,13 @@ def tasks(
     from multihost.cli.job import find_job
 
     with connected(url, key_file) as connection:
-        number = str(find_job(connection, job)["job"])
-        rows = all_tasks(connection, number, state, after, limit)
+        whole = find_job(connection, job)
+        rows = all_tasks(connection, str(whole["job"]), state, after, limit)
         names = worker_names(connection)
     if is_json:
         render.show_json(rows)
+    elif not rows and whole["tasks"] and whole["ended_at"] and state is None and after < 0:
+        render.say(f"Nothing is kept of the tasks of job {job}: {_IS_TOLD}.")
     elif not rows:
         render.say(f"No such task in job {job}; 'multihost job {job}' has the counts.")
     else:
@@ -114,6 +117,8 @@ def find_task(connection: Connection, text: str) -> Row:
         found: Row = connection.get(f"/api/tasks/{row['job']}/{index}")
     except NotThereError:
         count = row["tasks"]
+        if 0 <= int(index) < count:
+            raise CommandError(f"nothing is kept of task {text}: {_IS_TOLD}", Exit.USAGE) from None
         has = f"it has {row['job']}/0 to {row['job']}/{count - 1}" if count else "the job has none"
         raise CommandError(f"there is no task {text}; {has}", Exit.USAGE) from None
     return found

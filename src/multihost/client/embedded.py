@@ -20,6 +20,7 @@ from pathlib import Path
 from multihost.client.forking import forget_in_child
 from multihost.errors import ServerNotFound
 from multihost.runtime.config import Target, dead_server
+from multihost.runtime.descriptors import fill_standard_descriptors
 
 READY_S = 30.0
 """How long an embedded server may take to start, on however slow a machine."""
@@ -113,6 +114,7 @@ def start(slots: int | None = None) -> Embedded:
             if _running is not None:
                 _running.forget()
             _tell_of_dead_server()
+            fill_standard_descriptors()
             _running = Embedded(slots)
         return _running
 
@@ -141,10 +143,13 @@ def stop() -> None:
 
 def _options(slots: int | None) -> dict[str, object]:
     main = sys.modules.get("__main__")
+    directory = None
+    with contextlib.suppress(OSError):  # it may have been removed
+        directory = str(Path.cwd())
     return {
         "slots": slots or os.cpu_count() or 1,
-        "sys_path": [str(Path(path).absolute()) for path in sys.path],
-        "cwd": str(Path.cwd()),
+        "sys_path": [str(Path(directory or "/", path)) for path in sys.path],
+        "cwd": directory,
         "argv": sys.argv,
         "main_path": getattr(main, "__file__", None),
     }

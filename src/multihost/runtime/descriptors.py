@@ -1,6 +1,9 @@
 """File descriptors: a worker needs several for each child, a server one for each connection."""
 
+import os
 import sys
+
+STDERR = 2
 
 
 def allow_descriptors(count: int) -> int | None:
@@ -22,3 +25,15 @@ def allow_descriptors(count: int) -> int | None:
         except (OSError, ValueError):  # some systems allow less than they say
             return soft
     return max(soft, wanted)
+
+
+def fill_standard_descriptors() -> None:
+    """Open what this process was started without of stdin, stdout and stderr, on nothing.
+
+    Their numbers would go to descriptors of ours else, and uvloop aborts when it closes one.
+    """
+    number = os.open(os.devnull, os.O_RDWR)
+    while number <= STDERR:
+        os.set_inheritable(number, True)
+        number = os.open(os.devnull, os.O_RDWR)
+    os.close(number)

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from multihost.runtime.descriptors import fill_standard_descriptors
 from multihost.runtime.spinning import spin_on
 
 T = TypeVar("T")
@@ -16,6 +17,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
         return asyncio.new_event_loop()
     import uvloop
 
+    fill_standard_descriptors()
     return uvloop.new_event_loop()
 
 
