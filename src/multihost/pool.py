@@ -284,6 +284,15 @@ class Pool:
         """The child processes that serve it now, or would: ``pid``, ``host``, ``is_alive()``."""
         return self._crew.processes(self._processes)
 
+    @property
+    def _cache(self) -> dict[int, None]:
+        """As many keys as tasks are unfinished: programs submit no more while there are many."""
+        return dict.fromkeys(range(self._crew.unfinished()))
+
+    @property
+    def _taskqueue(self) -> "_Waiting":
+        return _Waiting(self)
+
     def _repopulate_pool(self) -> None:
         """Do nothing: workers replace their children by themselves, and at once."""
 
@@ -317,6 +326,21 @@ class Pool:
     def _check_running(self) -> None:
         if self._state != RUN:
             raise ValueError("Pool not running")
+
+
+class _Waiting:
+    """What programs ask for how many tasks of a pool have not begun."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def qsize(self) -> int:
+        """Tasks that are unfinished beyond those that the pool's slots may be running."""
+        return max(0, self._pool._crew.unfinished() - self._pool._processes)
+
+    def empty(self) -> bool:
+        """Whether none is."""
+        return not self.qsize()
 
 
 def _name_function(error: Exception, func: Callable[..., Any]) -> None:

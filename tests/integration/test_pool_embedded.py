@@ -399,9 +399,13 @@ def test_how_much_of_a_map_is_left_is_seen_as_in_the_standard_library(tmp_path):
                 assert 0 <= result._number_left <= 4
                 result.wait(0.01)
             print(result._number_left, result._chunksize)
+            many = [pool.apply_async(abs, (n,)) for n in range(100)]
+            while pool._cache:
+                assert pool._taskqueue.qsize() <= len(pool._cache) <= 100
+            print(pool._taskqueue.qsize(), pool._taskqueue.empty(), len(many))
         """,
     )
-    assert out == "0 3\n"
+    assert out == "0 3\n0 True 100\n"
 
 
 def test_a_program_without_stdin_stdout_and_stderr_runs(tmp_path):

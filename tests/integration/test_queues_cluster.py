@@ -15,7 +15,7 @@ import programs
 import pytest
 
 import multihost
-from multihost import AsyncClient, Client, errors
+from multihost import AsyncClient, Client, connection, errors
 from multihost.queues import JoinableQueue, Queue, SimpleQueue
 from multihost.testing import Cluster, wait_until
 
@@ -137,13 +137,16 @@ def test_a_simple_queue_has_the_simple_verbs(client):
     assert items.get() == "x"
 
 
-def test_a_simple_queue_can_be_asked_whether_something_is_there(client):
-    items = SimpleQueue(client=client)
+@pytest.mark.parametrize("kind", [SimpleQueue, Queue])
+def test_a_queue_can_be_asked_whether_something_is_there(client, kind):
+    items = kind(client=client)
     assert not items._reader.poll()
     items.put("x")
     assert items._reader.poll()
-    with pytest.raises(NotImplementedError, match=r"get\(timeout=1\)"):
+    with pytest.raises(NotImplementedError, match="without taking from it"):
         items._reader.poll(1)
+    with pytest.raises(NotImplementedError, match="a thread for each"):
+        connection.wait([items._reader], 1)
     items.close()
     assert items._reader.closed
     assert items._writer.closed

@@ -87,6 +87,10 @@ class Crew:
         """Every open job."""
         return self._submitter.streams()
 
+    def unfinished(self) -> int:
+        """Tasks whose outcome has not come; an estimate."""
+        return sum(stream.unfinished for stream in self._submitter.streams())
+
     def processes(self, count: int) -> "list[PoolProcess]":
         """The ``count`` child processes that serve the jobs, or would: see ``pool_processes``."""
         from multihost.client.pool_processes import serving

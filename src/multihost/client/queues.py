@@ -14,7 +14,7 @@ import pickle
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from multihost.client.handles import Handle, wait_of
 from multihost.client.items import Items
@@ -124,6 +124,12 @@ class Queue(Handle):
 
     def cancel_join_thread(self) -> None:
         """Do nothing: there is no thread that an exit would wait for."""
+
+    @property
+    def _reader(self) -> "_End":
+        return _End(self)
+
+    _writer = _reader
 
     # beyond it --------------------------------------------------------------------------
 
@@ -295,14 +301,14 @@ class SimpleQueue:
         return self._reader.poll()
 
     @property
-    def _reader(self) -> "_SimpleEnd":
-        return _SimpleEnd(self._queue)
+    def _reader(self) -> "_End":
+        return _End(self._queue)
 
     _writer = _reader
 
 
-class _SimpleEnd:
-    """What programs that look into the standard library's SimpleQueue find in its place."""
+class _End:
+    """What programs that look into the standard library's queues find in the place of pipes."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue = queue
@@ -316,8 +322,15 @@ class _SimpleEnd:
     def poll(self, timeout: float | None = 0.0) -> bool:
         """Whether something can be taken now."""
         if timeout != 0:
-            raise NotImplementedError(
-                "a SimpleQueue can't be waited for without taking from it; use a Queue and "
-                f"get(timeout={timeout})"
-            )
+            self._refuse()
         return not self._queue.empty()
+
+    def fileno(self) -> NoReturn:
+        """Refuse to be waited for by ``connection.wait`` and ``select``."""
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise NotImplementedError(
+            "a queue can't be waited for without taking from it; use a Queue's get(timeout=...), a "
+            "thread for each of several queues, or a Pipe"
+        )
