@@ -8,6 +8,7 @@ decodes it, or the one that runs callbacks.
 import pickle
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
@@ -106,9 +107,8 @@ def exception_of(
         error = _BY_ENDING[ending](text)
     else:
         error = _task_failed(failure, text)
-    if isinstance(error, ModuleNotFoundError) and ending is Ending.RAISED:
-        where = failure.worker or "the worker"
-        error.add_note(f"multihost: if it is {where} that lacks it, {_remedy(error.name)}")
+    if ending is Ending.RAISED and isinstance(error, ModuleNotFoundError | FileNotFoundError):
+        _note_where(error, failure.worker or "the worker")
     if failure.traceback:
         error.__cause__ = cause(f'\n"""\n{failure.traceback.rstrip()}\n"""')
     return error
@@ -176,6 +176,25 @@ def _missing_module(failure: Failure) -> MissingModule:
         failure.worker,
         name,
     )
+
+
+def _note_where(error: ModuleNotFoundError | FileNotFoundError, worker: str) -> None:
+    """Say what to do if something is lacking because the task was not where the program is."""
+    if isinstance(error, ModuleNotFoundError):
+        error.add_note(f"multihost: if it is {worker} that lacks it, {_remedy(error.name)}")
+        return
+    path = error.filename
+    if not isinstance(path, str) or not Path(path).exists():
+        return
+    if Path(path).is_absolute():
+        here, do = (
+            "on this machine, and {} looked on its own",
+            "put it where every machine finds it",
+        )
+    else:
+        here = "in this program's directory, and {} looked in its own"
+        do = f"give an absolute path, or start 'multihost worker' in {Path.cwd()}"
+    error.add_note(f"multihost: {path!r} is {here.format(worker)}: {do}")
 
 
 def _remedy(module: str | None) -> str:

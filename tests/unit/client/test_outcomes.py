@@ -89,6 +89,27 @@ def test_a_missing_module_is_an_import_error_that_names_the_worker():
         assert part in str(error)
 
 
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("in.csv", "in this program's directory, and w-1 looked in its own: give an absolute path"),
+        ("{here}/in.csv", "on this machine, and w-1 looked on its own"),
+        ("out.csv", None),
+    ],
+)
+def test_a_file_that_is_here_and_not_where_the_task_ran_is_pointed_out(
+    tmp_path, monkeypatch, path, says
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.csv").touch()
+    lacking = FileNotFoundError(2, "No such file or directory", path.format(here=tmp_path))
+    error = error_of(
+        Failure(Ending.RAISED, "FileNotFoundError", exception=pickle.dumps(lacking), worker="w-1")
+    )
+    notes = "".join(getattr(error, "__notes__", ()))
+    assert says in notes if says else not notes
+
+
 def test_a_result_that_cannot_be_unpickled_here_is_an_error_with_its_reason():
     is_ok, error = decode(Ending.OK, b"no pickle at all", remote_traceback)
     assert not is_ok
