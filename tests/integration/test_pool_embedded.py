@@ -140,7 +140,9 @@ def test_a_program_whose_users_server_has_died_says_that_it_uses_its_own(tmp_pat
         """,
     )
     assert out == "1\n"
-    assert re.fullmatch(r"your server .*http.*, pid \d+\) has died, .*'multihost server'.*\n", err)
+    assert re.fullmatch(
+        r"multihost: your server .*http.*, pid \d+\) has died, .*'multihost server'.*\n", err
+    )
 
 
 def test_a_program_that_forgets_its_pool_ends_and_leaves_nothing(tmp_path):

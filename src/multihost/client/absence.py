@@ -50,7 +50,7 @@ class Absence:
         if self._is_told:
             self._is_told = False
             away_s = self._loop.time() - self._began_s
-            warn("multihost: the server at %s is back after %.0f s", url, away_s)
+            warn("the server at %s is back after %.0f s", url, away_s)
 
     def forget(self) -> None:
         """Nobody waits for it any more."""
@@ -65,7 +65,7 @@ class Absence:
         self._is_told = True
         until = "" if self._patience_s is None else f", for {self._patience_s:g} s in all"
         warn(
-            "multihost: the server at %s has not answered since %s (%s); trying again%s. What it "
+            "the server at %s has not answered since %s (%s); trying again%s. What it "
             "has acknowledged is kept, and work goes on when it is back",
             *(url, self._since, reason or "the connection was closed", until),
         )

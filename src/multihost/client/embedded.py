@@ -124,8 +124,9 @@ def _tell_of_dead_server() -> None:
     dead = dead_server()
     if dead is not None:
         _log.warning(
-            "your server on this machine (%s, pid %d) has died, so this program uses one of its "
-            "own that ends with it; 'multihost server' starts yours again, with all that it kept",
+            "multihost: your server on this machine (%s, pid %d) has died, so this program uses "
+            "one of its own that ends with it; 'multihost server' starts yours again, with all "
+            "that it kept",
             *dead,
         )
 

@@ -12,9 +12,8 @@ _log = logging.getLogger("multihost")
 
 
 def warn(message: str, *details: object) -> None:
-    """Log a warning without waiting for the handlers that take it."""
-    thread = threading.Thread(
-        target=_log.warning, args=(message, *details), name="multihost-notice", daemon=True
-    )
+    """Log a warning without waiting for the handlers that take it; it says that it is ours."""
+    told = (f"multihost: {message}", *details)
+    thread = threading.Thread(target=_log.warning, args=told, name="multihost-notice", daemon=True)
     with contextlib.suppress(RuntimeError):  # the interpreter ends, and starts no more threads
         thread.start()

@@ -229,11 +229,11 @@ class Synchronizers:
         assert isinstance(state, LockState)
         if state.is_reentrant and not state.is_held_by(caller.taker):
             text = "is not held by this thread or task, and only its holder can release it"
-            return _rejected(RejectCode.NOT_HELD, act.synchronizer, text)
+            return _rejected(RejectCode.NOT_HELD, act.synchronizer, text, "lock")
         if not 0 < act.times <= state.depth:
             held = f"held {state.depth} times" if state.depth else "held by nobody"
             text = f"is released too many times: it is {held}"
-            return _rejected(RejectCode.TOO_MANY, act.synchronizer, text)
+            return _rejected(RejectCode.TOO_MANY, act.synchronizer, text, "lock")
         self._change(act.synchronizer)
         state.depth -= act.times
         if not state.depth:
@@ -269,7 +269,7 @@ class Synchronizers:
             text = (
                 f"is released too many times: its value is {state.value} of at most {state.bound}"
             )
-            return _rejected(RejectCode.TOO_MANY, act.synchronizer, text)
+            return _rejected(RejectCode.TOO_MANY, act.synchronizer, text, "semaphore")
         self._change(act.synchronizer)
         left = self._forget_holds(act.synchronizer, state, taker, act.times)
         for other in list(state.holds):
@@ -311,7 +311,7 @@ class Synchronizers:
             return _missing(state.lock)
         if not lock.is_held_by(caller.taker):
             text = "is not held by this thread or task, which can't wait for its condition"
-            return _rejected(RejectCode.NOT_HELD, state.lock, text)
+            return _rejected(RejectCode.NOT_HELD, state.lock, text, "lock")
         self._change(act.synchronizer)
         self._change(state.lock)
         depth = lock.depth
@@ -326,7 +326,7 @@ class Synchronizers:
             return _missing(state.lock)
         if not lock.is_held_by(caller.taker):
             text = "is not held by this thread or task, which can't notify others"
-            return _rejected(RejectCode.NOT_HELD, state.lock, text)
+            return _rejected(RejectCode.NOT_HELD, state.lock, text, "lock")
         count = len(state.waiters) if act.count < 0 else min(act.count, len(state.waiters))
         for _ in range(count):
             self._notify_next(act.synchronizer, state)
@@ -540,8 +540,8 @@ def _find(state: State, taker: int) -> Waiter:
     return next(waiter for waiter in state.waiters if waiter.taker == taker)
 
 
-def _rejected(code: RejectCode, number: int, text: str) -> Rejected:
-    return Rejected(code, f"synchronizer {number} {text}")
+def _rejected(code: RejectCode, number: int, text: str, kind: str = "synchronizer") -> Rejected:
+    return Rejected(code, f"{kind} {number} {text}")
 
 
 def _missing(number: int) -> Rejected:
