@@ -1,6 +1,7 @@
 """What a worker asks for, holds, gives back and stops, with the test as its server."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lone_worker import lone_worker, run, turns
 from multihost.core.lease import LEASE_S
 from multihost.core.outcome import Ending
 from multihost.wire import message as m
+from multihost.worker import roster
 from multihost.worker.outbox import MESSAGE_BYTES
 
 pytestmark = pytest.mark.timeout(60)
@@ -48,10 +50,15 @@ def is_running(pid):
 
 async def learn_that_tasks_are_tiny(lone):
     """Have so many tiny tasks run that they are fed ahead."""
-    held = lone.grant(lone.job(abs), *(((n,), {}) for n in range(300)))
-    for one in held:
-        await lone.attempt(one)
-    assert lone.worker.roster.pace.ahead > 0
+    # One that started late would have some given back, and granted again, right now.
+    await turns(lambda: all(slot.is_ready for slot in lone.worker.roster.children))
+    job, first = lone.job(abs), 0
+    # One that a machine keeps waiting is long, and then some more are needed.
+    while not first or lone.worker.roster.pace.ahead < 10:
+        held = lone.grant(job, *(((n,), {}) for n in range(300)), first=first)
+        for one in held:
+            await lone.attempt(one)
+        first += len(held)
 
 
 def test_children_that_are_replaced_after_each_task_are_never_more_than_the_slots(tmp_path):
@@ -223,6 +230,13 @@ def test_fewer_slots_are_kept_once_busy_ones_are_idle(tmp_path):
     run(main())
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """A worker that waits as long as it takes until a child has ended what it is told to end."""
+    monkeypatch.setattr(roster, "INTERRUPT_S", 60.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_a_task_that_is_interrupted_while_it_prints_tears_nothing():
     async def main():
         async with lone_worker(1) as lone:
@@ -231,5 +245,29 @@ def test_a_task_that_is_interrupted_while_it_prints_tears_nothing():
                 failure = await lone.failure(lone.call(chatter, timeout_s=0.02))
                 assert failure.ending == Ending.TIMED_OUT
                 assert await lone.result(lone.call(os.getpid)) == pid
+
+    run(main())
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_task_that_is_ended_before_its_child_comes_to_begin_it_takes_nothing_along(tmp_path):
+    (tmp_path / "there").touch()
+
+    async def main():
+        async with lone_worker(1) as lone:
+            await lone.result(lone.call(abs, -1))
+            (pid,) = lone.pids
+            ended, end = [], lone.worker.roster.end
+            lone.worker.roster.end = lambda work: (end(work), ended.append(work))
+            for _ in range(10):
+                ended.clear()
+                os.kill(pid, signal.SIGSTOP)
+                held = lone.call(until_there, str(tmp_path / "never"), timeout_s=0.001)
+                await turns(lambda: ended)
+                # The child finds both at once: the task, and that it is to end.
+                os.kill(pid, signal.SIGCONT)
+                assert (await lone.failure(held)).ending == Ending.TIMED_OUT
+            # Neither the child nor the function, which was sent along with the first of them.
+            assert await lone.result(lone.call(until_there, str(tmp_path / "there"))) == pid
 
     run(main())

@@ -33,7 +33,6 @@ from multihost.worker.frames import (
     READY,
     RETURNED,
     SPOOL_BYTES,
-    TASK_HEAD,
     WAITS,
     Filed,
     FrameBuffer,
@@ -83,7 +82,7 @@ class Child:
         self._prints = (os.dup(1), os.dup(2))
         """Like stdout's and stderr's descriptors, which a task may lead elsewhere."""
         self._unwanted = 0
-        """The task that the agent wants to end."""
+        """Token of the task that the agent wants to end, which may not have begun."""
         self.main = threading.get_ident()
         """The thread that runs users' code."""
         self.is_writing = False
@@ -230,11 +229,16 @@ class Child:
         return code
 
     def _run(self, task: int, token: int, style: str, payload: bytes | Filed) -> tuple[int, bytes]:
-        """Ending and payload of a task, even if it is interrupted at the last moment."""
+        """Ending and payload of a task, even if it is interrupted at the first or last moment."""
+        digest, code, data = split(payload)
+        if style != "command":
+            self._known(digest, code)  # here, where no interrupt would lose what is sent only once
         try:
             try:
                 self._current, self._token, self._waits = task, token, 0
-                return self._attempt(style, payload)
+                if self._unwanted == token:
+                    raise TaskInterrupted
+                return self._attempt(style, digest, data)
             finally:
                 self._current = 0
                 self.inbox.priorities.pop(task, None)
@@ -276,21 +280,15 @@ class Child:
             return DONE, RAISED, self._signed(RAISED, failure)  # not what was signed before
         return DONE_IN_FILE, OK, InFile(digest_of(data), len(data), name).pack()
 
-    def _attempt(self, style: str, payload: bytes | Filed) -> tuple[int, bytes]:
+    def _attempt(self, style: str, digest: bytes, data: memoryview) -> tuple[int, bytes]:
         if self._initializer_failure is not None:
             return UNRUNNABLE, self._initializer_failure
-        if type(payload) is bytes:
-            digest, size = TASK_HEAD.unpack_from(payload)
-            at = TASK_HEAD.size + size
-            code, data = payload[TASK_HEAD.size : at], memoryview(payload)[at:]
-        else:
-            digest, code, data = split(payload)
         if style == "command":
             from multihost.worker.command import run_command
 
             return run_command(bytes(data if self.checker is None else self.checker.bare(data)))
         try:
-            function = self._function(digest, code)
+            function = self._function(digest)
             arguments = pickle.loads(data)
         except (Exception, SystemExit) as error:  # whatever users' reducers raise
             return UNRUNNABLE, _failure(error, UNRUNNABLE)
@@ -313,23 +311,23 @@ class Child:
 
             return RAISED, failures.encoded(failures.unsendable(error, result), RAISED)
 
-    def _known(self, digest: bytes, data: bytes) -> Any:
-        """What is kept under a digest; least recently used ones are forgotten as by the agent."""
+    def _known(self, digest: bytes, data: bytes) -> None:
+        """Keep a function under its digest; least recently used ones are forgotten as by the agent.
+
+        As it came, until it can be read: the agent sends it only once.
+        """
         functions = self._functions
-        function = functions.get(digest)
-        if function is None:
-            functions[digest] = function = data
+        if digest in functions:
+            functions.move_to_end(digest)
+        else:
+            functions[digest] = data
             if len(functions) > FUNCTIONS:
                 functions.popitem(last=False)
-        else:
-            functions.move_to_end(digest)
-        return function
 
-    def _function(self, digest: bytes, data: bytes) -> Any:
+    def _function(self, digest: bytes) -> Any:
         """The function, unpickled once; ``sys.argv`` becomes that of its program."""
-        known = self._known(digest, data)
+        known = self._functions[digest]
         if type(known) is bytes:
-            # Kept as it came until it can be read: the agent sends it only once.
             known = self._functions[digest] = load(known)
         function, argv = known
         if argv is not None:
@@ -358,16 +356,17 @@ class Child:
     def _obey(self) -> NoReturn:
         frames = FrameBuffer()
         while data := os.read(self._control, READ_BYTES):
-            for kind, _, task, _, _, _ in frames.feed(data):
+            for kind, _, _, token, _, _ in frames.feed(data):
                 if kind == GIVE_BACK:
                     self.inbox.give_back(self._tell_returned)
                 elif kind == PARENT_GONE:
                     from multihost.worker.process import parent
 
                     parent.ended()
-                elif kind == CANCEL and task == self._current and INTERRUPT is not None:
-                    self._unwanted = task
-                    signal.pthread_kill(self.main, INTERRUPT)
+                elif kind == CANCEL and INTERRUPT is not None:
+                    self._unwanted = token  # first: a task that begins just now looks at it
+                    if self._current and self._token == token:
+                        signal.pthread_kill(self.main, INTERRUPT)
         # The agent is gone, and nobody would ever read our outcomes.
         if hasattr(os, "killpg"):
             os.killpg(0, signal.SIGKILL)
@@ -388,7 +387,7 @@ class Child:
 
     def _interrupt(self, *_: object) -> None:
         # The signal may come late, in the next task, or from users' code.
-        if not self._current or self._current != self._unwanted:
+        if not self._current or self._token != self._unwanted:
             return
         if self.is_writing:
             # Raised there it would tear a frame in two, or have it written twice.
