@@ -402,8 +402,8 @@ def test_how_much_of_a_map_is_left_is_seen_as_in_the_standard_library(tmp_path):
                 result.wait(0.01)
             print(result._number_left, result._chunksize)
             many = [pool.apply_async(abs, (n,)) for n in range(100)]
-            while pool._cache:
-                assert pool._taskqueue.qsize() <= len(pool._cache) <= 100
+            while cached := len(pool._cache):
+                assert pool._taskqueue.qsize() <= cached <= 100
             print(pool._taskqueue.qsize(), pool._taskqueue.empty(), len(many))
         """,
     )
