@@ -29,7 +29,6 @@ from multihost.wire.taking import LINGER_S
 
 if TYPE_CHECKING:
     from multihost.client.session import Session
-    from multihost.wire.seal import Seal
 
 ENDED_TAKERS = 1000
 """How many ended takers are named again after a reconnect."""
@@ -47,6 +46,8 @@ class Calls:
     def __init__(self, session: "Session") -> None:
         """Serve the takers of ``session``."""
         self.session = session
+        self.seal = session.seal
+        """What items are signed with."""
         self.threads = ThreadTakers(self)
         self.tasks = TaskTakers(self)
         self._numbers = itertools.count(1)
@@ -78,11 +79,6 @@ class Calls:
     def blobs(self) -> BlobExchange:
         """How large payloads travel."""
         return self.session.blobs
-
-    @property
-    def seal(self) -> "Seal | None":
-        """What items are signed with."""
-        return self.session.seal
 
     # any thread ----------------------------------------------------------------------
 

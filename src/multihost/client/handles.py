@@ -60,13 +60,16 @@ class Handle:
         return None if self._name.startswith(UNNAMED) else self._name
 
     def _calls(self) -> "Calls":
+        return self._usable().session.calls
+
+    def _taker(self) -> ThreadTaker:
+        return self._usable().session.calls.threads.mine()
+
+    def _usable(self) -> "Client":
         client = self._client
         if client is None or not client.is_usable:
             client = self._client = self._find_client()
-        return client.session.calls
-
-    def _taker(self) -> ThreadTaker:
-        return self._calls().threads.mine()
+        return client
 
     def _find_client(self) -> "Client":
         from multihost.client.client import client_of

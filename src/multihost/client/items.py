@@ -126,7 +126,7 @@ class Items:
         taking = taker.taking
         taking.policies[self.number] = self.confirm
         while True:
-            result = await taker.exchange(lambda: taking.take(self.number, count), wait_s)
+            result = await taker.exchange(partial(taking.take, self.number, count), wait_s)
             if result.end is ExchangeEnd.OK:
                 break
             if result.end is ExchangeEnd.EMPTY:

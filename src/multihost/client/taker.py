@@ -180,7 +180,8 @@ class Taker:
     ) -> Exchanged:
         """Have an exchange done, decided from what is held by then."""
         pending = await self._perform(decide, wait_s)
-        self._raise_trouble()
+        if self._trouble is not None:
+            self._raise_trouble()
         result = pending.result
         if result is None:
             return Exchanged(ExchangeEnd.OK)

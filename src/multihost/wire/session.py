@@ -154,16 +154,18 @@ class Session:
             raise IllegalMessageError(text)
         if kind is m.Hello:
             self.role = message.role  # type: ignore[attr-defined]
-        self._step(kind)
+        if kind in _STEPS:
+            self._step(kind)
 
     def sent(self, message: Message) -> None:
         """Follow a message of this end to the next phase."""
-        self._step(type(message))
+        kind = type(message)
+        if kind in _STEPS:
+            self._step(kind)
 
     def _step(self, kind: type[Message]) -> None:
-        if kind in _STEPS:
-            self.phase = _STEPS[kind]
-            self._incoming = self._legal()
+        self.phase = _STEPS[kind]
+        self._incoming = self._legal()
 
     def _legal(self) -> frozenset[type[Message]]:
         if self.is_server:

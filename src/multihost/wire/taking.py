@@ -18,6 +18,8 @@ LINGER_S = 0.1
 STAGED_BYTES = 4 << 20
 STAGED_ITEMS = 1000
 """So much is staged at most; then it goes out, and confirms."""
+BLOB_BYTES = 64
+"""About the size of what stands for a blob in a message."""
 
 
 @dataclass(slots=True)
@@ -135,7 +137,7 @@ class Taking:
         if result.items and exchange.take is not None:
             queue = exchange.take
             if self._policy(queue) is not Confirm.GET:
-                self.held.setdefault(queue, []).extend(item.number for item in result.items)
+                self.held.setdefault(queue, []).extend([item.number for item in result.items])
 
     def forget_queue(self, queue: int) -> None:
         """A queue was dropped, with what is held of it; what is put from now on is not of that."""
@@ -160,11 +162,13 @@ class Taking:
         return [item for item in self.held.get(queue, ()) if item not in self.kept]
 
     def _by_the_way(self) -> list[int]:
+        kept, policy_of = self.kept, self.policies.get
         return [
             item
-            for queue in self.held
-            if self._policy(queue) is Confirm.NEXT
-            for item in self._loose(queue)
+            for queue, items in self.held.items()
+            if policy_of(queue, Confirm.NEXT) is Confirm.NEXT
+            for item in items
+            if item not in kept
         ]
 
     def _unstage(self) -> list[Put]:
@@ -185,5 +189,8 @@ class Taking:
 
 
 def _bytes_of(payloads: list[Payload]) -> int:
-    """About as many as they are in a message."""
-    return sum(len(payload) if isinstance(payload, bytes) else 64 for payload in payloads)
+    """About as many as they are in a message; a loop, since most have one element."""
+    size_bytes = 0
+    for payload in payloads:
+        size_bytes += len(payload) if type(payload) is bytes else BLOB_BYTES
+    return size_bytes
