@@ -9,6 +9,7 @@ point is memory without a lock, refuse.
 
 import contextlib
 import ctypes
+import importlib
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -218,6 +219,22 @@ class SharedArray(SharedObject):
     def __iter__(self) -> Iterator[Any]:
         return iter(self[:])
 
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        """A copy, for numpy; by the elements it would be a call for each."""
+        numpy: Any = importlib.import_module("numpy")
+        if self._kind is ctypes.c_wchar:
+            whole = numpy.array(list(self[:]))
+        else:
+            whole = numpy.ndarray(self._length, self._kind, bytearray(self.raw))
+        return whole if dtype is None else whole.astype(dtype)
+
+    def __buffer__(self, flags: int) -> NoReturn:
+        """Refuse to be taken for memory, by Python 3.12 and newer."""
+        raise BufferError(
+            "an Array is kept by the server, not in memory here: numpy.asarray(array) copies it, "
+            "array[:] = values writes it"
+        )
+
     @property
     def raw(self) -> bytes:
         """All bytes."""
@@ -382,6 +399,10 @@ class SynchronizedArray(SynchronizedBase):
     def __setitem__(self, key: int | slice, value: Any) -> None:
         with self._locked():
             self._obj[key] = value
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+        with self._locked():
+            return self._obj.__array__(dtype, copy)
 
     def __getslice__(self, start: int, stop: int) -> Any:
         return self[start:stop]

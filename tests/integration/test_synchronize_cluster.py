@@ -7,7 +7,9 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import threading
+import types
 from pathlib import Path
 
 import programs
@@ -364,6 +366,16 @@ def test_values_and_arrays_read_and_write_like_ctypes(client):
     assert Value("d", 0.5, client=client).value == 0.5
     with pytest.raises(TypeError):
         Value("i", 0, client=client).value = "text"
+
+
+def test_numpy_gets_a_copy_of_an_array_in_one_call(client, monkeypatch):
+    made = types.SimpleNamespace(ndarray=lambda shape, kind, data: (shape, kind, bytes(data)))
+    monkeypatch.setitem(sys.modules, "numpy", made)
+    numbers = Array("h", [1, 2, 3], client=client)
+    expected = (3, ctypes.c_short, bytes((ctypes.c_short * 3)(1, 2, 3)))
+    assert numbers.__array__() == numbers.get_obj().__array__() == expected
+    with pytest.raises(BufferError if sys.version_info >= (3, 12) else TypeError):
+        memoryview(numbers.get_obj())
 
 
 class Point(ctypes.Structure):
