@@ -32,6 +32,9 @@ def main():
             n = numbers.get(timeout=options.patience)
         except queue.Empty:
             return
+        except EOFError:
+            print("god has ended.")
+            return
         time.sleep(options.seconds)
         results.put((n, n**3))
         print(f"{n} ** 3", flush=True)

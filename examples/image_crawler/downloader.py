@@ -50,6 +50,9 @@ def main():
         except queue.Empty:
             print("no more images.")
             return
+        except EOFError:
+            print("the finder has ended.")
+            return
         print("download", url, flush=True)
         reports.put((url, download(url, options.into)))
 

@@ -31,6 +31,9 @@ def main():
         except queue.Empty:
             print("no more jobs.")
             return
+        except EOFError:
+            print("the master has ended.")
+            return
         print("run", job, flush=True)
         job.run()
         finished.put(job)

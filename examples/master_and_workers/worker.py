@@ -33,6 +33,9 @@ def main():
         except queue.Empty:
             print("task queue is empty.")
             break
+        except EOFError:
+            print("the master has ended.")
+            break
         print(f"run task {n} * {n} ...", flush=True)
         time.sleep(options.seconds)
         result.put(f"{n} * {n} = {n * n}")

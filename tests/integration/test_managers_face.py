@@ -151,7 +151,7 @@ def test_an_address_that_is_taken_and_a_wrong_key_are_refused():
             make()(address=manager.address, authkey=b"wrong").connect()
         with pytest.raises(multihost.AuthenticationError, match="use the same on both sides"):
             make()(address=manager.address, authkey=b"wrong").connect()
-    with pytest.raises(ConnectionRefusedError):
+    with pytest.raises(ConnectionRefusedError, match="start it there first, or correct"):
         make()(address=manager.address, authkey=b"abc").connect()
 
 

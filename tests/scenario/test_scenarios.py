@@ -117,6 +117,7 @@ def test_two_workers_share_the_jobs_even_if_one_is_killed(shell, address):
     steady.wait_for("run")
     victim.kill()
     lines = master.finish()
+    assert steady.finish()[-1] == "the master has ended."
     back = [line for line in lines if line.startswith("came back")]
     assert len(back) == 20
     assert all("finished, exit code 0" in line and "hello from job" in line for line in back)

@@ -83,7 +83,14 @@ class BaseManager(standard.BaseManager):
 
     def connect(self) -> None:
         """Connect to the manager at the address; raises AuthenticationError, OSError."""
-        wire = self._Client(self._address, authkey=self._authkey)
+        try:
+            wire = self._Client(self._address, authkey=self._authkey)
+        except ConnectionRefusedError as error:
+            text = (
+                f"no manager listens at {self._address!r}: {error.strerror}; start it there first, "
+                "or correct the address"
+            )
+            raise ConnectionRefusedError(error.errno, text) from None
         try:
             _standard.dispatch(wire, None, "dummy")
         finally:
