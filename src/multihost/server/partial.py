@@ -89,10 +89,15 @@ class PartialBlob:
             return self._is_whole and end == self.blob.size_bytes
 
     def came_at_once(self, data: bytes) -> bool:
-        """Whether ``data`` is the whole blob for sure, and not just as long; asked once."""
+        """Whether ``data`` is the whole blob for sure, and not just as long; once for each blob.
+
+        Whoever brought the same at the same time may ask before.
+        """
         with self._lock:
-            at_once, self._at_once = self._at_once, None
-            return self._is_whole and at_once is data
+            if self._at_once is not data:
+                return False
+            self._at_once = None
+            return self._is_whole
 
     def rest(self) -> None:
         """Nobody sends it for now: keep what has come, without holding the file open."""
