@@ -152,3 +152,15 @@ def multihost_cli(cluster, *arguments):
     command = [sys.executable, "-m", "multihost", *arguments]
     environment = {**os.environ, **cluster.environment}
     subprocess.run(command, env=environment, check=True, capture_output=True)
+
+
+def test_a_server_that_finds_no_room_at_all_says_so_and_starts_when_there_is_some(disk):
+    with Cluster(workers=0, state=disk / "state") as cluster:
+        with multihost.connect(cluster.url, cluster.key) as client:
+            client.queue("q").put(1)
+        cluster.kill_server()
+        with ballast(disk), pytest.raises(AssertionError, match=r"state is full, .* make room"):
+            cluster.start_server()
+        cluster.start_server()
+        with multihost.connect(cluster.url, cluster.key) as client:
+            assert client.queue("q").get() == 1

@@ -305,6 +305,11 @@ def _why_not(error: OSError, options: "ServerOptions") -> str:
         return f"this machine has no address {options.host}; correct --host"
     if error.errno == errno.EACCES and error.filename is None:
         return f"{where} is not allowed to you; choose a port above 1023 with --port"
+    if error.errno == errno.ENOSPC:
+        return (
+            f"the disk of the state directory {options.state} is full, and a start takes a few "
+            "KiB; make room there. What was acknowledged is kept"
+        )
     if error.filename is not None:
         return (
             f"can't use the state directory {options.state}: {error.strerror} "
