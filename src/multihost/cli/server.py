@@ -289,6 +289,8 @@ def _sqlite_version() -> str:
 
 def _why_not(error: OSError, options: "ServerOptions") -> str:
     """Why the server could not start, and what to do about it."""
+    from multihost.store.places import NO_ROOM
+
     where = f"{options.host}:{options.port}"
     if error.errno == errno.EADDRINUSE:
         note = config.read_server_note(options.state)
@@ -305,7 +307,7 @@ def _why_not(error: OSError, options: "ServerOptions") -> str:
         return f"this machine has no address {options.host}; correct --host"
     if error.errno == errno.EACCES and error.filename is None:
         return f"{where} is not allowed to you; choose a port above 1023 with --port"
-    if error.errno == errno.ENOSPC:
+    if error.errno in NO_ROOM:
         return (
             f"the disk of the state directory {options.state} is full, and a start takes a few "
             "KiB; make room there. What was acknowledged is kept"

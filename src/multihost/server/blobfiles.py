@@ -9,7 +9,6 @@ somebody is about to ask for them.
 
 import asyncio
 import contextlib
-import errno
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 from multihost.core.digest import DIGEST_BYTES
 from multihost.runtime import clock
 from multihost.server.partial import SUFFIX, BlobError, PartialBlob, Place
+from multihost.store.places import NO_ROOM
 from multihost.wire.message import ASK_FIRST_BYTES, Blob, RefusalCode
 
 RECENT_BYTES = 64 << 20
@@ -111,7 +111,7 @@ class BlobFiles:
         if isinstance(error, BlobError):
             return BlobError(f"{name}: {error}", error.code)
         text = f"{name}: {error.strerror} on the disk of {self.directory}"
-        if error.errno == errno.ENOSPC:
+        if error.errno in NO_ROOM:
             text += "; make room and submit again"
         return BlobError(text, RefusalCode.STORE_FULL)
 

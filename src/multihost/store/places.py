@@ -1,5 +1,6 @@
 """Where a store lies within its state directory: database, journal, a file for each big blob."""
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,8 @@ from typing import Final
 STORE_FILE: Final = "store.sqlite"
 BLOB_DIRECTORY: Final = "blobs"
 DIGEST_CHARS: Final = 64
+NO_ROOM: Final = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)})
+"""What writing fails with when the disk is full, or its quota for this user used up."""
 
 
 def journal_of(store: Path) -> Path:

@@ -40,6 +40,8 @@ class Faults:
     """Of the write at which it dies, so many bytes still arrive."""
     room_bytes: int | None = None
     """Bytes by which files may still grow before the disk is full."""
+    is_quota: bool = False
+    """Whether it is the user's quota that leaves no room: that is another error."""
     fails_sync: bool = False
     fails_write: bool = False
 
@@ -136,6 +138,11 @@ class MemoryDisk:
 
     # what SQLite does ------------------------------------------------------------------
 
+    @property
+    def last_errno(self) -> int:
+        """What the system says of a write that failed."""
+        return errno.EDQUOT if self.faults.is_quota else errno.EIO
+
     def check_alive(self) -> None:
         """Raise if the process is dead."""
         if self._is_dead:
@@ -146,15 +153,20 @@ class MemoryDisk:
         self._spend(path, offset, data)
         self._writes[path] = self._writes.get(path, 0) + 1
         if any(path.endswith(end) for end in self.files_that_are_full):
-            raise apsw.FullError("the disk is full")
+            raise self._no_room()
         if self.faults.fails_write:
             raise apsw.IOError("the disk fails")
         growth = offset + len(data) - len(self.files[path])
         if self.faults.room_bytes is not None and growth > 0:
             if growth > self.faults.room_bytes:
-                raise apsw.FullError("the disk is full")
+                raise self._no_room()
             self.faults.room_bytes -= growth
         self._change(_Change(path, offset, data))
+
+    def _no_room(self) -> Exception:
+        if self.faults.is_quota:
+            return apsw.exception_for(apsw.SQLITE_IOERR_WRITE)
+        return apsw.FullError("the disk is full")
 
     def truncate(self, path: str, size: int) -> None:
         """Cut a file, or die instead."""
@@ -251,7 +263,7 @@ class PlainFile:
         except apsw.FullError as error:
             raise OSError(errno.ENOSPC, str(error)) from error
         except apsw.IOError as error:
-            raise OSError(errno.EIO, str(error)) from error
+            raise OSError(self._disk.last_errno, str(error)) from error
 
     def sync(self) -> None:
         """Make it durable."""
@@ -285,6 +297,9 @@ class _MemoryVFS(apsw.VFS):
 
     def xFullPathname(self, name: str) -> str:  # noqa: N802
         return name
+
+    def xGetLastError(self) -> tuple[int, str]:  # noqa: N802
+        return self._disk.last_errno, ""
 
 
 class _MemoryFile:

@@ -237,7 +237,11 @@ def owner(disk: MemoryDisk, path: Path) -> Iterator[Owner]:
     owner.close()
 
 
-def test_a_full_disk_refuses_and_keeps_what_it_has(disk: MemoryDisk, owner: Owner) -> None:
+@pytest.mark.parametrize("is_quota", [False, True])
+def test_a_full_disk_refuses_and_keeps_what_it_has(
+    disk: MemoryDisk, owner: Owner, *, is_quota: bool
+) -> None:
+    disk.faults.is_quota = is_quota
     kept = owner.submit(3)
     for room_bytes in (0, 5000, 20_000):
         with disk.full(room_bytes):
@@ -262,9 +266,11 @@ def _fill(owner: Owner) -> None:
     owner.store.commit(is_durable=False)
 
 
+@pytest.mark.parametrize("is_quota", [False, True])
 def test_a_disk_that_is_full_at_a_checkpoint_loses_nothing(
-    disk: MemoryDisk, owner: Owner, monkeypatch: pytest.MonkeyPatch
+    disk: MemoryDisk, owner: Owner, monkeypatch: pytest.MonkeyPatch, *, is_quota: bool
 ) -> None:
+    disk.faults.is_quota = is_quota
     owner.submit([b"x" * 50_000] * 5)
     monkeypatch.setattr(store_file, "CHECKPOINT_PAGES", 1)
     log = next(name for name in disk.files if name.endswith("-wal"))

@@ -151,7 +151,9 @@ def test_the_file_is_the_owner_s_alone_and_takes_its_room_when_it_is_used(tmp_pa
     owner.close()
 
 
-def test_without_room_for_the_journal_items_go_into_the_database(owner, disk):
+@pytest.mark.parametrize("is_quota", [False, True])
+def test_without_room_for_the_journal_items_go_into_the_database(owner, disk, is_quota):
+    disk.faults.is_quota = is_quota
     queue = queue_of(owner)
     disk.files_that_are_full.add("-items")
     exchange(owner, 1, puts=[Put(queue, [b"a"])])

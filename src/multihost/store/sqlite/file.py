@@ -26,7 +26,7 @@ import apsw
 
 from multihost.errors import StoreCorrupt, StoreError, StoreFull, StoreLocked, StoreTooNew
 from multihost.store.lockfile import LockFile
-from multihost.store.places import sync_directory
+from multihost.store.places import NO_ROOM, sync_directory
 from multihost.store.sqlite.replacing import finish_replacing
 
 SCHEMA_VERSION: Final = 3
@@ -56,9 +56,22 @@ def store_errors(path: str) -> Iterator[None]:
         raise translated(error, path) from error
 
 
-def translated(error: apsw.Error, path: str) -> StoreError | StoreFull | apsw.Error:
-    """The error to raise in place of SQLite's; the same one if it is a bug of ours."""
-    if isinstance(error, apsw.FullError):
+def is_full(error: apsw.Error, db: apsw.Connection) -> bool:
+    """Whether the disk has no room, or its quota leaves none: SQLite takes that for damage."""
+    if isinstance(error, apsw.IOError):
+        is_write = getattr(error, "extendedresult", None) == apsw.SQLITE_IOERR_WRITE
+        return is_write and db.system_errno in NO_ROOM
+    return isinstance(error, apsw.FullError)
+
+
+def translated(
+    error: apsw.Error, path: str, db: apsw.Connection | None = None
+) -> StoreError | StoreFull | apsw.Error:
+    """The error to raise in place of SQLite's; the same one if it is a bug of ours.
+
+    ``db``: where it happened, if that is known to be still open.
+    """
+    if isinstance(error, apsw.FullError) or (db is not None and is_full(error, db)):
         return StoreFull(f"the disk that holds {path} is full; make room and submit again")
     if isinstance(error, _CORRUPT):
         return StoreCorrupt(
@@ -226,7 +239,9 @@ class DatabaseFile:
             return
         try:
             self.db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        except apsw.FullError:
+        except apsw.Error as error:
+            if not is_full(error, self.db):
+                raise
             # The log holds everything and the commit stands; the next one tries again.
             return
         self.log_pages = 0

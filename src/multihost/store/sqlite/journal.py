@@ -15,13 +15,14 @@ the database is safely on the disk, with all that the last lap held.
 """
 
 import contextlib
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
 from typing import Final, Protocol
 from zlib import crc32
+
+from multihost.store.places import NO_ROOM
 
 JOURNAL_BYTES: Final = 4 << 20
 """Size of the file; taken at once, so that a full disk can't be in the way of a record."""
@@ -163,7 +164,7 @@ class Journal:
         try:
             self._file.write(self._position, data)
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in NO_ROOM:
                 raise
             self._is_off = True
             return False

@@ -56,7 +56,7 @@ from multihost.store.sqlite import (
 )
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.copying import DatabaseCopy
-from multihost.store.sqlite.file import DatabaseFile, translated
+from multihost.store.sqlite.file import DatabaseFile, is_full, translated
 from multihost.store.sqlite.journal import DiskFile, Journal, JournalFile
 from multihost.store.sqlite.transaction import Transactions
 from multihost.store.sqlite.verify import verify
@@ -80,7 +80,7 @@ def _reads(
         try:
             return method(self, *args, **kwargs)
         except apsw.Error as error:
-            raise translated(error, str(self.path)) from error
+            raise translated(error, str(self.path), self._db) from error
 
     return call
 
@@ -97,7 +97,7 @@ def _verb(
                 self._transactions.enter()
             return method(self, *args, **kwargs)
         except apsw.Error as error:
-            raise translated(error, str(self.path)) from error
+            raise translated(error, str(self.path), self._db) from error
 
     return call
 
@@ -243,7 +243,9 @@ class SQLiteStore:
         try:
             if not copy.is_unwanted:
                 self._transactions.write_down()
-        except apsw.FullError as error:
+        except apsw.Error as error:
+            if not is_full(error, self._db):
+                raise
             # No room for that; the journal may still have some for whoever comes next.
             self.rollback()
             copy.fail(error, self.path)
