@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from multihost import context
+from multihost.runtime import settings
 
 if TYPE_CHECKING:
     from multihost.client.launch import Launched
@@ -176,6 +177,7 @@ def _surroundings(*, is_local: bool) -> dict[str, Any]:
         "environment": dict(os.environ) if is_local else {},
         "host": socket.gethostname(),
         "directory": directory,
+        "settings": settings.taken(),
         "sys_path": [str(Path(directory or "/", path)) for path in sys.path],
         "logs_to_stderr": bool(util._log_to_stderr),  # type: ignore[attr-defined]
         "log_level": logger.getEffectiveLevel() if logger is not None else None,

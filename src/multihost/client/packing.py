@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from multihost.core.digest import digest_of
 from multihost.errors import PayloadError
+from multihost.runtime import settings
 from multihost.wire.message import INLINE_BYTES, Blob
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def pack_function(function: Callable[..., Any], *, shares_globals: bool = False)
     label = label_of(function)
     what = f"the function {label}"
     data, is_by_value = _pack_object(function, what, shares_globals=shares_globals)
-    data += _argv()
+    data += _own()
     return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
 
 
@@ -126,17 +127,20 @@ def pack_initializer(initializer: Callable[..., Any], initargs: Iterable[Any]) -
     what = f"the initializer {label} or its arguments"
     call = (initializer, tuple(initargs))
     data, is_by_value = _pack_object(call, what, shares_globals=True)
-    data += _argv()
+    data += _own()
     return Function(digest_of(data), data, label, PYTHON if is_by_value else None)
 
 
-def _argv() -> bytes:
-    """What follows the pickle of a function: this program's arguments, which its tasks see, too.
+def _own() -> bytes:
+    """What follows the pickle of a function: this program's arguments and settings.
 
-    Behind the pickle, where who expects none finds none.
+    Its tasks see them, too. Behind the pickle, where who expects none finds none.
     """
-    data = pickle.dumps([*sys.argv], PROTOCOL)
-    return data if len(data) <= ARGV_BYTES else b""
+    argv = pickle.dumps([*sys.argv], PROTOCOL)
+    set_here = settings.taken()
+    if len(argv) > ARGV_BYTES:
+        argv = pickle.dumps(None, PROTOCOL) if set_here else b""
+    return argv + pickle.dumps(set_here, PROTOCOL) if set_here else argv
 
 
 def pack_process(surroundings: Mapping[str, Any], process: Any, label: str) -> Packed:

@@ -77,6 +77,8 @@ class Child:
         self._control = control_fd
         self._write_lock = threading.Lock()
         self._functions: OrderedDict[bytes, Any] = OrderedDict()
+        self._settings = b""
+        """Of the program whose code ran here last."""
         self._current = 0
         self._token = 0
         self._prints = (os.dup(1), os.dup(2))
@@ -325,14 +327,22 @@ class Child:
                 functions.popitem(last=False)
 
     def _function(self, digest: bytes) -> Any:
-        """The function, unpickled once; ``sys.argv`` becomes that of its program."""
+        """The function, unpickled once; this process takes over what its program has set."""
         known = self._functions[digest]
         if type(known) is bytes:
             known = self._functions[digest] = load(known)
-        function, argv = known
+        function, argv, settings = known
         if argv is not None:
             sys.argv[:] = argv
+        if settings != self._settings:
+            self._set_as(settings)
         return function
+
+    def _set_as(self, settings: bytes) -> None:
+        from multihost.runtime.settings import take_over
+
+        self._settings = settings
+        take_over(settings)
 
     def _initialize(self, context: bytes) -> None:
         name, _, call = context.partition(b"\0")
@@ -341,9 +351,11 @@ class Child:
         if not call:
             return
         try:
-            (function, arguments), argv = load(call)
+            (function, arguments), argv, settings = load(call)
             if argv is not None:
                 sys.argv[:] = argv
+            if settings != self._settings:
+                self._set_as(settings)
             function(*arguments)
         except BaseException as error:  # told to whoever wanted a task run here
             what = "the initializer failed: "

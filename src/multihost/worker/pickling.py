@@ -7,11 +7,12 @@ from typing import Any
 MAIN = b"__main__"
 
 
-def load(data: bytes) -> tuple[Any, list[str] | None]:
-    """What was pickled, and the arguments of the program that did it, if they follow."""
+def load(data: bytes) -> tuple[Any, list[str] | None, bytes]:
+    """What was pickled; arguments and settings of the program that did it, if they follow."""
     pickles = io.BytesIO(data)
     loaded = pickle.load(pickles)
-    return loaded, pickle.load(pickles) if pickles.tell() < len(data) else None
+    argv = pickle.load(pickles) if pickles.tell() < len(data) else None
+    return loaded, argv, pickle.load(pickles) if pickles.tell() < len(data) else b""
 
 
 def dumps(value: Any) -> bytes:

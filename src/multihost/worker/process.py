@@ -55,6 +55,10 @@ def _settle(surroundings: Mapping[str, Any]) -> None:
     os.environ.update(surroundings["environment"])
     if surroundings["host"] == socket.gethostname():
         _be_where_it_was(surroundings)
+    if surroundings.get("settings"):
+        from multihost.runtime.settings import take_over
+
+        take_over(surroundings["settings"])
     if surroundings["logs_to_stderr"]:
         util.log_to_stderr(surroundings["log_level"])
     elif surroundings["log_level"] is not None:
