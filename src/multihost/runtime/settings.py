@@ -67,11 +67,15 @@ def take_over(data: bytes) -> None:
 
 def _loggers(logging: ModuleType) -> list[tuple[Any, ...]]:
     """Loggers that are not as they are made, by name; the root's comes first."""
-    known = dict(logging.root.manager.loggerDict)
-    named = {name: it for name, it in known.items() if isinstance(it, logging.Logger)}
-    named.pop(_NOT_OURS, None)
+    named = [
+        (name, it)
+        for name, it in list(logging.root.manager.loggerDict.items())
+        if isinstance(it, logging.Logger)
+        and (it.level or it.handlers or it.disabled or not it.propagate)
+        and name != _NOT_OURS
+    ]
     found = []
-    for name, logger in [("", logging.root), *sorted(named.items())]:
+    for name, logger in [("", logging.root), *sorted(named)]:
         handlers = [told for told in map(_describe, logger.handlers) if told is not None]
         is_as_made = logger.level == _first_level(name) and logger.propagate
         if handlers or logger.disabled or not is_as_made:
