@@ -12,17 +12,28 @@ class Odd(logging.Formatter):
         """Leave out what the base class would set."""
 
 
+@pytest.fixture(autouse=True)
+def program(monkeypatch):
+    """As in a program that has set nothing; what other tests have set is out of sight."""
+    limit, timeout_s = sys.getrecursionlimit(), socket.getdefaulttimeout()
+    monkeypatch.setattr(logging.root.manager, "loggerDict", {})
+    monkeypatch.setattr(logging.root, "level", logging.WARNING)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    sys.setrecursionlimit(settings.RECURSION_LIMIT)
+    socket.setdefaulttimeout(None)
+    yield
+    settings.take_over(b"")
+    sys.setrecursionlimit(limit)
+    socket.setdefaulttimeout(timeout_s)
+
+
 @pytest.fixture
 def logger():
-    """A logger of a program, and nothing of it afterwards."""
+    """A logger of the program."""
     logger = logging.getLogger("a.programs.own")
     yield logger
-    settings.take_over(b"")
-    for handler in logger.handlers[:]:
-        logger.removeHandler(handler)
+    for handler in logger.handlers:
         handler.close()
-    logger.setLevel(logging.NOTSET)
-    logger.propagate = True
 
 
 def as_elsewhere(logger):
