@@ -67,6 +67,7 @@ def test_two_long_tasks_in_both_slots_are_overtaken_by_another_worker(cluster, c
     futures = [client.submit(tasks.note_and_make, log, n) for n in range(100)]
     futures += [client.submit(tasks.note_and_make, log, 100, str(go))]
     helper = cluster.start_worker(slots=1)
+    cluster.wait_for_workers(2)  # else it may be told to go before it listens
     assert [future.result(20) for future in futures] == list(range(101))
     assert all(future.result(20) for future in long)
     assert sorted(map(int, tasks.lines(log))) == list(range(101))
