@@ -1,5 +1,6 @@
 """What the listings show, in both forms, and what the verbs of people do."""
 
+import getpass
 import json
 import os
 import queue
@@ -53,6 +54,12 @@ def shell(cluster):
 def client(cluster):
     with multihost.connect(cluster.url, cluster.key) as client:
         yield client
+
+
+def test_a_job_is_its_users(shell):
+    job = json.loads(shell.run("job", "doubles", "--json")[1])
+    assert job["user"] == getpass.getuser()
+    assert f" by {job['user']}" in shell.run("job", "doubles")[1]
 
 
 def test_jobs_shows_each_job_newest_first(shell):

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from multihost.core.ids import MAX_TAKER, taker_id, task_id
 from multihost.core.job import MAX_NAME_CHARS, JobSpecError, check
 from multihost.core.state import TaskState
@@ -44,6 +46,7 @@ class ClientPeer:
         self._handlers = _HANDLERS[connection.key.role]
         self.branches = Branches(self)
         self.uid = attach.session
+        self._user = attach.user[:MAX_NAME_CHARS]
         self.slots = 0
         """Slots that this client asked for."""
         self._jobs: dict[int, Subscription] = {}
@@ -161,17 +164,20 @@ class ClientPeer:
 
     def _on_open(self, message: m.Open) -> None:
         link, committer = self.connection.link, self.services.committer
-        subscription = Subscription(message.job, message.spec, link, committer)
+        spec = message.spec
+        if not spec.user:
+            spec = msgspec.structs.replace(spec, user=self._user)
+        subscription = Subscription(message.job, spec, link, committer)
         self._jobs[message.job] = subscription
         try:
-            check(message.spec)
+            check(spec)
         except JobSpecError as error:
             self._open_refused(subscription, m.RefusalCode.BAD_REQUEST, str(error))
             return
 
         def run(store: Store, now: float) -> OpenedJob | Refusal:
-            owner = self.session if message.spec.is_transient else None
-            opened = store.open_job(message.uid, message.spec, owner, now)
+            owner = self.session if spec.is_transient else None
+            opened = store.open_job(message.uid, spec, owner, now)
             if isinstance(opened, OpenedJob):
                 subscription.number, subscription.session = opened.number, self.session
             return opened
