@@ -180,8 +180,10 @@ class Taker:
     ) -> Exchanged:
         """Have an exchange done, decided from what is held by then."""
         pending = await self._perform(decide, wait_s)
-        if self._trouble is not None:
-            self._raise_trouble()
+        trouble = self._trouble
+        if trouble is not None:
+            self._trouble = None
+            raise trouble
         result = pending.result
         if result is None:
             return Exchanged(ExchangeEnd.OK)
@@ -404,11 +406,6 @@ class Taker:
         # What was to be put is dropped, so what it was made of is for others.
         returns = {*act.confirms, *taking.loose()}
         return Exchange(returns=sorted(returns)) if returns else None
-
-    def _raise_trouble(self) -> None:
-        trouble, self._trouble = self._trouble, None
-        if trouble is not None:
-            raise trouble
 
     def _forget_tokens(self, act: Release) -> None:
         tokens = self.tokens.get(act.synchronizer)

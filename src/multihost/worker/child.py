@@ -332,17 +332,18 @@ class Child:
         if type(known) is bytes:
             known = self._functions[digest] = load(known)
         function, argv, settings = known
+        self._be_as(argv, settings)
+        return function
+
+    def _be_as(self, argv: list[str] | None, settings: bytes) -> None:
+        """Take over what a program has set, and its arguments if they were sent."""
         if argv is not None:
             sys.argv[:] = argv
         if settings != self._settings:
-            self._set_as(settings)
-        return function
+            from multihost.runtime.settings import take_over
 
-    def _set_as(self, settings: bytes) -> None:
-        from multihost.runtime.settings import take_over
-
-        self._settings = settings
-        take_over(settings)
+            self._settings = settings
+            take_over(settings)
 
     def _initialize(self, context: bytes) -> None:
         name, _, call = context.partition(b"\0")
@@ -352,10 +353,7 @@ class Child:
             return
         try:
             (function, arguments), argv, settings = load(call)
-            if argv is not None:
-                sys.argv[:] = argv
-            if settings != self._settings:
-                self._set_as(settings)
+            self._be_as(argv, settings)
             function(*arguments)
         except BaseException as error:  # told to whoever wanted a task run here
             what = "the initializer failed: "

@@ -130,12 +130,18 @@ def spread(confirms, *puts):
     return Exchange(confirms, [], [Put(queue, [payload]) for queue, payload in puts])
 
 
-@case
-async def test_puts_that_go_with_one_into_a_full_queue_do_not_wait_for_its_room(desk):
+async def beside_a_full_queue(desk):
+    """A queue that ANN has an item of, an empty one, a full one for one item; the item."""
     source, results, full = await desk.queue("s"), await desk.queue("r"), await desk.queue("f", 1)
     await desk.put(CY, source, b"1")
     await desk.put(CY, full, b"a")
     (item,) = (await desk.take(ANN, source)).items
+    return source, results, full, item
+
+
+@case
+async def test_puts_that_go_with_one_into_a_full_queue_do_not_wait_for_its_room(desk):
+    source, results, full, item = await beside_a_full_queue(desk)
     assert await desk.take(BOB, results) is None
     assert await desk.do(ANN, spread([item.number], (results, b"r"), (full, b"b"))) is None
     # Whoever makes room may need them first. All are kept together with what they are made of.
@@ -148,10 +154,7 @@ async def test_puts_that_go_with_one_into_a_full_queue_do_not_wait_for_its_room(
 
 @case
 async def test_a_taker_that_ends_at_a_full_queue_has_put_all_or_nothing(desk):
-    source, results, full = await desk.queue("s"), await desk.queue("r"), await desk.queue("f", 1)
-    await desk.put(CY, source, b"1")
-    await desk.put(CY, full, b"a")
-    (item,) = (await desk.take(ANN, source)).items
+    source, results, full, item = await beside_a_full_queue(desk)
     await desk.do(ANN, spread([item.number], (results, b"r"), (full, b"b")))
     desk.calls.end_taker(ANN)
     await desk.settle()
