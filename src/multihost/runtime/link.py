@@ -8,6 +8,7 @@ frames are full, and a lone message waits for nothing.
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -114,6 +115,8 @@ class Link(asyncio.Protocol):
         """Held while bytes are handed to the transport, or to the socket itself."""
         self._descriptor = -1
         """A duplicate of the socket's, for other threads: it is valid until it is closed here."""
+        self._is_duplicate_due = False
+        """Whether another thread has asked for it."""
         self._rest = b""
         """What the socket did not take of a message written to it directly."""
         self._parts: list[bytes] = []
@@ -234,9 +237,10 @@ class Link(asyncio.Protocol):
             return False
         data = b"".join(self._framed(frame))
         with self._writing:
-            if not self._is_idle() or not self._has_duplicate():
+            if self._descriptor < 0:
+                self._ask_for_duplicate()
                 return False
-            return self._write_to(self._descriptor, data)
+            return self._is_idle() and self._write_to(self._descriptor, data)
 
     def send_at_once(self, message: Message) -> None:
         """Send a message now if nothing is on its way, else with the others of this turn."""
@@ -387,12 +391,20 @@ class Link(asyncio.Protocol):
             return False
         return self._protocol.state is State.OPEN
 
-    def _has_duplicate(self) -> bool:
-        """Whether there is a descriptor for other threads; not where bytes are encrypted."""
-        if self._descriptor < 0 and self._is_plain:
-            assert self._transport is not None
-            self._descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
-        return self._descriptor >= 0
+    def _ask_for_duplicate(self) -> None:
+        """Have the next message of another thread find a descriptor, unless bytes are encrypted."""
+        if self._is_plain and self._is_open and not self._is_duplicate_due:
+            self._is_duplicate_due = True
+            assert self._loop is not None
+            with contextlib.suppress(RuntimeError):  # the loop has been closed
+                self._loop.call_soon_threadsafe(self._duplicate)
+
+    def _duplicate(self) -> None:
+        """On the loop's thread, which alone knows that the socket's number is still this one's."""
+        assert self._transport is not None
+        if not self._is_closed and not self._transport.is_closing():
+            with contextlib.suppress(OSError):  # too many are open: the loop sends everything
+                self._descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
 
     def _write_to(self, descriptor: int, data: bytes) -> bool:
         """Write bytes to the idle socket itself; the loop sends what it does not take at once."""
