@@ -6,7 +6,6 @@ others are accepted, for scripts that ask for them, and change nothing.
 
 import logging
 import multiprocessing
-import os
 import sys
 import warnings
 from functools import cache
@@ -48,18 +47,19 @@ _method: str | None = None
 def cpu_count() -> int:
     """Tasks of this program that can run at once: slots of the server's workers.
 
-    This machine's cores while there is no server, no worker, or no answer.
+    The cores that it may use itself while there is no server, no worker, or no answer.
     """
     from multihost.client.listings import Listings
     from multihost.errors import MultihostError
     from multihost.runtime.config import find_target
+    from multihost.runtime.quota import usable_cores
 
     try:
         target = find_target()
         slots = Listings(target).slots() if target is not None else 0
     except MultihostError:
         slots = 0
-    return slots or os.cpu_count() or 1
+    return slots or usable_cores()
 
 
 def current_process() -> BaseProcess:

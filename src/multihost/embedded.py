@@ -19,6 +19,7 @@ from pathlib import Path
 
 from multihost.runtime import loop
 from multihost.runtime.memory import keep_freed_memory, look_less_for_cycles
+from multihost.runtime.quota import usable_cores
 from multihost.server import guard
 from multihost.server.app import Server, ServerOptions
 from multihost.worker.options import WorkerOptions
@@ -59,7 +60,7 @@ async def _serve(directory: Path, ready_fd: int, parent_fd: int, options: dict) 
             urls=(server.url,),
             key=server.key,
             socket=server.socket,
-            slots=options.get("slots") or os.cpu_count() or 1,
+            slots=usable_cores(),
             is_elastic=True,
             sys_path=tuple(options.get("sys_path", ())),
             cwd=options.get("cwd"),

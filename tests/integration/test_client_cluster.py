@@ -2,7 +2,6 @@
 
 import asyncio
 import concurrent.futures
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 import multihost
 from multihost import AsyncClient, Client, errors
+from multihost.runtime.quota import usable_cores
 from multihost.testing import Cluster, wait_until
 
 HERE = [str(Path(__file__).parent)]  # the workers import this module from there
@@ -168,7 +168,7 @@ def test_the_count_of_cpus_is_that_of_the_workers_slots(cluster, client, monkeyp
         monkeypatch.setenv(name, value)
     assert multihost.cpu_count() == 4
     monkeypatch.setenv("MULTIHOST_URL", "http://127.0.0.1:1")
-    assert multihost.cpu_count() == os.cpu_count()
+    assert multihost.cpu_count() == usable_cores()
 
 
 def test_a_named_map_outlives_its_client(cluster, tmp_path):

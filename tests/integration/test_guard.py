@@ -258,7 +258,7 @@ def test_every_way_to_start_a_server_is_guarded(guard_notes):
         assert f"on {cluster.server.pid} " in guard_notes.read_text()
     from multihost.client.embedded import Embedded
 
-    embedded = Embedded(1)
+    embedded = Embedded()
     try:
         embedded.target()
         assert f"on {embedded.process.pid} " in guard_notes.read_text()

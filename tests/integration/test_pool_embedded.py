@@ -389,6 +389,25 @@ def test_a_program_with_a_thousand_open_files_has_a_pool_too(tmp_path):
     assert out == "[3, 2, 1]\n"
 
 
+def test_a_program_that_may_use_one_core_has_one_slot(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        import os
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        import multihost
+
+        if __name__ == "__main__":
+            client = multihost.connect()
+            with multihost.Pool() as pool:
+                pool.apply(abs, (1,))  # the worker is there
+                slots = client.listings.slots()
+                print(multihost.cpu_count(), client.slots(), pool._processes, slots)
+        """,
+    )
+    assert out == "1 1 1 1\n"
+
+
 def test_how_much_of_a_map_is_left_is_seen_as_in_the_standard_library(tmp_path):
     out, _ = run(
         tmp_path,

@@ -6,7 +6,6 @@ iterables are pulled and results are decoded in the calling thread.
 
 import atexit
 import contextlib
-import os
 import sys
 import threading
 from collections import deque
@@ -32,6 +31,7 @@ from multihost.core.job import Style
 from multihost.errors import MultihostError
 from multihost.runtime.config import Target, find_target
 from multihost.runtime.endings import settle_with
+from multihost.runtime.quota import usable_cores
 
 if TYPE_CHECKING:
     from multihost.client.queues import Queue
@@ -88,12 +88,12 @@ class Client:
         return self.session.peer.url
 
     def slots(self) -> int:
-        """Tasks that can run at once: slots of all workers, else this machine's cores."""
+        """Tasks that can run at once: slots of all workers, else cores this program may use."""
         try:
             slots = 0 if self.is_embedded else self.listings.slots()
         except MultihostError:
             slots = 0
-        return slots or os.cpu_count() or 1
+        return slots or usable_cores()
 
     @property
     def is_usable(self) -> bool:

@@ -36,13 +36,13 @@ _running: "Embedded | None" = None
 class Embedded:
     """An embedded server's process, seen from the program that it serves."""
 
-    def __init__(self, slots: int | None = None) -> None:
+    def __init__(self) -> None:
         """Start the process; ``target`` waits until it is ready."""
         ready_read, ready_write = os.pipe()
         parent_read, self._parent_write = os.pipe()
         command = [sys.executable, *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
         command += ["-m", "multihost.embedded", str(ready_write), str(parent_read)]
-        environment = os.environ | {OPTIONS_VARIABLE: json.dumps(_options(slots))}
+        environment = os.environ | {OPTIONS_VARIABLE: json.dumps(_options())}
         try:
             self.process = subprocess.Popen(
                 command,
@@ -106,7 +106,7 @@ class Embedded:
         self._parent_write = -1
 
 
-def start(slots: int | None = None) -> Embedded:
+def start() -> Embedded:
     """The embedded server of this process; started if there is none or it has died."""
     global _running  # noqa: PLW0603 - one a process is the point
     with _lock:
@@ -115,7 +115,7 @@ def start(slots: int | None = None) -> Embedded:
                 _running.forget()
             _tell_of_dead_server()
             fill_standard_descriptors()
-            _running = Embedded(slots)
+            _running = Embedded()
         return _running
 
 
@@ -142,17 +142,14 @@ def stop() -> None:
             embedded.stop()
 
 
-def _options(slots: int | None) -> dict[str, object]:
-    main = sys.modules.get("__main__")
+def _options() -> dict[str, object]:
     directory = None
     with contextlib.suppress(OSError):  # it may have been removed
         directory = str(Path.cwd())
     return {
-        "slots": slots or os.cpu_count() or 1,
         "sys_path": [str(Path(directory or "/", path)) for path in sys.path],
         "cwd": directory,
         "argv": sys.argv,
-        "main_path": getattr(main, "__file__", None),
     }
 
 
