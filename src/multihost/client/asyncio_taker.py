@@ -11,9 +11,14 @@ T = TypeVar("T")
 class LoopTaker(Taker):
     """The taker of a coroutine on the session's own loop. Cancelling withdraws."""
 
-    async def _perform(self, decide: Decide, wait_s: float | None) -> Pending:
+    async def _perform(
+        self,
+        decide: Decide,
+        wait_s: float | None,
+        is_owed: bool,  # noqa: FBT001 - as in Pending
+    ) -> Pending:
         over: asyncio.Future[None] = self.line.loop.create_future()
-        pending = Pending(self, decide, wait_s, lambda: _set(over, None))
+        pending = Pending(self, decide, wait_s, lambda: _set(over, None), is_owed)
         self.line.start(pending)
         try:
             await over

@@ -164,7 +164,10 @@ class Calls:
             self._send(pending)
 
     def abandon(self, pending: Pending) -> None:
-        """Withdraw a call; what it is granted nevertheless is given back."""
+        """Withdraw a call; what it is granted nevertheless is given back.
+
+        One that gives something up is made all the same: somebody may wait for that.
+        """
         has_answer = pending.result is not None and not pending.is_abandoned
         pending.is_abandoned = True
         taker = pending.taker
@@ -180,8 +183,11 @@ class Calls:
             act = taker.undo(pending.act, pending.result)
             if act is not None:
                 self.start(Pending(taker, lambda: act, 0.0, _nobody))
-        else:
+        elif not pending.is_owed:
             taker.cancel(pending)
+        elif pending.result is None and not taker.awaits_turn(pending):
+            # Whoever was interrupted had not come to line it up.
+            self.start(pending)
 
     def end(self, taker: Taker, *, is_clean: bool) -> None:
         """A taker is no more. In good order: what it held is done with, else it is for others."""

@@ -186,7 +186,7 @@ class Items:
             exchange = taker.taking.confirm(numbers)
             return Exchange(exchange.confirms, [], exchange.puts, finishes)
 
-        result = await taker.exchange(decide)
+        result = await taker.exchange(decide, is_owed=True)
         if result.end is ExchangeEnd.LOST:
             raise LeaseLost(
                 f"the lease on {len(result.lost)} item(s) of {self.title} was lost: this "
@@ -197,13 +197,13 @@ class Items:
         """Items are for others; what was staged since is forgotten."""
         numbers = [item.number for item in items]
         if self.confirm is not Confirm.GET:
-            await taker.exchange(lambda: taker.taking.give_back(numbers))
+            await taker.exchange(lambda: taker.taking.give_back(numbers), is_owed=True)
 
     async def task_done(self, taker: Taker, times: int = 1) -> None:
         """The oldest items taken are done with; raises TooMany (a ValueError) if there are none."""
         taking = taker.taking
         while times > 0:
-            result = await taker.exchange(partial(taking.finish, self.number, times))
+            result = await taker.exchange(partial(taking.finish, self.number, times), is_owed=True)
             if result.end is not ExchangeEnd.LOST:
                 return
             # What was lost is done, and finished, by others.

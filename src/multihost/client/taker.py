@@ -29,9 +29,12 @@ from multihost.wire.act import (
     Exchange,
     Exchanged,
     ExchangeEnd,
+    Notify,
     Put,
     Rejected,
     Release,
+    ResetBarrier,
+    SetEvent,
 )
 from multihost.wire.blob import Blob, Payload
 from multihost.wire.seal import Seal
@@ -40,6 +43,9 @@ from multihost.wire.taking import Taking
 Decide = Callable[[], AnyAct | None]
 """What a call is to ask for, when its turn has come; None: nothing any more."""
 Wake = Callable[[], None]
+
+_GIVING = frozenset({Notify, Release, ResetBarrier, SetEvent})
+"""What others may wait for, so that it is done even if its caller is interrupted."""
 
 
 class Pending:
@@ -52,6 +58,7 @@ class Pending:
         "decide",
         "error",
         "is_abandoned",
+        "is_owed",
         "is_settled",
         "number",
         "result",
@@ -60,12 +67,23 @@ class Pending:
         "wake",
     )
 
-    def __init__(self, taker: "Taker", decide: Decide, wait_s: float | None, wake: Wake) -> None:
-        """A call of ``taker``; the server waits for what it asks for ``wait_s`` at most."""
+    def __init__(
+        self,
+        taker: "Taker",
+        decide: Decide,
+        wait_s: float | None,
+        wake: Wake,
+        is_owed: bool = False,  # noqa: FBT001, FBT002 - by its place, since it is made so often
+    ) -> None:
+        """A call of ``taker``; the server waits for what it asks for ``wait_s`` at most.
+
+        ``is_owed``: it gives something up, and is made even if nobody waits for it any more.
+        """
         self.taker = taker
         self.decide = decide
         self.wait_s = wait_s
         self.wake = wake
+        self.is_owed = is_owed
         self.began = 0.0
         """When it was first sent, on the clock of this process."""
         self.number = 0
@@ -167,19 +185,29 @@ class Taker:
         ``wait_s``: how long the server may wait for it; None: as long as it takes.
         Raises what the server's refusal means, or ConnectionLost.
         """
+        is_owed = type(act) in _GIVING
         if self.taking.staged and not self.taking.kept:
-            await self.exchange(self.staged_act)
-        pending = await self._perform(lambda: act, wait_s)
+            try:
+                await self.exchange(self.staged_act)
+            except BaseException:
+                if is_owed:
+                    self._do_soon(lambda: act)
+                raise
+        pending = await self._perform(lambda: act, wait_s, is_owed)
         assert pending.result is not None
         if type(pending.result) is Rejected:
             raise error_of(pending.result)
         return pending.result
 
     async def exchange(
-        self, decide: Callable[[], Exchange | None], wait_s: float | None = 0.0
+        self,
+        decide: Callable[[], Exchange | None],
+        wait_s: float | None = 0.0,
+        *,
+        is_owed: bool = False,
     ) -> Exchanged:
-        """Have an exchange done, decided from what is held by then."""
-        pending = await self._perform(decide, wait_s)
+        """Have an exchange done, decided from what is held by then; ``is_owed`` as in Pending."""
+        pending = await self._perform(decide, wait_s, is_owed)
         trouble = self._trouble
         if trouble is not None:
             self._trouble = None
@@ -237,9 +265,7 @@ class Taker:
             return
         # Whatever the taker asks for before that, it is not done with them.
         self.keep(items)
-        pending = Pending(self, lambda: Exchange(returns=items), 0.0, _nobody)
-        with contextlib.suppress(MultihostError):  # closed: they go to others anyway
-            self.line.post(lambda: self.line.start(pending))
+        self._do_soon(lambda: Exchange(returns=items))
 
     async def upload(self, payload: bytes | Bulk) -> Payload:
         """The payload as it travels in a message; a large one is stored as a blob before."""
@@ -291,6 +317,11 @@ class Taker:
         with self._guard:
             if pending in self._behind:
                 self._behind.remove(pending)
+
+    def awaits_turn(self, pending: Pending) -> bool:
+        """Whether a call is to be made after others."""
+        with self._guard:
+            return pending in self._behind
 
     def leave(self, registry: dict[int, Pending]) -> list[Pending]:
         """Make no call any more; those that are not answered."""
@@ -414,7 +445,18 @@ class Taker:
             if not tokens:
                 del self.tokens[act.synchronizer]
 
-    async def _perform(self, decide: Decide, wait_s: float | None) -> Pending:
+    def _do_soon(self, decide: Decide) -> None:
+        """Have something done after all that was asked for before, without waiting for it."""
+        pending = Pending(self, decide, 0.0, _nobody)
+        with contextlib.suppress(MultihostError):  # closed: what it held is others' anyway
+            self.line.post(lambda: self.line.start(pending))
+
+    async def _perform(
+        self,
+        decide: Decide,
+        wait_s: float | None,
+        is_owed: bool,  # noqa: FBT001 - as in Pending
+    ) -> Pending:
         raise NotImplementedError
 
     async def _wait_for(self, begin: "Begin") -> Any:

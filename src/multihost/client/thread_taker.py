@@ -30,10 +30,15 @@ class ThreadTaker(Taker):
         self._branch: Branch | None = None
         self._is_over = False
 
-    async def _perform(self, decide: Decide, wait_s: float | None) -> Pending:
+    async def _perform(
+        self,
+        decide: Decide,
+        wait_s: float | None,
+        is_owed: bool,  # noqa: FBT001 - as in Pending
+    ) -> Pending:
         door = allocate_lock()
         door.acquire()
-        pending = Pending(self, decide, wait_s, door.release)
+        pending = Pending(self, decide, wait_s, door.release, is_owed)
         line = self.line
         try:
             if line.start_here(pending):

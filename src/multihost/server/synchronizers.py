@@ -152,8 +152,9 @@ class Synchronizers:
         state = self._states.get(act.synchronizer)
         if not isinstance(state, needs):
             return _missing(act.synchronizer)
-        if self._places.get(taker) == (act.synchronizer, number):
-            return None
+        place = self._places.get(taker)
+        if place is not None and place[1] == number:
+            return None  # in its place, or, of a condition that notified it, in its lock's line
         result: AnyResult | None = verb(self, Caller(taker, number), act, state)
         return result
 

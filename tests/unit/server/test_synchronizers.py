@@ -266,6 +266,15 @@ def test_a_wait_that_timed_out_still_takes_the_lock_again(desk, condition):
     assert (desk.answers[ANN].value, desk.answers[ANN].token > 0) == (False, True)
 
 
+def test_a_notified_wait_that_comes_again_keeps_its_place_in_the_locks_line(desk, condition):
+    desk.do(CY, Acquire(LOCK))
+    desk.do(CY, Notify(condition))
+    assert desk.machine.act(ANN, desk.numbers[ANN], WaitNotified(condition)) is None
+    desk.do(CY, Release(LOCK))
+    assert desk.answers[ANN].value
+    assert desk.numbers_of(LOCK)[0] == 2
+
+
 def test_a_notify_that_a_dead_taker_got_is_the_next_one_s(desk, condition):
     desk.do(CY, Acquire(LOCK))
     desk.do(CY, Notify(condition))
