@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from multihost.runtime.config import SEAL_OFF, SEAL_VARIABLE
+from multihost.runtime.secret import SEAL_OFF, SEAL_VARIABLE
 
 HERE = Path(__file__).parent
 START_S = 20.0

@@ -9,7 +9,8 @@ import pytest
 from cli_runner import Shell
 
 from multihost.cli.exits import Exit
-from multihost.runtime import config, packages
+from multihost.runtime import packages
+from multihost.runtime.secret import seal_text
 from multihost.testing import Cluster
 
 
@@ -156,7 +157,7 @@ def test_a_worker_like_this_machine_is_well(cluster):
 
 
 def test_a_seal_that_a_worker_lacks_is_told_and_not_shown(cluster):
-    seal = config.seal_text(b"s" * 32)
+    seal = seal_text(b"s" * 32)
     _, found = findings(Shell(**cluster.environment, MULTIHOST_SEAL=seal))
     (row,) = cluster.get("/api/workers")
     assert found["seal"]["level"] == "warn"

@@ -17,7 +17,7 @@ from cli_tasks import die, double, fail_on_odd, until_there
 import multihost
 from multihost.cli.exits import Exit
 from multihost.errors import TaskCrashed
-from multihost.runtime.config import ServerNote
+from multihost.runtime.note import ServerNote
 from multihost.testing import Cluster, wait_until
 
 HERE = [str(Path(__file__).parent)]

@@ -9,8 +9,8 @@ import pytest
 from cli_runner import Shell
 
 from multihost.cli.exits import Exit
-from multihost.runtime.config import read_seal
 from multihost.runtime.join import parse_join
+from multihost.runtime.secret import read_seal
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import pytest
 
 import multihost
 from multihost.managers.front import FrontPlan
-from multihost.runtime.config import KEY_FILE, read_key
+from multihost.runtime.config import KEY_FILE
+from multihost.runtime.secret import read_key
 from multihost.server import gateway
 from multihost.server.app import Server, ServerOptions
 from multihost.server.guard import GUARD_VARIABLE

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 import multihost
-from multihost.runtime.config import KEY_FILE, read_key
+from multihost.runtime.config import KEY_FILE
+from multihost.runtime.secret import read_key
 from multihost.server import admission, patience, web
 from multihost.server.app import Server, ServerOptions
 from multihost.server.managers.options import ManagersOptions

@@ -17,9 +17,10 @@ from cli_tasks import double
 import multihost
 from multihost import errors
 from multihost.cli.exits import Exit
-from multihost.runtime.config import KEY_VARIABLE, STATE_VARIABLE, URL_VARIABLE
+from multihost.runtime.config import STATE_VARIABLE, URL_VARIABLE
 from multihost.runtime.join import parse_join
 from multihost.runtime.peer import Peer
+from multihost.runtime.secret import KEY_VARIABLE
 from multihost.server.app import Server, ServerOptions
 from multihost.server.managers.options import ManagersOptions
 from multihost.testing.cluster import Cluster

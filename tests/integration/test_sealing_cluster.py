@@ -17,8 +17,8 @@ import pytest
 from multihost import Client, Executor, Pipe, Pool, Process, Queue, errors
 from multihost.core.job import JobSpec
 from multihost.core.outcome import Ending, Failure, encode_failure
-from multihost.runtime.config import read_seal, seal_text
 from multihost.runtime.join import parse_join
+from multihost.runtime.secret import read_seal, seal_text
 from multihost.store.places import STORE_FILE
 from multihost.testing import Cluster
 

@@ -8,7 +8,7 @@ import pytest
 
 import multihost
 from multihost import Pool, errors
-from multihost.runtime.config import seal_text
+from multihost.runtime.secret import seal_text
 from multihost.server.app import Server, ServerOptions
 from multihost.testing import wait_until
 from multihost.worker.options import WorkerOptions

@@ -23,6 +23,7 @@ from multihost.errors import AuthenticationError, MultihostError
 from multihost.runtime import config
 from multihost.runtime.address import is_join, parse_url
 from multihost.runtime.config import Target
+from multihost.runtime.secret import KEY_VARIABLE, read_key
 
 PACKAGES = (
     "apsw",
@@ -134,7 +135,7 @@ def _state_files() -> Iterator[Finding]:
     key = config.state_dir() / config.KEY_FILE
     if key.exists():
         try:
-            config.read_key(key)
+            read_key(key)
         except MultihostError as error:
             yield Finding(Level.FAIL, "key file", str(error))
         else:
@@ -172,7 +173,7 @@ def _config_file() -> Iterator[Finding]:
 def _locate(url: str | None, key_file: Path | None) -> tuple[Target | None, list[Finding]]:
     """The server that would be used, and how it was found."""
     try:
-        key = config.read_key(key_file) if key_file is not None else None
+        key = read_key(key_file) if key_file is not None else None
         target = config.find_target(url, key)
     except MultihostError as error:
         return None, [Finding(Level.FAIL, "server", str(error))]
@@ -223,8 +224,8 @@ def _key_source(given: _Given | None, key_file: Path | None) -> str:
         return f"key from {key_file}"
     if given is not None and given.is_join:
         return "key from there, too"
-    if os.environ.get(config.KEY_VARIABLE):
-        return f"key from {config.KEY_VARIABLE}"
+    if os.environ.get(KEY_VARIABLE):
+        return f"key from {KEY_VARIABLE}"
     if given is not None and given.source == f"from {config.config_file()}":
         return "key from the config file's key_file"
     return f"key from {config.state_dir() / config.KEY_FILE}"

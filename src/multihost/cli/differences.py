@@ -8,6 +8,7 @@ from multihost.cli.finding import Finding, Level
 from multihost.runtime import config
 from multihost.runtime.config import Target
 from multihost.runtime.packages import installed_packages
+from multihost.runtime.secret import SEAL_VARIABLE
 from multihost.wire.seal import Seal
 
 SHOWN_PACKAGES = 6
@@ -53,7 +54,7 @@ def seals_of(target: Target, rows: list[dict[str, Any]]) -> Iterator[Finding]:
     else:
         text = f"{mine or 'none'} here; another one, or none, at {_some(lacking)}"
         remedy = (
-            f"give both the same: a join string, {config.SEAL_VARIABLE} or {config.seal_file()}; "
+            f"give both the same: a join string, {SEAL_VARIABLE} or {config.seal_file()}; "
             "until then their tasks end with SealError"
         )
         yield Finding(Level.WARN, "seal", text, remedy)

@@ -22,8 +22,9 @@ from multihost.runtime.address import (
     parse_url,
     url_of,
 )
-from multihost.runtime.config import ServerNote
 from multihost.runtime.join import Join, parse_join, read_join
+from multihost.runtime.note import ServerNote, read_server_note
+from multihost.runtime.secret import read_key
 
 INNER = ("docker", "br-", "veth", "virbr", "cni", "podman", "lxc")
 """Interfaces that hardly another machine reaches: their addresses come last."""
@@ -48,7 +49,7 @@ def make_join(
     ``has_seal``: with the user's seal, which is made if there is none.
     Raises CommandError or ConfigError.
     """
-    note = config.read_server_note(state)
+    note = read_server_note(state)
     if note is None:
         note = _note_without_server(state, addresses)
     is_tls = note.fingerprint is not None
@@ -58,7 +59,7 @@ def make_join(
     if not places:
         places = [(host, port) for host in _hosts(note, is_named=is_tls and pin is None)]
     urls = dict.fromkeys(url_of(*place, is_tls=is_tls) for place in places)
-    text = key or config.read_key(state / config.KEY_FILE).decode()
+    text = key or read_key(state / config.KEY_FILE).decode()
     return Join(tuple(urls), pin, text, _seal() if has_seal else None)
 
 

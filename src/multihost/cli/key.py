@@ -17,6 +17,8 @@ from multihost.cli.access import (
 from multihost.cli.exits import CommandError, Exit
 from multihost.cli.options import as_json
 from multihost.runtime import config
+from multihost.runtime.files import write_file
+from multihost.runtime.secret import read_key
 
 
 @click.group()
@@ -43,7 +45,7 @@ def show(state: Path | None, reveal: bool, is_json: bool) -> None:
             f"there is no key at {path}; 'multihost server' makes one when it first starts",
             Exit.USAGE,
         )
-    secret = config.read_key(path).decode() if reveal else None
+    secret = read_key(path).decode() if reveal else None
     if is_json:
         render.show_json({"path": str(path), **({"key": secret} if reveal else {})})
     else:
@@ -121,7 +123,7 @@ def join(
             "a tunnel) only; start it with --host 0.0.0.0 for other machines"
         )
     if path is not None:
-        config.write_file(path, made.text().encode() + b"\n", mode=0o600)
+        write_file(path, made.text().encode() + b"\n", mode=0o600)
     elif is_json:
         render.show_json({"join": made.text(), "urls": made.urls, "fingerprint": made.fingerprint})
     else:

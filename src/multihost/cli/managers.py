@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihost.errors import ConfigError
-from multihost.runtime.config import read_key
+from multihost.runtime.secret import read_key
 
 if TYPE_CHECKING:
     from multihost.server.managers.options import ManagersOptions

@@ -13,6 +13,7 @@ from multihost.cli.exits import CommandError, Exit
 from multihost.errors import ConfigError
 from multihost.runtime import config
 from multihost.runtime.config import Target
+from multihost.runtime.secret import read_key
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -65,7 +66,7 @@ def server_options(command: C) -> C:
 
 def find_server(url: str | None, key_file: Path | None) -> Target:
     """The server that is meant; raises ConfigError, or CommandError when none is known."""
-    key = config.read_key(key_file) if key_file is not None else None
+    key = read_key(key_file) if key_file is not None else None
     target = config.find_target(url, key)
     if target is None:
         dead = config.dead_server()

@@ -18,6 +18,7 @@ from multihost.cli.exits import CommandError, Exit
 from multihost.cli.sizes import SIZE
 from multihost.runtime import config
 from multihost.runtime.address import DEFAULT_PORT, bracket, is_loopback, parse_url
+from multihost.runtime.note import read_server_note
 
 if TYPE_CHECKING:
     from multihost.server.app import Server, ServerOptions
@@ -293,7 +294,7 @@ def _why_not(error: OSError, options: "ServerOptions") -> str:
 
     where = f"{options.host}:{options.port}"
     if error.errno == errno.EADDRINUSE:
-        note = config.read_server_note(options.state)
+        note = read_server_note(options.state)
         if note is not None and parse_url(note.url).port == options.port:
             return (
                 f"your server is running already, at {note.url}, process {note.pid}; programs and "

@@ -8,7 +8,7 @@ import click
 from multihost.cli import render
 from multihost.cli.exits import Exit
 from multihost.cli.options import find_server, server_options
-from multihost.runtime import config
+from multihost.runtime.secret import read_key
 
 if TYPE_CHECKING:
     from multihost.worker.options import WorkerOptions
@@ -101,7 +101,7 @@ def worker(
         trust=target.trust,
         seal=target.seal,
         socket=target.socket,
-        tasks_key=None if tasks_key_file is None else config.read_key(tasks_key_file),
+        tasks_key=None if tasks_key_file is None else read_key(tasks_key_file),
         slots=slots or usable_cores(),
         name=name,
         queues=queues,

@@ -6,32 +6,33 @@ that this user has running on this machine, else none (the caller starts an
 embedded one). Wherever an address may stand, a join string may.
 """
 
-import base64
-import json
 import os
-import secrets
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from multihost.errors import ConfigError
 from multihost.runtime.address import cut, is_join, is_own_host, is_reached, parse_url
+from multihost.runtime.note import last_server_note, read_server_note
+from multihost.runtime.secret import (
+    KEY_VARIABLE,
+    SEAL_OFF,
+    SEAL_VARIABLE,
+    make_seal,
+    parse_seal,
+    read_key,
+    read_seal,
+    seal_text,
+)
 from multihost.runtime.trust import CA_VARIABLE, INSECURE_VARIABLE, Trust, refuse_plain
 
 JOIN_VARIABLE = "MULTIHOST_JOIN"
 URL_VARIABLE = "MULTIHOST_URL"
-KEY_VARIABLE = "MULTIHOST_KEY"
 STATE_VARIABLE = "MULTIHOST_STATE"
 CONFIG_VARIABLE = "MULTIHOST_CONFIG"
 CACHE_VARIABLE = "MULTIHOST_CACHE"
-SEAL_VARIABLE = "MULTIHOST_SEAL"
-SERVER_FILE = "server.json"
 SOCKET_FILE = "socket"
 KEY_FILE = "key"
 SEAL_FILE = "seal"
-SEAL_OFF = "off"
-"""In the place of a seal: neither sign nor check, whatever else is configured."""
-SEAL_BYTES = 32
 SETTINGS = {"url": str, "join_file": str, "key_file": str, "ca_file": str, "insecure": bool}
 """What a config file may have in it."""
 
@@ -248,61 +249,8 @@ def running_server(directory: Path, key: bytes | None = None) -> Target | None:
 
 def dead_server() -> tuple[str, int] | None:
     """Address and pid of a server of this user on this machine that died, if one did."""
-    try:
-        note = json.loads((state_dir() / SERVER_FILE).read_text())
-        url, pid = str(note["url"]), int(note["pid"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return None if _is_alive(pid) else (url, pid)
-
-
-def _is_alive(pid: int) -> bool:
-    if sys.platform == "win32":
-        import psutil
-
-        return psutil.pid_exists(pid)
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
-
-
-def read_key(path: Path) -> bytes:
-    """Key from a file that only its owner may read; raises ConfigError."""
-    remedy = (
-        "copy the server's, which 'multihost key show' names there, or set "
-        f"{KEY_VARIABLE} to what is in it"
-    )
-    return _read_secret(path, "key", remedy)
-
-
-def _read_secret(path: Path, what: str, remedy: str) -> bytes:
-    try:
-        mode = path.stat().st_mode
-        text = path.read_bytes().strip()
-    except OSError as error:
-        message = f"can't read the {what} file {path}: {error.strerror}; {remedy}"
-        raise ConfigError(message) from None
-    if os.name == "posix" and mode & 0o077:
-        message = (
-            f"others may read the {what} file {path}: run 'chmod 600 {path}', then make another "
-            f"{what}"
-        )
-        raise ConfigError(message)
-    if not text:
-        message = f"the {what} file {path} is empty: delete it, and a new one will be made"
-        raise ConfigError(message)
-    return text
-
-
-def make_key(path: Path) -> bytes:
-    """Key in ``path``, made with 256 bits of randomness and mode 0600 if there is none."""
-    if not path.exists():
-        write_file(path, secrets.token_urlsafe(32).encode() + b"\n", mode=0o600)
-    return read_key(path)
+    note = last_server_note(state_dir())
+    return None if note is None or note.is_true else (note.url, note.pid)
 
 
 def seal_file() -> Path:
@@ -317,17 +265,11 @@ def find_seal(joined: bytes | None = None) -> bytes | None:
     """
     text = os.environ.get(SEAL_VARIABLE)
     if text:
-        return None if text.strip() == SEAL_OFF else _parse_seal(text, SEAL_VARIABLE)
+        return None if text.strip() == SEAL_OFF else parse_seal(text, SEAL_VARIABLE)
     if joined is not None:
         return joined
     path = seal_file()
     return read_seal(path) if path.exists() else None
-
-
-def read_seal(path: Path) -> bytes:
-    """Seal from a file that only its owner may read; raises ConfigError."""
-    remedy = f"copy it from where it was made, or set {SEAL_VARIABLE} to what is in it"
-    return _parse_seal(_read_secret(path, "seal", remedy).decode(errors="replace"), str(path))
 
 
 def seal_to_give() -> bytes | None:
@@ -337,103 +279,4 @@ def seal_to_give() -> bytes | None:
     """
     if os.environ.get(SEAL_VARIABLE):
         return find_seal()
-    path = seal_file()
-    if not path.exists():
-        write_file(path, seal_text(secrets.token_bytes(SEAL_BYTES)).encode() + b"\n", mode=0o600)
-    return read_seal(path)
-
-
-def seal_text(seal: bytes) -> str:
-    """A seal as it is written into files and variables."""
-    return base64.urlsafe_b64encode(seal).decode().rstrip("=")
-
-
-def _parse_seal(text: str, where: str) -> bytes:
-    data = text.strip().encode(errors="replace")
-    try:
-        seal = base64.b64decode(data + b"=" * (-len(data) % 4), b"-_", validate=True)
-    except ValueError:
-        seal = b""
-    if len(seal) != SEAL_BYTES:
-        message = (
-            f"the seal in {where} is damaged or cut short: copy it again from where it was made, "
-            f"or say {SEAL_VARIABLE}={SEAL_OFF} to neither sign nor check"
-        )
-        raise ConfigError(message)
-    return seal
-
-
-def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Replace a file so that a crash leaves the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    try:
-        os.write(descriptor, data)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    temporary.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable, where the system can."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-class ServerNote(NamedTuple):
-    """What a running server tells this user's clients and workers on this machine."""
-
-    url: str
-    pid: int
-    fingerprint: str | None = None
-    """Of its certificate; None: there is no TLS."""
-    host: str = "127.0.0.1"
-    """The address that it listens on."""
-    is_own: bool = True
-    """Whether it made its certificate itself."""
-    addresses: tuple[str, ...] = ()
-    """Under which other machines reach it, if it was told; HOST or HOST:PORT."""
-    socket: str | None = None
-    """Where this machine reaches it without a network; None: nowhere."""
-
-
-def write_server_note(directory: Path, note: ServerNote) -> None:
-    """Tell this user's clients and workers on this machine where the server is."""
-    write_file(directory / SERVER_FILE, json.dumps(note._asdict()).encode(), mode=0o600)
-
-
-def read_server_note(directory: Path) -> ServerNote | None:
-    """What the server that keeps its state in ``directory`` tells, if it is running."""
-    try:
-        fields = json.loads((directory / SERVER_FILE).read_text())
-        note = ServerNote(**{name: fields[name] for name in ServerNote._fields if name in fields})
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return note if _is_alive(note.pid) else None
-
-
-def remove_server_note(directory: Path) -> None:
-    """Take the note back, unless another server has written its own."""
-    path = directory / SERVER_FILE
-    try:
-        if json.loads(path.read_text())["pid"] == os.getpid():
-            path.unlink()
-    except (OSError, ValueError, KeyError):
-        return
-
-
-def wrong_key(url: str) -> str:
-    """What is told to who has a key that is not the server's."""
-    return (
-        f"the server at {url} has another key; set MULTIHOST_KEY, or --key-file (authkey= in a "
-        "program), to one of its own: 'multihost key new' makes one there, and the file 'key' in "
-        "its state directory has one that may do everything"
-    )
+    return make_seal(seal_file())

@@ -9,7 +9,7 @@ from typing import Any
 
 from multihost.errors import AuthenticationError, KeyExpired, KeyRevoked, MultihostError, NotAllowed
 from multihost.runtime.address import parse_url
-from multihost.runtime.config import wrong_key
+from multihost.runtime.secret import wrong_key
 from multihost.runtime.trust import (
     Trust,
     check_certificate,

@@ -26,10 +26,10 @@ from multihost.errors import (
 )
 from multihost.runtime import clock
 from multihost.runtime.address import bracket, parse_url
-from multihost.runtime.config import wrong_key
 from multihost.runtime.link import NEARBY_URL, Link, client_link
 from multihost.runtime.notices import warn
 from multihost.runtime.reach import in_turn
+from multihost.runtime.secret import wrong_key
 from multihost.runtime.trust import MAYBE_TLS, Trust, nobody_there
 from multihost.wire import message as m
 from multihost.wire.keys import is_proof, parse_key, peer_proof, server_proof

@@ -21,6 +21,8 @@ from multihost.errors import ConfigError
 from multihost.runtime import config
 from multihost.runtime.address import DEFAULT_PORT, is_loopback, is_wildcard, url_of
 from multihost.runtime.descriptors import allow_descriptors
+from multihost.runtime.note import ServerNote, remove_server_note, write_server_note
+from multihost.runtime.secret import make_key
 from multihost.runtime.spinning import only_spin_while
 from multihost.server.acceptor import Acceptor
 from multihost.server.admission import (
@@ -163,7 +165,7 @@ class Server:
             context = self._tls_context() if options.has_tls else None
             if managers is not None:
                 door_listener = managers.listener or listen(managers.host, managers.port)
-            self.key = options.key or config.make_key(options.state / config.KEY_FILE)
+            self.key = options.key or make_key(options.state / config.KEY_FILE)
             self._store = open_store(
                 options.state / STORE_FILE,
                 lengthens_log=options.durability == "power" or options.announces,
@@ -204,7 +206,7 @@ class Server:
         """Take nothing new, commit what has come, tell the peers, close."""
         self._stopping.set()
         if self.options.announces:
-            config.remove_server_note(self.options.state)
+            remove_server_note(self.options.state)
         for task in self._tasks:
             task.cancel()
         self.promoter.stop()
@@ -322,7 +324,7 @@ class Server:
 
     def _announce(self, host: str, port: int) -> None:
         options = self.options
-        note = config.ServerNote(
+        note = ServerNote(
             url=url_of(_nearest(host), port, is_tls=options.has_tls),
             pid=os.getpid(),
             fingerprint=self.fingerprint,
@@ -331,7 +333,7 @@ class Server:
             addresses=options.addresses,
             socket=self.socket,
         )
-        config.write_server_note(options.state, note)
+        write_server_note(options.state, note)
 
     def _made_site(self) -> "Site":
         """The HTTP side, made when first needed."""

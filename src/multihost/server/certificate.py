@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from multihost.errors import ConfigError
-from multihost.runtime.config import write_file
+from multihost.runtime.files import write_file
 from multihost.runtime.trust import fingerprint_of
 
 CERTIFICATE_FILE = "tls.pem"

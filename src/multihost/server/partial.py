@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from multihost.core.digest import Digester
-from multihost.runtime.config import sync_directory
 from multihost.server.directfile import BLOCK_BYTES, DirectFile
+from multihost.store.places import sync_directory
 from multihost.wire.message import Blob, RefusalCode
 
 SUFFIX = ".part"

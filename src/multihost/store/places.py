@@ -32,7 +32,9 @@ def blob_files(directory: Path) -> Iterator[Path]:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make the names in a directory durable, where the system can."""
+    if os.name != "posix":
+        return
     fd = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

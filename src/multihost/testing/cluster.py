@@ -17,17 +17,11 @@ from typing import Any, Self
 import psutil
 
 from multihost.runtime.address import url_of
-from multihost.runtime.config import (
-    JOIN_VARIABLE,
-    KEY_FILE,
-    KEY_VARIABLE,
-    STATE_VARIABLE,
-    URL_VARIABLE,
-    read_key,
-    read_server_note,
-)
+from multihost.runtime.config import JOIN_VARIABLE, KEY_FILE, STATE_VARIABLE, URL_VARIABLE
 from multihost.runtime.http import http_connection
 from multihost.runtime.join import Join
+from multihost.runtime.note import read_server_note
+from multihost.runtime.secret import KEY_VARIABLE, read_key
 from multihost.runtime.trust import Trust
 from multihost.testing.ports import free_port
 from multihost.testing.waiting import wait_until

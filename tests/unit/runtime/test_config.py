@@ -5,9 +5,9 @@ import os
 import pytest
 
 from multihost.errors import ConfigError
-from multihost.runtime import config
-from multihost.runtime.config import ServerNote, Target, environment_of, find_target
+from multihost.runtime.config import Target, environment_of, find_target
 from multihost.runtime.join import Join
+from multihost.runtime.note import ServerNote, write_server_note
 from multihost.runtime.trust import Trust
 
 PIN = "ab" * 32
@@ -89,7 +89,7 @@ def test_authorities_are_named_by_variable_or_file(tmp_path, monkeypatch):
 def test_the_running_server_says_which_certificate_it_has(tmp_path):
     private(tmp_path / "state" / "key", "its key")
     note = ServerNote("https://127.0.0.1:7077", os.getpid(), PIN, "0.0.0.0")
-    config.write_server_note(tmp_path / "state", note)
+    write_server_note(tmp_path / "state", note)
     for found in (find_target(), find_target(note.url), find_target(note.url, "its key")):
         assert (found.urls, found.key) == ((note.url,), b"its key")
         assert found.trust.fingerprint == PIN
@@ -100,7 +100,7 @@ def test_the_running_server_says_which_certificate_it_has(tmp_path):
 def test_the_running_servers_key_is_found_for_whatever_name_this_machine_has(tmp_path, host):
     private(tmp_path / "state" / "key", "its key")
     note = ServerNote("https://127.0.0.1:7077", os.getpid(), PIN, "0.0.0.0")
-    config.write_server_note(tmp_path / "state", note)
+    write_server_note(tmp_path / "state", note)
     assert find_target(f"https://{host}:7077") == Target((note.url,), b"its key", Trust(PIN))
 
 
@@ -110,7 +110,7 @@ def test_the_running_servers_key_is_found_for_whatever_name_this_machine_has(tmp
 def test_another_servers_key_is_still_asked_for(tmp_path, url):
     private(tmp_path / "state" / "key", "its key")
     note = ServerNote("https://127.0.0.1:7077", os.getpid(), PIN, "0.0.0.0")
-    config.write_server_note(tmp_path / "state", note)
+    write_server_note(tmp_path / "state", note)
     with pytest.raises(ConfigError, match="no key for"):
         find_target(url)
 

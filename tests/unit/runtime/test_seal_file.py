@@ -6,6 +6,7 @@ import pytest
 
 from multihost.errors import ConfigError
 from multihost.runtime import config
+from multihost.runtime.secret import seal_text
 
 
 @pytest.fixture(autouse=True)
@@ -26,7 +27,7 @@ def test_there_is_none_until_one_is_made():
 def test_the_variable_goes_before_the_join_string_and_that_before_the_file(monkeypatch):
     kept = config.seal_to_give()
     assert config.find_seal(b"j" * 32) == b"j" * 32
-    monkeypatch.setenv("MULTIHOST_SEAL", config.seal_text(b"v" * 32))
+    monkeypatch.setenv("MULTIHOST_SEAL", seal_text(b"v" * 32))
     assert config.find_seal(b"j" * 32) == config.seal_to_give() == b"v" * 32
     monkeypatch.setenv("MULTIHOST_SEAL", "off")
     assert config.find_seal(b"j" * 32) is config.seal_to_give() is None
