@@ -53,6 +53,27 @@ _HOMES = {
     "TimeoutError": "multihost.errors",
 }
 
+_MODULES = {
+    "connection",
+    "context",
+    "dummy",
+    "managers",
+    "pool",
+    "process",
+    "queues",
+    "reduction",
+    "resource_tracker",
+    "shared_memory",
+    "sharedctypes",
+    "spawn",
+    "synchronize",
+    "util",
+}
+"""Modules of multiprocessing that are here, too."""
+
+_LEVELS = {"SUBDEBUG", "SUBWARNING"}
+"""Of logging; not for ``import *``, as in multiprocessing."""
+
 # Spelled out because type checkers read it; a test holds it to the table.
 __all__ = [
     "Array",
@@ -140,19 +161,21 @@ if TYPE_CHECKING:
 else:  # hidden from type checkers, which would take any misspelt name for found
 
     def __getattr__(name: str) -> object:
-        home = _HOMES.get(name)
+        import importlib
+
+        if name in _MODULES:  # after "import multiprocessing" most of them are there
+            return importlib.import_module("multihost." + name)
+        home = "multihost.util" if name in _LEVELS else _HOMES.get(name)
         if home is None:
             message = f"module 'multihost' has no attribute {name!r}"
             raise AttributeError(message)
-        import importlib
-
         value = getattr(importlib.import_module(home), name)
         globals()[name] = value
         return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted({*globals(), *_HOMES, *_MODULES})
 
 
 del TYPE_CHECKING  # no name for users

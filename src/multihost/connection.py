@@ -55,11 +55,14 @@ def wait(object_list: Iterable[Any], timeout: float | None = None) -> list[Any]:
 
 
 def __getattr__(name: str) -> Any:
-    """Listener and Client: the standard library's, between two programs at an address of theirs."""
-    if name not in ("Client", "Listener"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """What the standard library's has, too: programs that speak at an address of their own.
+
+    ``Listener`` and ``Client`` above all; ``deliver_challenge``, ``address_type``.
+    """
     from multiprocessing import connection as local
 
+    if name.startswith("_") or not hasattr(local, name):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(local, name)
 
 

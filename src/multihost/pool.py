@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from multihost.client.arrivals import BlockingArrivals
 from multihost.client.client import shared_client
 from multihost.client.crew import Crew
 from multihost.client.dispatcher import Dispatcher
 from multihost.client.feeder import Feeder, chunks
 from multihost.client.packing import as_payload, label_of, pack_call, pack_items
-from multihost.client.results import AsyncResult, IMapIterator, MapResult
+from multihost.client.pool_insides import Batches, Generation, TaskQueue
+from multihost.client.results import AsyncResult, IMapIterator, IMapUnorderedIterator, MapResult
 from multihost.core.job import DEFAULT_QUEUE, Style
 from multihost.errors import TimeoutError as TimeoutError  # noqa: A004, PLC0414 - also here in multiprocessing
 
@@ -32,16 +32,17 @@ CLOSE = "CLOSE"
 TERMINATE = "TERMINATE"
 
 ApplyResult = AsyncResult
-IMapUnorderedIterator = IMapIterator
 
 CHUNKS_PER_PROCESS = 4
 NAMED_CHUNKS = 64
 """Chunks of a named pool's ``map``: the same whatever slots there are when it is run again."""
 
+_STANDARD = {"MaybeEncodingError", "RemoteTraceback", "ThreadPool", "mapstar", "starmapstar"}
+
 
 def __getattr__(name: str) -> Any:
     """The standard library's own exceptions, for ``except`` clauses, and its pool of threads."""
-    if name in ("MaybeEncodingError", "RemoteTraceback", "ThreadPool"):
+    if name in _STANDARD:
         from multiprocessing import pool
 
         return getattr(pool, name)
@@ -231,18 +232,26 @@ class Pool:
         self._check_running()
         if chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
-        arrivals = BlockingArrivals(is_ordered=is_ordered)
-        feeder = Feeder(self._crew, func, iterable, chunksize, arrivals)
+        results = (IMapIterator if is_ordered else IMapUnorderedIterator)(self)
+        self._fill(func, iterable, results, chunksize)
+        if chunksize == 1:
+            return results
+        return (item for chunk in results for item in chunk)
+
+    def _fill(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        into: IMapIterator,
+        chunksize: int = 1,
+    ) -> None:
+        feeder = Feeder(self._crew, func, iterable, chunksize, into._arrivals)
         self._feeders = [old for old in self._feeders if old.is_alive()]
         if feeder.is_short:
             feeder.run()
         else:
             self._feeders.append(feeder)
             feeder.start()
-        results = IMapIterator(self, arrivals)
-        if chunksize == 1:
-            return results
-        return (item for chunk in results for item in chunk)
 
     # the end ---------------------------------------------------------------------------
 
@@ -290,8 +299,21 @@ class Pool:
         return dict.fromkeys(range(self._crew.unfinished()))
 
     @property
-    def _taskqueue(self) -> "_Waiting":
-        return _Waiting(self)
+    def _taskqueue(self) -> TaskQueue:
+        return TaskQueue(self)
+
+    def _unfinished(self) -> int:
+        return self._crew.unfinished()
+
+    _get_tasks = Batches
+
+    @staticmethod
+    def _guarded_task_generation(
+        result_job: object,  # noqa: ARG004 - the standard library's signature
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+    ) -> Generation:
+        return Generation(func, iterable)
 
     def _repopulate_pool(self) -> None:
         """Do nothing: workers replace their children by themselves, and at once."""
@@ -326,21 +348,6 @@ class Pool:
     def _check_running(self) -> None:
         if self._state != RUN:
             raise ValueError("Pool not running")
-
-
-class _Waiting:
-    """What programs ask for how many tasks of a pool have not begun."""
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-
-    def qsize(self) -> int:
-        """Tasks that are unfinished beyond those that the pool's slots may be running."""
-        return max(0, self._pool._crew.unfinished() - self._pool._processes)
-
-    def empty(self) -> bool:
-        """Whether none is."""
-        return not self.qsize()
 
 
 def _name_function(error: Exception, func: Callable[..., Any]) -> None:

@@ -6,6 +6,8 @@ import queue
 import threading
 from multiprocessing import managers as standard
 
+import cloudpickle
+import programs
 import pytest
 
 import multihost
@@ -303,3 +305,44 @@ def test_queues_that_are_made_for_each_call_are_one_and_are_filled_once():
         assert manager.other().get(timeout=5) == 1
         manager.other().task_done()
         assert manager.other().empty()
+
+
+def test_a_manager_that_is_passed_on_makes_objects_and_is_not_ended_there():
+    class Tagged(managers.SyncManager):
+        def __init__(self, tag):
+            super().__init__(**local())
+            self.tag = tag
+
+    with pytest.raises(TypeError, match="not started"):
+        cloudpickle.dumps(Tagged("a"))
+    with Tagged("a") as manager:
+        copy = cloudpickle.loads(cloudpickle.dumps(manager))
+        assert (copy.tag, copy.address) == ("a", manager.address)
+        shared = copy.list([1])
+        copy.shutdown()
+        assert list(manager.list(shared)) == [1]
+
+
+def test_a_process_gets_an_object_that_holds_a_manager(tmp_path):
+    out, _ = programs.run(
+        tmp_path,
+        """
+        import multihost as multiprocessing
+
+        class Board:
+            def __init__(self):
+                self.manager = multiprocessing.Manager()
+                self.names = self.manager.list()
+
+        def sign(board):
+            board.names.append(len(board.manager.dict(a=1)))
+
+        if __name__ == "__main__":
+            board = Board()
+            process = multiprocessing.Process(target=sign, args=(board,))
+            process.start()
+            process.join()
+            print(board.names, process.exitcode)
+        """,
+    )
+    assert out == "[1] 0\n"

@@ -429,6 +429,46 @@ def test_how_much_of_a_map_is_left_is_seen_as_in_the_standard_library(tmp_path):
     assert out == "0 3\n0 True 100\n"
 
 
+def test_an_imap_of_several_arguments_that_is_built_from_the_pools_insides_works(tmp_path):
+    out, _ = run(
+        tmp_path,
+        """
+        from multihost import pool
+
+        def star(self, kind, func, iterable, size):
+            result = kind(self)
+            tasks = pool.Pool._get_tasks(func, iterable, size)
+            generation = self._guarded_task_generation(result._job, pool.starmapstar, tasks)
+            self._taskqueue.put((generation, result._set_length))
+            return (item for chunk in result for item in chunk)
+
+        def power(base, exponent):
+            return base**exponent
+
+        pairs = [(n, 2) for n in range(7)]
+        with pool.Pool(2) as two:
+            print(list(star(two, pool.IMapIterator, power, iter(pairs), 3)))
+            print(sorted(star(two, pool.IMapUnorderedIterator, power, pairs, 1)))
+            try:
+                list(star(two, pool.IMapIterator, power, [(0, -1)], 1))
+            except ZeroDivisionError as error:
+                print(error)
+            single = pool.IMapIterator(two._cache)
+            generation = two._guarded_task_generation(single._job, abs, [-1, 2])
+            two._taskqueue.put((generation, single._set_length))
+            print(*single)
+            try:
+                two._taskqueue.put(None)
+            except NotImplementedError:
+                print("refused")
+        """,
+    )
+    squares = "[0, 1, 4, 9, 16, 25, 36]"
+    assert out.splitlines()[:2] == [squares, squares]
+    assert "negative power" in out.splitlines()[2]
+    assert out.splitlines()[3:] == ["1 2", "refused"]
+
+
 def test_a_program_without_stdin_stdout_and_stderr_runs(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(

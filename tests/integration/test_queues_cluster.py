@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import multiprocessing
 import os
 import queue
 import random
@@ -102,6 +103,11 @@ def test_a_bounded_queue_is_full_until_something_is_taken(client, other, name):
     assert other.queue(name).get() == 1
     putting.join(SOON_S)
     assert items.qsize() == 2
+
+
+def test_a_queues_bound_has_the_private_name_that_programs_print(client):
+    assert Queue(3, client=client)._maxsize == 3
+    assert Queue(client=client)._maxsize == multiprocessing.get_context("spawn").Queue()._maxsize
 
 
 def test_a_closed_queue_refuses_here_and_nowhere_else(client, other, name):

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from multihost.client.client import Client
 
 
+SEM_VALUE_MAX = 2**31 - 1
+"""What the standard library's queues have for a bound when they have none."""
+
+
 class Queue(Handle):
     """A queue on the server, for any number of threads, processes and machines.
 
@@ -130,6 +134,10 @@ class Queue(Handle):
         return _End(self)
 
     _writer = _reader
+
+    @property
+    def _maxsize(self) -> int:
+        return self._items.limit or SEM_VALUE_MAX
 
     # beyond it --------------------------------------------------------------------------
 

@@ -203,10 +203,12 @@ class MapResult(AsyncResult):
 class IMapIterator:
     """Results of ``imap`` and ``imap_unordered``; goes on after an error."""
 
-    def __init__(self, pool: CallbackOwner, arrivals: BlockingArrivals) -> None:
+    is_ordered = True
+
+    def __init__(self, pool: Any, arrivals: BlockingArrivals | None = None) -> None:
         """Iterate over what arrives; ``pool`` lives at least as long as something may."""
-        self._pool: CallbackOwner | None = pool
-        self._arrivals = arrivals
+        self._pool = pool
+        self._arrivals = arrivals or BlockingArrivals(is_ordered=self.is_ordered)
 
     def __iter__(self) -> Self:
         return self
@@ -228,3 +230,18 @@ class IMapIterator:
         raise for_iteration(value)
 
     __next__ = next  # noqa: A003 - the method above, as in the standard library
+
+    # for who makes one by hand, see pool_insides -----------------------------------------
+
+    @property
+    def _job(self) -> Self:
+        return self
+
+    def _set_length(self, length: int) -> None:
+        """Stand for this iterator where it is to be filled."""
+
+
+class IMapUnorderedIterator(IMapIterator):
+    """Results as they come."""
+
+    is_ordered = False

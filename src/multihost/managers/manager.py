@@ -163,11 +163,37 @@ class BaseManager(standard.BaseManager):
         super().__enter__()
         return self
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Its starter's alone in the standard library's; there a forked child has it all the same.
+        if self._state.value != _State.STARTED:
+            raise TypeError(
+                f"a {type(self).__name__} that is not started can't be passed to another process; "
+                "start() or connect() it first"
+            )
+        known = {*vars(BaseManager(self._address)), "_end", "_process", "shutdown"}
+        added = {name: value for name, value in vars(self).items() if name not in known}
+        basics = (self._address, bytes(self._authkey), self._serializer)
+        return _connected, (type(self), basics, added)
+
     def _check_initial(self) -> None:
         if self._state.value == _State.STARTED:
             raise ProcessError("Already started server")
         if self._state.value == _State.SHUTDOWN:
             raise ProcessError("Manager has shut down")
+
+
+def _connected(kind: Any, basics: tuple[Any, bytes, str], added: dict[str, Any]) -> Any:
+    """In another process: what a manager there is to its clients; ending it is its starter's."""
+    manager = kind.__new__(kind)
+    BaseManager.__init__(manager, *basics)
+    vars(manager).update(added)
+    manager._state.value = _State.STARTED
+    manager.shutdown = _nothing
+    return manager
+
+
+def _nothing() -> None:
+    """Do nothing: as a fork's copy of a manager, which is another process's to end."""
 
 
 def _finish(  # noqa: PLR0917 - arguments of a finalizer
