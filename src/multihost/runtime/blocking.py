@@ -10,6 +10,8 @@ another way.
 import contextlib
 import secrets
 import socket
+import struct
+import sys
 from typing import TYPE_CHECKING, Any
 
 from websockets.client import ClientProtocol
@@ -35,6 +37,8 @@ READ_BYTES = 64 << 10
 _HEAD_BYTES = 10
 """The longest head of a frame from a server."""
 _BINARY = 0x82
+_KERNEL_TIMES = sys.platform != "win32"
+"""Whether a socket is given its time as the pair of longs that ``timeval`` is."""
 
 
 class BlockingLink:
@@ -57,7 +61,7 @@ class BlockingLink:
         self._socket.sendall(b"".join(parts))
 
     def receive(self) -> list[Any]:
-        """Messages of the next frames; raises TimeoutError if none begins in time, or OSError."""
+        """Messages of the next frames; raises OSError, also if none begins in time."""
         data = self._socket.recv(READ_BYTES)
         if not data:
             raise ConnectionResetError("the server closed the connection")
@@ -77,7 +81,16 @@ class BlockingLink:
 
     def give_time(self, wait_s: float) -> None:
         """From now on let nothing take longer than this."""
-        self._socket.settimeout(wait_s)
+        sock = self._socket
+        if not _KERNEL_TIMES or not _is_bare(sock):
+            sock.settimeout(wait_s)
+            return
+        # The kernel keeps the time: Python would ask poll() before each send and receive.
+        sock.settimeout(None)
+        seconds, rest_s = divmod(wait_s, 1)
+        time = struct.pack("ll", int(seconds), int(rest_s * 1e6))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time)
 
     def interrupt(self) -> None:
         """End the connection: whoever waits at it gets an OSError."""
@@ -120,6 +133,11 @@ def open_blocking(
         sock.close()
         raise
     return link
+
+
+def _is_bare(sock: socket.socket) -> bool:
+    """Whether nothing stands between a socket and its bytes: OpenSSL would try again for ever."""
+    return type(sock) is socket.socket
 
 
 def _connected(address: Address) -> socket.socket:
