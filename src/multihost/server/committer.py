@@ -37,6 +37,7 @@ LINGER_S = 0.002
 once; the event loop counts whole milliseconds and may end it up to one early."""
 TOLD_LINGER_S = 0.05
 """So long what nobody waits for is kept from the disk, to pay for it once."""
+_UNCHANGED = Changes([], [])
 FULL_RETRY_S = 1.0
 """Pause before what has to be written is tried again on a full disk."""
 
@@ -67,6 +68,10 @@ class Operation(msgspec.Struct, eq=False):
     only_reads: bool = False
     """Whether it can be answered from what is written, when nothing more can be written."""
     result: Any = None
+
+    def forget(self) -> None:
+        """It is over: what ran may refer to it, a cycle of megabytes that only a search finds."""
+        self.run = _has_run
 
 
 class CommitListener(Protocol):
@@ -117,6 +122,40 @@ class Participant(Protocol):
         ...
 
 
+class _Written:
+    """Transactions that are written and not yet committed.
+
+    Of operations that nobody waits for nothing is kept: they are many, and what is given back at
+    once is in the processor's caches when the next one takes it.
+    """
+
+    __slots__ = ("askers", "changes", "is_empty", "must_last")
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.is_empty = True
+        self.must_last = False
+        """Whether they have to survive a power cut."""
+        self.askers: list[Operation] = []
+        """Operations that somebody waits for, in order."""
+        self.changes: list[Changes] = []
+
+    def add(self, operations: list[Operation], changes: Changes) -> bool:
+        """One more transaction; whether somebody waits for its commit."""
+        self.is_empty = False
+        if changes.ended or changes.finals:
+            self.changes.append(changes)
+        is_waited_for = False
+        for operation in operations:
+            self.must_last |= operation.is_durable
+            if operation.is_told and operation.done is None:
+                operation.forget()
+            else:
+                self.askers.append(operation)
+                is_waited_for |= not operation.is_told
+        return is_waited_for
+
+
 class Committer:
     """The queue of operations and the turn that commits them.
 
@@ -139,8 +178,7 @@ class Committer:
         self._pending: deque[Operation] = deque()
         self._open: list[Operation] = []
         """What has run in the transaction that is kept open for a lone task's outcome."""
-        self._written: list[tuple[list[Operation], Changes]] = []
-        """Transactions that are written and not yet committed, in order."""
+        self._written = _Written()
         self._closing: asyncio.TimerHandle | None = None
         """Sees to it that the open transaction is written in time; outlives it if it is."""
         self._opened_at = 0.0
@@ -247,7 +285,7 @@ class Committer:
             if stays_open:
                 self._keep_open(batch)
             else:
-                self._write(batch)
+                is_waited_for = self._write(batch)
         except StoreFull as error:
             self._store_is_full(self._take_open() + batch, error)
         except StoreError as error:
@@ -258,8 +296,10 @@ class Committer:
         else:
             if stays_open:
                 self._go_on()
+            elif is_waited_for or not self.is_durable:
+                self._settle()
             else:
-                self._settle_or_linger()
+                self._linger()
 
     def _run(self, batch: list[Operation]) -> None:
         """Do what is asked, in a new transaction or in the one that is open."""
@@ -315,16 +355,13 @@ class Committer:
         operations, self._open = self._open, []
         return operations
 
-    def _write(self, batch: list[Operation]) -> None:
+    def _write(self, batch: list[Operation]) -> bool:
+        """Write the transaction; whether somebody waits for its commit."""
         changes = self._prepare()
         self._publish(batch)
-        self._written.append((self._take_open() + batch, changes))
+        return self._written.add(self._take_open() + batch, changes)
 
-    def _settle_or_linger(self) -> None:
-        operations, _ = self._written[-1]
-        if not self.is_durable or not all(operation.is_told for operation in operations):
-            self._settle()
-            return
+    def _linger(self) -> None:
         if self._lingering is None:
             self._lingering = self._loop.call_later(TOLD_LINGER_S, self._settle)
         self._go_on()
@@ -362,11 +399,10 @@ class Committer:
             return
         if self._is_broken:
             return
-        operations = [operation for batch, _ in self._written for operation in batch]
-        self._is_busy = True
-        if not self.is_durable or not any(operation.is_durable for operation in operations):
+        written, self._is_busy = self._written, True
+        if not self.is_durable or not written.must_last:
             self._settle_here(is_durable=False)
-        elif len(operations) > 2 * FEW or self._disk_s > QUICK_DISK_S:
+        elif len(written.askers) > 2 * FEW or self._disk_s > QUICK_DISK_S:
             self._disk.run(self._settle_in_thread)
         else:
             # In the loop's next round, when the leases have really left.
@@ -390,15 +426,13 @@ class Committer:
 
     def _settled(self) -> None:
         self._is_busy = False
-        written, self._written = self._written, []
+        written, self._written = self._written, _Written()
         for participant in self.participants:
             participant.committed()
-        for batch, _ in written:
-            for operation in batch:
-                if operation.done is not None:
-                    operation.done(operation.result)
-                # It may refer to the operation: megabytes that only a search would find.
-                operation.run = _has_run
+        for operation in written.askers:
+            if operation.done is not None:
+                operation.done(operation.result)
+            operation.forget()
         assert self.listener is not None
         if self._keeps_leases:
             self._keeps_leases = False
@@ -407,7 +441,7 @@ class Committer:
         # Answers leave first, in this turn of the loop.
         if not self._changes:
             self._loop.call_soon(self._tell)
-        self._changes += [changes for _, changes in written]
+        self._changes += written.changes or [_UNCHANGED]
         self._go_on()
 
     def _tell(self) -> None:
@@ -427,7 +461,7 @@ class Committer:
 
     @property
     def _has_work(self) -> bool:
-        waiting = self._pending or self._open or self._written
+        waiting = self._pending or self._open or not self._written.is_empty
         return bool(waiting or self._is_busy or self._is_due or self._is_wanted)
 
     def _go_on(self) -> None:
@@ -469,12 +503,12 @@ class Committer:
                     return
                 operation.failed(error)
             else:
-                self._written.append(([operation], changes))
+                self._written.add([operation], changes)
                 self._settled()
-        if self._written:
-            self._settle()
-        else:
+        if self._written.is_empty:
             self._go_on()
+        else:
+            self._settle()
 
     def _store_is_full(self, batch: list[Operation], error: StoreFull) -> None:
         """Refuse what may be refused; keep the rest until there is room."""

@@ -1,6 +1,7 @@
 """Claims about group commit, with a store that records what is asked of it."""
 
 import asyncio
+import weakref
 
 import pytest
 from quiet_listener import QuietListener
@@ -202,6 +203,26 @@ def test_a_lone_task_that_no_slot_takes_is_acknowledged_at_once():
         committer._turn()
         assert committer._open == []
         await committer.drain()
+
+    run(scenario, is_durable=True)
+
+
+def test_nothing_is_kept_of_what_nobody_waits_for():
+    async def scenario(store, committer, fatal):
+        class Work:
+            def __call__(self, store, now):
+                operation.is_durable = True
+
+        work = Work()
+        kept = weakref.ref(work)
+        operation = Operation(work, is_told=True)
+        committer.submit(operation)
+        del work
+        committer._turn()
+        assert kept() is None
+        assert "commit durable" not in store.log
+        await committer.drain()
+        assert store.log[-1] == "commit durable"
 
     run(scenario, is_durable=True)
 
