@@ -20,6 +20,24 @@ hypothesis.settings.load_profile("multihost")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """What takes longest first, when several processes share the tests out by file."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from longest_first import LongestFirst
+
+    return LongestFirst(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Collect in the order of the scheduler, in each of its processes."""
+    if hasattr(config, "workerinput"):
+        from longest_first import place_of
+
+        items.sort(key=lambda item: place_of(item.nodeid))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_server_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Keep tests away from a server, a key or a config file of whoever runs them."""

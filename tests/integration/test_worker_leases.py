@@ -100,9 +100,10 @@ def test_what_no_slot_gets_to_soon_is_given_back_and_not_invited_again(tmp_path)
             path = tmp_path / "go"
             job = lone.job(until_there)
             held = lone.grant(job, *(((str(path),), {}),) * 10)
-            await lone.until(lambda: len(lone.given_back) == 8)
-            assert not lone.given_back & set(held[:2])
-            assert lone.worker._told == 0
+            # Of the tiny ones some may have been given back, too, where the slots had to wait.
+            await lone.until(lambda: lone.given_back >= {*held[2:]})
+            assert not lone.given_back & {*held[:2]}
+            await turns(lambda: lone.worker._told == 0)
             path.touch()
             for one in held:
                 await lone.result(one)
