@@ -16,7 +16,7 @@ from managers_bench import Stage
 
 import multihost
 from multihost import managers
-from multihost.managers import proxies
+from multihost.managers import calls
 from multihost.testing import Cluster, wait_until
 from multihost.testing.ports import free_port
 
@@ -142,7 +142,7 @@ def ignore_interrupts():
 def test_who_waits_at_a_manager_that_ends_gets_eof_and_the_queue_is_gone(
     base, configured, cluster, monkeypatch
 ):
-    monkeypatch.setattr(proxies, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(calls, "PATIENCE_S", 0.2)
     with manager_of("ending", 0) as manager:
 
         class Client(base):

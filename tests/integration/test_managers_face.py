@@ -12,7 +12,7 @@ import pytest
 
 import multihost
 from multihost import managers
-from multihost.managers import proxies
+from multihost.managers import calls
 from multihost.testing import wait_until
 from multihost.testing.ports import free_port
 
@@ -168,7 +168,7 @@ def test_what_a_manager_has_not_registered_is_refused_and_becomes_no_queue(base)
 
 @pytest.mark.parametrize("base", [standard.BaseManager, managers.BaseManager])
 def test_who_waits_at_a_manager_that_ends_gets_eof(base, monkeypatch):
-    monkeypatch.setattr(proxies, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(calls, "PATIENCE_S", 0.2)
     with make(tasks=new_queue)(**local()) as manager:
         client = make(base, tasks=None)(address=manager.address, authkey=b"abc")
         client.connect()
@@ -189,7 +189,7 @@ def test_a_manager_may_be_shut_down_twice(base):
 
 
 def test_who_asks_a_manager_that_has_ended_gets_eof(monkeypatch):
-    monkeypatch.setattr(proxies, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(calls, "PATIENCE_S", 0.2)
     with make(tasks=new_queue)(**local()) as manager:
         tasks = manager.tasks()
         tasks.put(1)

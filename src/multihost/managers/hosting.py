@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from multihost.errors import ConfigError
+from multihost.managers.calls import QUEUE_PREFIX
 from multihost.managers.front import Front, FrontPlan
 from multihost.managers.listening import bind, is_secured, realm_of, state_of
-from multihost.managers.proxies import QUEUE_PREFIX, AutoProxy, serving
+from multihost.managers.proxies import AutoProxy, serving
 from multihost.managers_front import DROPPED
 from multihost.runtime import config
 

@@ -20,7 +20,7 @@ from multiprocessing import managers as standard
 from types import TracebackType
 from typing import Any, Self
 
-from multihost.managers import proxies
+from multihost.managers import endings, proxies
 from multihost.managers.hosting import Server, may_be_queue
 from multihost.managers.listening import TLS, is_secured
 from multihost.managers.proxies import AutoProxy, ours
@@ -225,7 +225,7 @@ def _finish(  # noqa: PLR0917 - arguments of a finalizer
                 place.join()
     state.value = _State.SHUTDOWN
     _standard.BaseProxy._address_to_local.pop(address, None)
-    proxies.forget(address)
+    endings.forget(address)
 
 
 STOPPING_S = 5.0

@@ -29,7 +29,7 @@ class Wire:
     def __init__(self, connection: Any, sock: socket.socket | None) -> None:
         """Wrap ``connection``; ``sock`` is a duplicate of its descriptor."""
         self.held: object = None
-        """What its thread has in its hands: see ``proxies``; None: nothing."""
+        """What its thread has in its hands: see ``calls``; None: nothing."""
         self.has_failed = False
         """Its thread ends with an exception."""
         self.is_writer: bool | None = None
