@@ -62,6 +62,7 @@ async def _serve(directory: Path, ready_fd: int, parent_fd: int, options: dict) 
             socket=server.socket,
             slots=usable_cores(),
             is_elastic=True,
+            has_process=True,
             sys_path=tuple(options.get("sys_path", ())),
             cwd=options.get("cwd"),
             argv=tuple(options.get("argv", ())),

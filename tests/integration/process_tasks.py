@@ -82,3 +82,34 @@ def set_by_a_thread(event, path):
         event.set()
 
     threading.Thread(target=run).start()
+
+
+def print_from_c(word):
+    """Print as C code does into a pipe: it is written when the process ends, not before."""
+    import ctypes
+
+    ctypes.CDLL(None).printf(b"%s\n", word.encode())
+
+
+def tell_of_chance(path):
+    """Write down what must be no other process's."""
+    import multiprocessing
+    import random
+
+    secret = bytes(multiprocessing.current_process().authkey).hex()
+    part = Path(f"{path}.part")
+    part.write_text(f"{random.random()} {secret} {os.getpgrp() == os.getpid()}")
+    part.rename(path)
+
+
+def leave_an_orphan(path):
+    """Start a program that outlives this, in a session of its own."""
+    with Path(path).open("w") as file:
+        orphan = subprocess.Popen(["sleep", "3600"], start_new_session=True)
+        file.write(str(orphan.pid))
+    os._exit(0)
+
+
+def command_line():
+    """Arguments of this process."""
+    return Path("/proc/self/cmdline").read_text().split("\0")

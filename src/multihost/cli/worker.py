@@ -109,6 +109,7 @@ def worker(
         first_path=paths,
         cwd=chdir,
         lends=lends,
+        has_process=True,
         processes=PROCESSES if processes is None else processes,
         spool=None if spool is None else spool.absolute(),
     )

@@ -29,6 +29,10 @@ from multihost.testing.waiting import wait_until
 HOST = "127.0.0.1"
 
 
+TEMPLATE = "mh-template"
+"""What a worker's children are forked from calls itself so."""
+
+
 class Cluster:
     """A server and its workers on this machine; a context manager that leaves nothing behind.
 
@@ -152,7 +156,8 @@ class Cluster:
 
     def children(self, position: int = 0) -> list[int]:
         """Process ids of a worker's slots."""
-        return [child.pid for child in psutil.Process(self.workers[position].pid).children()]
+        children = psutil.Process(self.workers[position].pid).children()
+        return [child.pid for child in children if not _is_template(child)]
 
     def kill_child(self, position: int = 0) -> int | None:
         """SIGKILL one slot's process of a worker; its process id."""
@@ -242,3 +247,9 @@ def start() -> tuple[dict[str, str], Callable[[], None]]:
     cluster = Cluster(workers=2, slots=4, python_path=[harness])
     cluster.start()
     return cluster.environment, cluster.stop
+
+
+def _is_template(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.name() == TEMPLATE
+    return False

@@ -1,5 +1,13 @@
-"""``python -m multihost.worker``: the process of one slot; only an agent starts it."""
+"""``python -m multihost.worker``: a slot's process, or what they are forked from.
 
-from multihost.worker.child import main
+Only an agent starts it.
+"""
+
+import sys
+
+if sys.argv[1] == "template":
+    from multihost.worker.template import main
+else:
+    from multihost.worker.child import main
 
 main()

@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from multihost.runtime import endings, waiting
@@ -437,26 +438,32 @@ def _name_process(name: str) -> None:
 
 def main() -> None:
     """Run a slot over the four pipes given; then come the spool's directory and its own number."""
-    tasks_fd, outcomes_fd, control_fd, life_fd = map(int, sys.argv[1:5])
+    pipes = [int(argument) for argument in sys.argv[1:5]]
     spool, number = sys.argv[5], int(sys.argv[6])
     is_for_processes = FOR_PROCESSES in sys.argv[7:]
-    for descriptor in (tasks_fd, outcomes_fd, control_fd, life_fd):
-        os.set_inheritable(descriptor, False)
-    _die_with(life_fd)
-    hide_what_is_kept()
-    setup = sys.stdin.buffer.read()
-    seal = _setup(setup) if setup else None
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.meta_path.insert(0, naming.PoolWorker(number, life_fd))
+    setup = sys.stdin.buffer.read()
     if is_for_processes:
         import cloudpickle  # noqa: F401 - what a process needs first
 
         import multihost.worker.process  # noqa: F401 - as above
+    sys.exit(serve(pipes, spool, number, os.getppid(), setup))
+
+
+def serve(pipes: Sequence[int], spool: str, number: int, parent: int, setup: bytes) -> int:
+    """Be the child with this number; the exit code of the process."""
+    tasks_fd, outcomes_fd, control_fd, life_fd = pipes
+    for descriptor in pipes:
+        os.set_inheritable(descriptor, False)
+    _die_with(life_fd)
+    hide_what_is_kept()
+    naming.name_process(number, parent, life_fd)
+    seal = _setup(setup) if setup else None
     child = Child(tasks_fd, outcomes_fd, control_fd, spool, seal)
     code = child.run()
     _leave()
     child.wait_until_read()
-    sys.exit(code)
+    return code
 
 
 def _die_with(life: int) -> None:

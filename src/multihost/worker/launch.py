@@ -6,7 +6,7 @@ import itertools
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from multihost.runtime.memory import KEPT_BY_CHILD
@@ -16,6 +16,17 @@ from multihost.worker import frames
 PIPE_BYTES = 1 << 20
 CHILD_DESCRIPTORS = 8
 """That an agent has for one child: pipes, and one for its end."""
+Fork = Callable[[int, Sequence[int]], int | None]
+"""Number and descriptors of a child to be: its process id; None if it has to be started."""
+
+
+class ForkLost(Exception):
+    """Who was asked to fork a child is gone. Perhaps it has."""
+
+
+def never_forked(number: int, descriptors: Sequence[int]) -> int | None:  # noqa: ARG001 - a Fork
+    """Nobody forks."""
+    return None
 
 
 @dataclass(slots=True)
@@ -32,6 +43,10 @@ class ChildSetup:
     """Whether it should have at hand from the start what a process needs."""
     numbers: set[int] = field(default_factory=set)
     """Those of the children that live."""
+    pids: set[int] = field(default_factory=set)
+    """Processes that somebody waits for."""
+    fork: Fork = never_forked
+    """Another way to start a child."""
 
     def take_number(self) -> int:
         """The smallest that no child has."""
@@ -39,12 +54,25 @@ class ChildSetup:
         self.numbers.add(number)
         return number
 
+    def whole_environment(self) -> dict[str, str]:
+        """What a child is started with."""
+        return {**KEPT_BY_CHILD, **os.environ, **self.environment}
+
+    def tell(self, process: "subprocess.Popen[bytes]") -> None:
+        """Write what it reads first."""
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # dead already; its pipes tell of it
+            process.stdin.write(self.setup)
+            process.stdin.close()
+
 
 @dataclass(slots=True)
 class Launched:
     """A process that was started, and the agent's ends of its pipes."""
 
-    process: "subprocess.Popen[bytes]"
+    pid: int
+    process: "subprocess.Popen[bytes] | None"
+    """None if it was forked."""
     number: int
     """Of ``ChildSetup.numbers``."""
     tasks: int
@@ -58,37 +86,54 @@ class Launched:
 
 def launch(setup: ChildSetup) -> Launched:
     """Start a child; raises OSError, and leaves nothing behind, where that is impossible."""
+    try:
+        return _launch(setup, setup.fork)
+    except ForkLost:
+        # What may have been forked has the pipes' other ends and goes with them: now others.
+        return _launch(setup, never_forked)
+
+
+def _launch(setup: ChildSetup, fork: Fork) -> Launched:
     with contextlib.ExitStack() as on_failure:
         (task_read, tasks), (outcomes, outcome_write) = _pipes(2, on_failure)
         (control_read, control), (life_read, life) = _pipes(2, on_failure)
         (out_read, out_write), (err_read, err_write) = _pipes(2, on_failure)
-        inherited = (task_read, outcome_write, control_read, life_read)
+        theirs = (task_read, outcome_write, control_read, life_read, out_write, err_write)
         number = setup.take_number()
         on_failure.callback(setup.numbers.discard, number)
-        last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
-        process = subprocess.Popen(
-            [*_command_line(), *map(str, inherited), setup.spool, str(number), *last],
-            stdin=subprocess.PIPE,
-            stdout=out_write,
-            stderr=err_write,
-            pass_fds=inherited,
-            cwd=setup.cwd,
-            env={**KEPT_BY_CHILD, **os.environ, **setup.environment},
-            start_new_session=True,
-        )
+        process = None
+        pid = fork(number, theirs)
+        if pid is None:
+            process = _start(setup, number, theirs)
+            pid = process.pid
         on_failure.pop_all()
-    for descriptor in (*inherited, out_write, err_write):
+    setup.pids.add(pid)
+    for descriptor in theirs:
         os.close(descriptor)
-    assert process.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # dead already; its pipes tell of it
-        process.stdin.write(setup.setup)
-        process.stdin.close()
+    if process is not None:
+        setup.tell(process)
     for descriptor in (tasks, outcomes, out_read, err_read):
         os.set_blocking(descriptor, False)
     for descriptor in (tasks, outcomes):
         _widen(descriptor)
     prints: dict[int, int] = {out_read: m.Stream.STDOUT, err_read: m.Stream.STDERR}
-    return Launched(process, number, tasks, outcomes, control, life, prints)
+    return Launched(pid, process, number, tasks, outcomes, control, life, prints)
+
+
+def _start(setup: ChildSetup, number: int, descriptors: Sequence[int]) -> "subprocess.Popen[bytes]":
+    """A process with an interpreter of its own."""
+    *inherited, out, err = descriptors
+    last = [frames.FOR_PROCESSES] if setup.is_for_processes else []
+    return subprocess.Popen(
+        [*command_line(), *map(str, inherited), setup.spool, str(number), *last],
+        stdin=subprocess.PIPE,
+        stdout=out,
+        stderr=err,
+        pass_fds=inherited,
+        cwd=setup.cwd,
+        env=setup.whole_environment(),
+        start_new_session=True,
+    )
 
 
 def _pipes(count: int, on_failure: contextlib.ExitStack) -> list[tuple[int, int]]:
@@ -108,18 +153,21 @@ def _widen(descriptor: int) -> None:
             fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
-def wait(process: "subprocess.Popen[bytes]") -> tuple[int, int, int]:
+def wait(launched: Launched) -> tuple[int, int, int]:
     """Process id (0 while it lives), exit code, and peak memory in bytes."""
     try:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        pid, status, usage = os.wait4(launched.pid, os.WNOHANG)
     except ChildProcessError:
-        return process.pid, -1, 0
+        return launched.pid, -1, 0
     if pid == 0:
         return 0, 0, 0
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return pid, process.returncode, usage.ru_maxrss * 1024
+    code = os.waitstatus_to_exitcode(status)
+    if launched.process is not None:
+        launched.process.returncode = code
+    return pid, code, usage.ru_maxrss * 1024
 
 
-def _command_line() -> list[str]:
+def command_line() -> list[str]:
+    """What starts a process of ours; its arguments follow."""
     flags: Callable[[], list[str]] = subprocess._args_from_interpreter_flags  # type: ignore[attr-defined]
     return [sys.executable, *flags(), "-m", "multihost.worker"]

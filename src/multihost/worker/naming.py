@@ -14,18 +14,31 @@ from types import ModuleType
 from typing import Any
 
 MODULE = "multiprocessing.process"
+AUTHKEY_BYTES = 32
+
+
+def name_process(number: int, parent: int, sentinel: int) -> None:
+    """Have multiprocessing say the number of this process, now or as soon as it is loaded.
+
+    ``number``: from 1, no other child of the worker has it. ``sentinel`` is a descriptor
+    that becomes readable when ``parent``, a process id, has ended.
+    """
+    worker = PoolWorker(number, parent, sentinel)
+    module = sys.modules.get(MODULE)
+    if module is None:
+        sys.meta_path.insert(0, worker)
+    else:
+        worker.tell(module)
 
 
 class PoolWorker:
     """Finds that module once, and has it say the number of this process when it is loaded."""
 
-    def __init__(self, number: int, parent: int) -> None:
-        """``number``: from 1, no other child of the worker has it.
-
-        ``parent`` is a descriptor that becomes readable when the parent has ended.
-        """
+    def __init__(self, number: int, parent: int, sentinel: int) -> None:
+        """As above."""
         self._number = number
         self._parent = parent
+        self._sentinel = sentinel
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -42,14 +55,15 @@ class PoolWorker:
 
         def load_and_tell(module: Any) -> None:
             load(module)
-            self._tell(module)
+            self.tell(module)
 
         loader.exec_module = load_and_tell
         return spec
 
-    def _tell(self, module: Any) -> None:
+    def tell(self, module: Any) -> None:
+        """Say it in the module, which is loaded."""
         process = module._current_process
         process.name = f"SpawnPoolWorker-{self._number}"
         process._identity = (self._number,)
-        parent = module._ParentProcess("MainProcess", os.getppid(), self._parent)
-        module._parent_process = parent
+        process.authkey = os.urandom(AUTHKEY_BYTES)  # not one that others were forked with
+        module._parent_process = module._ParentProcess("MainProcess", self._parent, self._sentinel)

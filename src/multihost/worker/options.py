@@ -78,6 +78,8 @@ class WorkerOptions:
     """How much of that is kept."""
     processes: int = PROCESSES
     """Processes at most, beside the slots; 0: none are taken."""
+    has_process: bool = False
+    """Whether its process is its own: then it may be the parent of what tasks leave behind."""
     lends: bool = True
     """Whether a task that waits for results of others lends its slot meanwhile."""
     spool: Path | None = None

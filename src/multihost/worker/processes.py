@@ -45,8 +45,8 @@ class Processes:
         """What runs, and where."""
         return self._slots.items()
 
-    def start(self, work: Work) -> Slot | Failure:
-        """Start a process; or why it can't be."""
+    def start(self, work: Work) -> Slot | Failure | None:
+        """Start a process; or why it can't be; or None: when children are had quickly."""
         if len(self._slots) >= self._limit:
             text = (
                 f"the worker runs {self._limit} processes beside its slots, which is its limit: "
@@ -58,6 +58,8 @@ class Processes:
         except OSError as error:  # no more processes or descriptors are to be had
             text = f"the worker can't start a process: {error}"
             return Failure(Ending.UNRUNNABLE, type(error).__name__, text)
+        if slot is None:
+            return None
         self._slots[work] = slot
         slot.feed(work, None)
         slot.flush()

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from multihost.runtime import clock
 from multihost.wire.message import JobInfo
 from multihost.worker import feed
+from multihost.worker.forks import Forks
 from multihost.worker.frames import Where
 from multihost.worker.launch import ChildSetup
 from multihost.worker.options import (
@@ -83,6 +84,8 @@ class Roster:
         setup: ChildSetup,
         find: FindFunction,
         find_shipped: FindShipped = lambda _: (),
+        *,
+        forks: Forks | None = None,
     ) -> None:
         """Start ``slots`` children that report to ``owner``."""
         self.owner = owner
@@ -93,6 +96,7 @@ class Roster:
         self.changes = 0
         """Rises whenever ``children``, or whom they serve, have changed."""
         self._setup = setup
+        self._forks = forks or Forks()
         self._find = find
         self._find_shipped = find_shipped
         self._lenders: set[Slot] = set()
@@ -304,6 +308,7 @@ class Roster:
         context = work.job.context
         if context is not None and context.max_tasks and slot.served >= context.max_tasks:
             self.replace(slot)
+            self._forks.start()
 
     def _devote(self, slot: Slot, work: Work) -> bool:
         """Make a fresh child one for works like this; False if something for that is not here."""
@@ -384,19 +389,29 @@ class Roster:
             self.children.append(fresh)
         return fresh
 
-    def give_away(self) -> Slot:
-        """A child that has served nobody, warm if there is one; it holds no slot any more."""
+    def give_away(self) -> Slot | None:
+        """A child that has served nobody, warm if there is one; it holds no slot any more.
+
+        None if it is quicker to ask again ``when_prepared``.
+        """
         self._setup.is_for_processes = True  # where there is one process there are often more
+        self._forks.start()
         for slot in self.children:
             if not slot.served:
                 self.children.remove(slot)
                 self.changes += 1
                 self._given.add(slot)
-                self._loop.call_later(REFILL_S, self.fill)
+                self._loop.call_later(REFILL_S, self.when_prepared, self.fill)
                 return slot
+        if self._forks.is_starting:
+            return None
         slot = Slot(self.owner, self._setup)
         self._given.add(slot)
         return slot
+
+    def when_prepared(self, call: Callable[[], None]) -> None:
+        """Call it when children are had quickly, or never will be."""
+        self._forks.when_settled(call)
 
     def died(self, slot: Slot) -> None:
         """A child is gone: start another, after a pause if they die as soon as they start."""
@@ -409,6 +424,7 @@ class Roster:
             self.children.remove(slot)
             self.changes += 1
             self._replace_dead(slot)
+        self._forks.reap_orphans()
         if self._is_closed and self._is_empty() and not self._emptied.done():
             self._emptied.set_result(None)
 
@@ -419,6 +435,7 @@ class Roster:
             self._loop.call_later(pause_s, self.fill)
         else:
             self.fill()
+            self._forks.start()
 
     def resize(self, slots: int) -> None:
         """Have so many slots; of too many, idle ones go now and busy ones once they are idle."""
@@ -476,6 +493,7 @@ class Roster:
     def close(self) -> None:
         """Kill every child."""
         self._is_closed = True
+        self._forks.close()
         for slot in (*self._everyone(), *self._given):
             slot.signal(signal.SIGKILL)
         if self._is_empty() and not self._emptied.done():

@@ -119,12 +119,11 @@ class Slot:
         self._fresh: list[frames.Bytes] = []
         """Fed and not yet offered to the pipe; ``flush`` does."""
         self._unwritten: list[frames.Bytes] = []
-        launched = launch(setup)
-        self._process, self._number = launched.process, launched.number
+        launched = self._launched = launch(setup)
         self._tasks, self._outcomes = launched.tasks, launched.outcomes
         self._prints = launched.prints
         self._control, self._life = launched.control, launched.life
-        self.pid = launched.process.pid
+        self.pid = launched.pid
         self._read_pipes()
         self._watch_for_end()
 
@@ -434,14 +433,15 @@ class Slot:
 
     def _reap(self, tries: int = 0) -> None:
         """The outcome pipe is closed: the process has ended or is about to."""
-        pid, status, usage = wait(self._process)
+        pid, status, usage = wait(self._launched)
         if pid == 0:
             if tries * REAP_S > LINGER_S:
                 self.signal(signal.SIGKILL)
             self._loop.call_later(REAP_S, self._reap, tries + 1)
             return
         self._is_gone = True
-        self._setup.numbers.discard(self._number)
+        self._setup.numbers.discard(self._launched.number)
+        self._setup.pids.discard(pid)
         for descriptor in self._prints:
             self._read_prints(descriptor)
             self._loop.remove_reader(descriptor)

@@ -34,6 +34,7 @@ from multihost.wire.seal import Seal
 from multihost.worker import feed, reports
 from multihost.worker.blobs import WorkerBlobs
 from multihost.worker.fetch import Copy
+from multihost.worker.forks import Forks
 from multihost.worker.frames import InFile, Where
 from multihost.worker.launch import CHILD_DESCRIPTORS, ChildSetup
 from multihost.worker.oom import OutOfMemoryWatch
@@ -112,9 +113,10 @@ class Worker:
         self.spool = Spool(options.spool)
         self.blobs = WorkerBlobs(self.peer, self.spool)
         self.shelf = Shelf(self.blobs, options.cache or cache_dir(), options.cache_bytes)
-        self.roster = Roster(
-            self, self.options.slots, self._child_setup(), self._function, self._shipped
-        )
+        setup = self._child_setup()
+        forks = Forks(setup, is_ours=options.has_process)
+        setup.fork = forks.fork
+        self.roster = Roster(self, options.slots, setup, self._function, self._shipped, forks=forks)
         self.processes = Processes(self.roster, self.options.processes)
         only_spin_while(self._has_idle_slot)
         keeping = None
@@ -310,10 +312,17 @@ class Worker:
             self.roster.backlog.append(work)
             return
         begun = self.processes.start(work)
-        if isinstance(begun, Failure):
+        if begun is None:
+            self.roster.when_prepared(partial(self._queue_again, work))
+        elif isinstance(begun, Failure):
             self._fail(work, msgspec.structs.replace(begun, worker=self.name))
         else:
             self.peer.send(m.Began(*work.lease, begun.pid))
+
+    def _queue_again(self, work: Work) -> None:
+        if self._works.get(work.grant.task) is work:
+            self._queue(work)
+            self._schedule()
 
     def _payload_came(self, work: Work, copy: Copy | str) -> None:
         if self._works.get(work.grant.task) is not work:
