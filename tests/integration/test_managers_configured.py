@@ -210,3 +210,25 @@ def test_what_a_task_took_is_done_with_if_it_ends_well(configured):
             left = client.queue(name_of("for_tasks", port))
             wait_until(lambda: left.qsize() == 0, "nothing is left")
         assert items.empty()
+
+
+def test_what_was_put_for_an_item_before_a_full_queue_is_there_once(configured):
+    class Manager(managers.BaseManager):
+        pass
+
+    for typeid, size in (("tasks", 0), ("results", 0), ("small", 1)):
+        Manager.register(typeid, callable=lambda size=size: queue.Queue(size))
+    with Manager(address=("127.0.0.1", free_port()), authkey=b"abc") as manager:
+        tasks, results, small = manager.tasks(), manager.results(), manager.small()
+        for item in ("one", "two"):
+            tasks.put(item)
+        small.put("all there is room for")
+        assert tasks.get(timeout=10) == "one"
+        results.put("made of one")
+        with pytest.raises(queue.Full):
+            small.put("log", block=False)
+        assert tasks.get(timeout=10) == "two"
+        assert results.get(timeout=10) == "made of one"
+        for _ in range(2):  # what was to go out by itself waits behind the first
+            with pytest.raises(queue.Empty):
+                results.get(timeout=0.2)

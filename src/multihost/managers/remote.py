@@ -119,7 +119,7 @@ class _Relay(Taker):
 
     pending: Pending | None = None
 
-    def settle(self, act: a.AnyAct, result: a.AnyResult) -> a.AnyAct | None:
+    def _settle(self, act: a.AnyAct, result: a.AnyResult) -> a.AnyAct | None:
         """Its connection follows what becomes of it."""
         return None
 

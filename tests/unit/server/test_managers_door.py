@@ -80,6 +80,7 @@ async def opened():
 
     async def client():
         clients.append(Client(*await asyncio.open_connection(*door.address)))
+        clients[-1].door = door
         return clients[-1]
 
     try:
@@ -228,6 +229,29 @@ def test_what_queue_raises_is_raised(request_, kind, what):
         await me.serve()
         said, error = await me.call(*request_)
         assert (said, type(error)) == (kind, what)
+
+    run(test)
+
+
+def test_a_put_where_there_is_always_room_looks_at_no_timeout():
+    async def test(calls, client):
+        me = await client()
+        await me.serve()
+        for timeout in (-1, "soon"):
+            answer = await me.call("q:a", "put", ("item",), {"timeout": timeout})
+            assert answer == ("#RETURN", None)
+
+    run(test)
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the system has no such limit")
+def test_a_machine_that_vanishes_while_an_item_is_on_its_way_is_not_waited_for_longer():
+    async def test(calls, client):
+        me = await client()
+        await me.serve()
+        (served,) = me.door.connections
+        option = served._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+        assert option == 30_000
 
     run(test)
 

@@ -72,6 +72,14 @@ def test_the_usual_put_is_recognised_without_a_walk(protocol):
     assert pickle.loads(read_usual_put(raw).item) == [1, 2, "put"]
 
 
+@pytest.mark.parametrize("of", [dict.fromkeys, list, set])
+@pytest.mark.parametrize("size", [999, 1000, 1001, 2000])
+def test_containers_that_fill_their_batches_are_cut_out(of, size):
+    # A dict's batches of 1000 end with one of fewer: of none, when the last is full.
+    raw = request("q:a", "put", (), {"item": of(range(size)), "timeout": 1})
+    assert pickle.loads(read_request(raw).item("item")) == of(range(size))
+
+
 @pytest.mark.parametrize("size", [10, 65_000, 66_000, 1_000_000])
 def test_items_that_span_frames_are_cut_out_by_c_and_python_alike(size):
     item = [b"x" * size, "y" * size, list(range(1000))]

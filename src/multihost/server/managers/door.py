@@ -20,8 +20,17 @@ from multihost.server.managers.framing import MAX_MESSAGE_BYTES
 from multihost.server.managers.options import ManagersOptions
 from multihost.server.managers.realm import Realm
 
-KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3}
-"""A peer's host that vanished is noticed within 30 s."""
+KEEPALIVE = {
+    "TCP_KEEPIDLE": 15,
+    "TCP_KEEPINTVL": 5,
+    "TCP_KEEPCNT": 3,
+    "TCP_USER_TIMEOUT": 30_000,
+}
+"""A peer's host that vanished is noticed within 30 s.
+
+The last is in milliseconds, and for an item that was sent just then: while something is not
+acknowledged no keepalive is sent, and TCP repeats it for a quarter of an hour.
+"""
 
 
 class DoorGate(Protocol):

@@ -80,7 +80,9 @@ class QueueCall:
         item = request.item("item", "obj")
         if item is None:
             raise _type_error("put() takes an item")
-        self.put_item(item, _wait_s(_bound(request, ("item", "block", "timeout"))))
+        bound = _bound(request, ("item", "block", "timeout"))
+        # ``queue.Queue`` looks at them only where there may be no room.
+        self.put_item(item, _wait_s(bound) if self.queue.limit else None)
 
     def _put_nowait(self, request: Request) -> None:
         item = request.item("item", "obj")

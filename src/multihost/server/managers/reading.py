@@ -268,6 +268,8 @@ class _Walk:
     def spans(self, first: int) -> tuple[Span, ...]:
         """The values from a place of the stack on, each up to where the next begins."""
         above = self.stack[first:]
+        if not above:
+            return ()  # the last of several batches, when all of them are full
         stops = [start for _, start in above[1:]] + [self.start]
         return tuple(
             Span(value, start, stop) for (value, start), stop in zip(above, stops, strict=True)
