@@ -6,14 +6,12 @@ of that and of those who waited for it. The rules are those of
 arrival, every acquire has a token that rises, and what a taker holds is let go
 when it ends. No I/O, no clock, no thread.
 
-A transaction may be undone. The machine keeps the bytes of what it has
-changed since the last ``keep``, and goes back to them with ``undo``.
+Who holds and waits for what is in the book that it is founded on.
 """
 
 from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
-from multihost.core.ids import session_of
 from multihost.server.states import (
     BarrierState,
     ConditionState,
@@ -23,11 +21,10 @@ from multihost.server.states import (
     State,
     ValueState,
     Waiter,
-    decode_state,
-    encode_state,
 )
+from multihost.server.synchronizer_book import SynchronizerBook
 from multihost.wire import act as a
-from multihost.wire.act import AnyResult, Done, Kind, RejectCode, Rejected
+from multihost.wire.act import AnyResult, Done, RejectCode, Rejected
 
 
 class Woken(NamedTuple):
@@ -45,41 +42,18 @@ class Caller(NamedTuple):
     number: int
 
 
-class Synchronizers:
+class Synchronizers(SynchronizerBook):
     """All synchronizers of a server.
 
-    Invariants: a taker waits in one place at most; nobody waits for what could be had.
-    ``woken`` gathers the calls that are over; its owner empties it.
+    Invariant: nobody waits for what could be had. ``woken`` gathers the calls that are
+    over; its owner empties it.
     """
 
     def __init__(self, mint: Callable[[], int]) -> None:
         """Begin with none; ``mint`` gives tokens, each larger than any before."""
+        super().__init__()
         self.woken: list[Woken] = []
         self._mint = mint
-        self._kinds: dict[int, Kind] = {}
-        self._states: dict[int, State] = {}
-        self._conditions: dict[int, set[int]] = {}
-        """Conditions by their lock."""
-        self._places: dict[int, tuple[int, int]] = {}
-        """Where a taker waits: synchronizer and number of its call."""
-        self._touched_by: dict[int, set[int]] = {}
-        """Synchronizers that a taker holds or waits for."""
-        self._saved: dict[int, tuple[Kind, bytes]] = {}
-        """What is in the store."""
-        self._changed: set[int] = set()
-        """What is not as in ``_saved``: changed, new, or dropped."""
-
-    # what there is -----------------------------------------------------------------------
-
-    def load(self, number: int, kind: Kind, data: bytes) -> None:
-        """A synchronizer is in the store."""
-        self._saved[number] = (kind, data)
-        self._add(number, kind, decode_state(kind, data))
-
-    def add(self, number: int, kind: Kind, data: bytes) -> None:
-        """A synchronizer is new in the store, if this transaction is kept."""
-        self._changed.add(number)
-        self._add(number, kind, decode_state(kind, data))
 
     def drop(self, number: int) -> None:
         """It is no more; whoever waits for it is told."""
@@ -93,52 +67,9 @@ class Synchronizers:
             self._reject(condition, self._states[condition])
         self._remove(number)
 
-    def state(self, number: int) -> State | None:
-        """State of a synchronizer, to be read."""
-        return self._states.get(number)
-
-    def place(self, taker: int) -> tuple[int, int] | None:
-        """Synchronizer that a taker waits for, and the number of its call."""
-        return self._places.get(taker)
-
-    def takers_of(self, session: int) -> list[int]:
-        """Takers of a session that hold something or wait for something."""
-        return [taker for taker in self._touched_by if session_of(taker) == session]
-
-    def __len__(self) -> int:
-        """How many there are."""
-        return len(self._states)
-
-    # transactions ------------------------------------------------------------------------
-
-    def changes(self) -> list[tuple[int, bytes]]:
-        """Numbers and bytes of what has changed since this was last asked or kept."""
-        changes = []
-        for number in self._changed:
-            state = self._states.get(number)
-            if state is not None:
-                changes.append((number, encode_state(state)))
-        return changes
-
-    def keep(self, changes: Collection[tuple[int, bytes]]) -> None:
-        """The transaction with these changes is kept."""
-        for number, data in changes:
-            self._saved[number] = (self._kinds[number], data)
-        for number in self._changed:
-            if number not in self._states:
-                self._saved.pop(number, None)
-        self._changed.clear()
-
     def undo(self) -> None:
         """Nothing has happened since the last ``keep``."""
-        changed = list(self._changed)
-        for number in changed:
-            self._remove(number)
-        for number in changed:
-            if number in self._saved:
-                kind, data = self._saved[number]
-                self._add(number, kind, decode_state(kind, data))
-        self._changed.clear()
+        super().undo()
         self.woken.clear()
 
     # acts --------------------------------------------------------------------------------
@@ -420,29 +351,7 @@ class Synchronizers:
             return a.Measured([len(state.data)])
         return a.Measured([len(state.waiters)])
 
-    # waiting -----------------------------------------------------------------------------
-
-    def _wait(self, number: int, state: State, waiter: Waiter) -> None:
-        state.waiters.append(waiter)
-        self._places[waiter.taker] = (number, waiter.number)
-        self._touched_by.setdefault(waiter.taker, set()).add(number)
-
-    def _leave(self, number: int, state: State, waiter: Waiter) -> None:
-        """A waiter waits here no more."""
-        state.waiters.remove(waiter)
-        del self._places[waiter.taker]
-        self._let_go(waiter.taker, number, state)
-
-    def _let_go(self, taker: int, number: int, state: State) -> None:
-        """A taker doesn't hold, or doesn't wait for, a synchronizer any more."""
-        place = self._places.get(taker)
-        if state.is_held_by(taker) or (place is not None and place[0] == number):
-            return
-        touched = self._touched_by.get(taker)
-        if touched is not None:
-            touched.discard(number)
-            if not touched:
-                del self._touched_by[taker]
+    # waking -----------------------------------------------------------------------------
 
     def _wake_all(self, number: int, state: State, result: AnyResult) -> None:
         if state.waiters:
@@ -480,42 +389,6 @@ class Synchronizers:
             self._let_go(taker, number, state)
             if not is_clean:
                 self._give(number, state, held)
-
-    # the books ---------------------------------------------------------------------------
-
-    def _change(self, number: int) -> None:
-        self._changed.add(number)
-
-    def _add(self, number: int, kind: Kind, state: State) -> None:
-        self._kinds[number] = kind
-        self._states[number] = state
-        if isinstance(state, ConditionState):
-            self._conditions.setdefault(state.lock, set()).add(number)
-        for taker in state.holders():
-            self._touched_by.setdefault(taker, set()).add(number)
-        for waiter in state.waiters:
-            self._places[waiter.taker] = (number, waiter.number)
-            self._touched_by.setdefault(waiter.taker, set()).add(number)
-
-    def _remove(self, number: int) -> None:
-        state = self._states.pop(number, None)
-        if state is None:
-            return
-        del self._kinds[number]
-        if isinstance(state, ConditionState):
-            conditions = self._conditions[state.lock]
-            conditions.discard(number)
-            if not conditions:
-                del self._conditions[state.lock]
-        takers = {waiter.taker for waiter in state.waiters}
-        for taker in takers:
-            if self._places[taker][0] == number:
-                del self._places[taker]
-        for taker in takers.union(state.holders()):
-            touched = self._touched_by.get(taker, set())
-            touched.discard(number)
-            if not touched:
-                self._touched_by.pop(taker, None)
 
 
 _VERBS: dict[type, tuple[Any, Any]] = {
