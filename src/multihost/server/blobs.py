@@ -10,7 +10,8 @@ from multihost.core.digest import DIGEST_BYTES, digest_of
 from multihost.errors import StoreFull
 from multihost.runtime.link import Link
 from multihost.server.blobfiles import BlobFiles
-from multihost.server.committer import Committer, Operation
+from multihost.server.committer import Committer
+from multihost.server.operation import Operation
 from multihost.server.partial import BlobError
 from multihost.store.base import Store, StoredBlob
 from multihost.wire import message as m

@@ -15,7 +15,8 @@ from typing import TypeVar
 from multihost.core.ids import session_of, taker_id
 from multihost.errors import BadRequest
 from multihost.server.acts import Acts, outdated
-from multihost.server.committer import Committer, Operation
+from multihost.server.committer import Committer
+from multihost.server.operation import Operation
 from multihost.server.parking import Pending, Reply
 from multihost.store.base import Store
 from multihost.wire import act as a

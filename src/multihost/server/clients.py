@@ -15,10 +15,10 @@ from multihost.core.state import TaskState
 from multihost.runtime.link import Link
 from multihost.server.blobs import BlobTraffic
 from multihost.server.branches import Branches
-from multihost.server.committer import Operation
 from multihost.server.dispatch import by_role, refusal_of
 from multihost.server.gateway import Connection
 from multihost.server.intake import LARGE_BYTES
+from multihost.server.operation import Operation
 from multihost.server.services import Services
 from multihost.server.subscription import Subscription
 from multihost.store.base import OpenedJob, Refusal, SessionInfo, Store

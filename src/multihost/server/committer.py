@@ -11,16 +11,14 @@ disk.
 """
 
 import asyncio
-import queue
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import msgspec
-
 from multihost.errors import StoreError, StoreFull
 from multihost.runtime import clock
+from multihost.server.disk import Disk
+from multihost.server.operation import Operation, Written
 from multihost.server.walltime import WallTime
 from multihost.store.base import Changes, Store
 
@@ -28,10 +26,8 @@ MAX_BATCH = 512
 """Operations in one transaction, by weight: bounds how long the event loop is busy with one."""
 BEHIND = 20_000
 """Operations that may wait before who sends more is not read any more."""
-QUICK_DISK_S = 0.0008
-"""A durable commit that lately took less is waited for on the loop, if few wait for it."""
 FEW = 4
-"""Operations of such a commit at most."""
+"""Operations of a commit that is waited for on the loop, at most."""
 LINGER_S = 0.002
 """So long at most a lone task's transaction stays open for its outcome, to be written only
 once; the event loop counts whole milliseconds and may end it up to one early."""
@@ -40,38 +36,6 @@ TOLD_LINGER_S = 0.05
 _UNCHANGED = Changes([], [])
 FULL_RETRY_S = 1.0
 """Pause before what has to be written is tried again on a full disk."""
-
-
-class Operation(msgspec.Struct, eq=False):
-    """Something to do in a transaction, and whom to tell.
-
-    ``run`` is called on the loop within the transaction (again, if the
-    transaction had to be repeated); ``done`` after the commit. ``refused``
-    is called instead when the store is full and gets the reason; without it
-    the operation is kept and tried again. ``failed`` is told of a bug.
-    """
-
-    run: Callable[[Store, float], Any]
-    done: Callable[[Any], None] | None = None
-    is_durable: bool = True
-    refused: Callable[[str], None] | None = None
-    failed: Callable[[Exception], None] | None = None
-    may_linger: bool = False
-    """Whether the answer may wait a moment when what was submitted is already on its way."""
-    comes_first: bool = False
-    """Whether its answer comes before any lease of its transaction: it opens a job, and
-    whoever opened it has to watch before a task of it can say something."""
-    is_told: bool = False
-    """Whether nobody waits for the disk: who asked is told when the transaction is written."""
-    weight: int = 1
-    """How many usual operations it is as long as."""
-    only_reads: bool = False
-    """Whether it can be answered from what is written, when nothing more can be written."""
-    result: Any = None
-
-    def forget(self) -> None:
-        """It is over: what ran may refer to it, a cycle of megabytes that only a search finds."""
-        self.run = _has_run
 
 
 class CommitListener(Protocol):
@@ -122,40 +86,6 @@ class Participant(Protocol):
         ...
 
 
-class _Written:
-    """Transactions that are written and not yet committed.
-
-    Of operations that nobody waits for nothing is kept: they are many, and what is given back at
-    once is in the processor's caches when the next one takes it.
-    """
-
-    __slots__ = ("askers", "changes", "is_empty", "must_last")
-
-    def __init__(self) -> None:
-        """Begin with none."""
-        self.is_empty = True
-        self.must_last = False
-        """Whether they have to survive a power cut."""
-        self.askers: list[Operation] = []
-        """Operations that somebody waits for, in order."""
-        self.changes: list[Changes] = []
-
-    def add(self, operations: list[Operation], changes: Changes) -> bool:
-        """One more transaction; whether somebody waits for its commit."""
-        self.is_empty = False
-        if changes.ended or changes.finals:
-            self.changes.append(changes)
-        is_waited_for = False
-        for operation in operations:
-            self.must_last |= operation.is_durable
-            if operation.is_told and operation.done is None:
-                operation.forget()
-            else:
-                self.askers.append(operation)
-                is_waited_for |= not operation.is_told
-        return is_waited_for
-
-
 class Committer:
     """The queue of operations and the turn that commits them.
 
@@ -178,7 +108,7 @@ class Committer:
         self._pending: deque[Operation] = deque()
         self._open: list[Operation] = []
         """What has run in the transaction that is kept open for a lone task's outcome."""
-        self._written = _Written()
+        self._written = Written()
         self._closing: asyncio.TimerHandle | None = None
         """Sees to it that the open transaction is written in time; outlives it if it is."""
         self._opened_at = 0.0
@@ -195,9 +125,7 @@ class Committer:
         """Whether somebody asked for a transaction since the last one was run."""
         self._is_broken = False
         self._idle: asyncio.Future[None] | None = None
-        self._disk = _DiskThread()
-        self._disk_s = 0.0
-        """How long durable commits take lately; a slow one counts at once, quick ones slowly."""
+        self._disk = Disk()
 
     def submit(self, operation: Operation) -> None:
         """Run an operation in the next transaction."""
@@ -402,7 +330,7 @@ class Committer:
         written, self._is_busy = self._written, True
         if not self.is_durable or not written.must_last:
             self._settle_here(is_durable=False)
-        elif len(written.askers) > 2 * FEW or self._disk_s > QUICK_DISK_S:
+        elif len(written.askers) > 2 * FEW or not self._disk.is_quick:
             self._disk.run(self._settle_in_thread)
         else:
             # In the loop's next round, when the leases have really left.
@@ -426,7 +354,7 @@ class Committer:
 
     def _settled(self) -> None:
         self._is_busy = False
-        written, self._written = self._written, _Written()
+        written, self._written = self._written, Written()
         for participant in self.participants:
             participant.committed()
         for operation in written.askers:
@@ -455,9 +383,7 @@ class Committer:
         began = clock.mono()
         self.store.commit(is_durable=is_durable)
         if is_durable:
-            took_s = clock.mono() - began
-            # Soon quick again after one that was slow: most disks have such now and then.
-            self._disk_s = max(took_s, self._disk_s + 0.3 * (took_s - self._disk_s))
+            self._disk.took(clock.mono() - began)
 
     @property
     def _has_work(self) -> bool:
@@ -543,31 +469,3 @@ class Committer:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
         self._on_fatal(error)
-
-
-def _has_run(_: Store, __: float) -> None:
-    """What was to be run, and has been."""
-
-
-class _DiskThread:
-    """The one thread that waits for the disk; a daemon, started when first needed."""
-
-    def __init__(self) -> None:
-        self._calls: queue.SimpleQueue[tuple[Callable[..., None], tuple[Any, ...]] | None] = (
-            queue.SimpleQueue()
-        )
-        self._thread: threading.Thread | None = None
-
-    def run(self, call: Callable[..., None], *args: Any) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="multihost-disk", daemon=True)
-            self._thread.start()
-        self._calls.put((call, args))
-
-    def stop(self) -> None:
-        self._calls.put(None)
-
-    def _work(self) -> None:
-        while (item := self._calls.get()) is not None:
-            call, args = item
-            call(*args)

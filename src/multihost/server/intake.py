@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 from multihost.core.lease import HEARTBEAT_S
 from multihost.runtime.link import Link
-from multihost.server.committer import Committer, Operation
+from multihost.server.committer import Committer
+from multihost.server.operation import Operation
 from multihost.store.base import Store
 from multihost.wire import message as m
 

@@ -14,7 +14,8 @@ from multihost.core.lease import PAUSE_S
 from multihost.errors import StoreFull
 from multihost.runtime import clock
 from multihost.server.blobs import BlobStore
-from multihost.server.committer import Committer, Operation
+from multihost.server.committer import Committer
+from multihost.server.operation import Operation
 from multihost.server.pace import Pace
 from multihost.server.services import Services
 from multihost.server.subscription import Watchers

@@ -11,8 +11,9 @@ from multihost.core.resources import Requirement
 from multihost.runtime import clock
 from multihost.server.blobs import BlobStore
 from multihost.server.calls import Calls
-from multihost.server.committer import Committer, Operation
+from multihost.server.committer import Committer
 from multihost.server.hub import Hub
+from multihost.server.operation import Operation
 from multihost.store.base import Cancelled, Settlement
 from multihost.wire import message as m
 

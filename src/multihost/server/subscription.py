@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from multihost.core.ids import index_of
 from multihost.core.job import JobSpec
 from multihost.runtime.link import Link
-from multihost.server.committer import Committer, Operation
+from multihost.server.committer import Committer
 from multihost.server.hub import by_job
+from multihost.server.operation import Operation
 from multihost.server.printing import HeldOutput, Piece, Unheard
 from multihost.server.processes import Process
 from multihost.store.base import Final, JobRow, Store

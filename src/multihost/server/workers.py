@@ -12,9 +12,9 @@ import msgspec
 
 from multihost.core.ids import index_of, job_of
 from multihost.server.blobs import BlobTraffic
-from multihost.server.committer import Operation
 from multihost.server.dispatch import by_role, refusal_of
 from multihost.server.gateway import Connection
+from multihost.server.operation import Operation
 from multihost.server.services import Services
 from multihost.store.base import Reinstated, SessionInfo, Settlement, Store
 from multihost.wire import message as m

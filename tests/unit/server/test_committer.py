@@ -7,7 +7,8 @@ import pytest
 from quiet_listener import QuietListener
 
 from multihost.errors import StoreError, StoreFull
-from multihost.server.committer import Committer, Operation
+from multihost.server.committer import Committer
+from multihost.server.operation import Operation
 from multihost.store.base import Changes
 
 
