@@ -272,7 +272,8 @@ class Calls:
 
     def _detach(self, taker: int) -> Pending | None:
         """A taker's call is to be forgotten; if it comes again, it is another one."""
-        self._stop_timer(taker)
+        if taker in self._timers:
+            self._stop_timer(taker)
         return self._pending.pop(taker, None)
 
     def _stop_timer(self, taker: int) -> None:

@@ -287,7 +287,9 @@ class Committer:
         """Write the transaction; whether somebody waits for its commit."""
         changes = self._prepare()
         self._publish(batch)
-        return self._written.add(self._take_open() + batch, changes)
+        if self._open:
+            batch = self._take_open() + batch
+        return self._written.add(batch, changes)
 
     def _linger(self) -> None:
         if self._lingering is None:
@@ -311,8 +313,10 @@ class Committer:
         for participant in self.participants:
             participant.published()
         assert self.listener is not None
-        if any(operation.comes_first for operation in batch):
-            self._keeps_leases = True
+        for operation in batch:
+            if operation.comes_first:
+                self._keeps_leases = True
+                break
         else:
             self.listener.grant()
         self.listener.published()

@@ -261,8 +261,10 @@ class Parking:
             if _is_closed(result) and exchange.take is not None and _has_rest(exchange):
                 return self._close_with(turn, pending, exchange)
             return result
+        lines = self._lines
         for put in exchange.puts:
-            self._items.append(put.queue)
+            if put.queue in lines:
+                self._items.append(put.queue)
         for item in exchange.returns:
             self._items.append(queue_of(item))
         for finish in exchange.finishes:
@@ -270,7 +272,7 @@ class Parking:
         self._note(turn.store, pending, exchange, result)
         if result.end is ExchangeEnd.EMPTY:
             return None
-        if exchange.take is not None:
+        if exchange.take in lines:
             self._room.append(exchange.take)
         return result
 

@@ -158,7 +158,8 @@ class ItemBook:
 
     def note(self, item: int, hold: Hold) -> None:
         """An item is in its taker's hands, or waits again."""
-        self.forget(item)
+        if item in self.holds:
+            self.forget(item)
         self.holds[item] = hold
         if hold.holder is not None:
             self.of_taker.setdefault(hold.holder, {})[item] = None

@@ -225,7 +225,9 @@ def _take(book: Book, queue: ItemQueue, limit: int, taker: int, call: int) -> li
     if limit < 1 or not queue.waiting:
         return []
     items = book.items
-    rows = [_row(book, item) for item in items.next_returned(queue, limit)]
+    rows = []
+    if queue.returned:
+        rows = [_row(book, item) for item in items.next_returned(queue, limit)]
     if len(rows) < limit and queue.waiting > len(rows):
         rows += _fresh(book, queue, limit - len(rows))
     if len(rows) > 1:
