@@ -48,7 +48,7 @@ def run_harness(result: Path, *options):
     done = subprocess.run(
         [
             *(sys.executable, HARNESS, "--module", "multihost", "--deny-local"),
-            *("--setup", "multihost.testing:start", "--json", result, *options),
+            *("--setup", "multihost.testing:start", "--json", result, "--tiers", "A,B", *options),
         ],
         env=environment,
         capture_output=True,

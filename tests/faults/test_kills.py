@@ -61,10 +61,10 @@ def kill_server(cluster):
 KILLS = [kill_child, kill_worker, kill_server]
 
 
-@pytest.mark.parametrize("durability", ["process", "power"])
 @pytest.mark.parametrize("kill", KILLS)
-def test_all_tasks_end_once_when_something_is_killed(kill, durability):
-    with Cluster(durability=durability, python_path=HERE) as cluster:
+def test_all_tasks_end_once_when_something_is_killed(kill):
+    # With a durability of "process", the kills at random below say the same, and more.
+    with Cluster(durability="power", python_path=HERE) as cluster:
         results = run_map_and_kill(cluster, lambda: kill(cluster), after=60)
         assert_each_ended_once(cluster, results)
 

@@ -24,6 +24,14 @@ def server(tmp_path):
     server.close()
 
 
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory):
+    """A server for tests that leave it as it is, and use queues that no other uses."""
+    server = Server(tmp_path_factory.mktemp("lasting"))
+    yield server
+    server.close()
+
+
 def connect(port, *names, key=b"abc", base=BaseManager):
     class Manager(base):
         pass
@@ -58,8 +66,8 @@ def test_scripts_of_any_python_share_durable_queues(server, version):
 
 
 @pytest.mark.parametrize("typeid", ["dict", "list", "Lock", "Event", "Namespace", "Pool"])
-def test_what_is_no_queue_is_refused_and_says_who_has_it(server, typeid):
-    manager = connect(server.port, base=SyncManager)
+def test_what_is_no_queue_is_refused_and_says_who_has_it(lasting, typeid):
+    manager = connect(lasting.port, base=SyncManager)
     with pytest.raises(
         RemoteError, match=rf"{typeid}\(\) can't be served here.*multihost.managers"
     ):
@@ -205,9 +213,9 @@ def test_an_item_that_cannot_be_pickled_is_refused_and_the_next_is_put(server):
     assert [tasks.get(timeout=5) for _ in range(3)] == [1, 2, 3]
 
 
-def test_large_items_and_bounded_queues(server):
-    manager = connect(server.port, "tasks", "small")
-    tasks, small = manager.tasks(), manager.small(2)
+def test_large_items_and_bounded_queues(lasting):
+    manager = connect(lasting.port, "large", "bounded")
+    tasks, small = manager.large(), manager.bounded(2)
     large = os.urandom(3 << 20)
     for item in (large, [large[:200_000], {"a": large[:100_000]}]):
         tasks.put(item)
@@ -223,20 +231,20 @@ def test_large_items_and_bounded_queues(server):
     small.put(3)
 
 
-def test_what_was_put_stays_put_when_another_queue_is_full(server):
-    worker = connect(server.port, "tasks", "results", "small")
-    tasks, results, small = worker.tasks(), worker.results(), worker.small(1)
+def test_what_was_put_stays_put_when_another_queue_is_full(lasting):
+    worker = connect(lasting.port, "some", "made", "full")
+    tasks, results, small = worker.some(), worker.made(), worker.full(1)
     small.put("all there is room for")
     tasks.put("one")
     assert tasks.get(timeout=10) == "one"
     results.put("made of one")
     with pytest.raises(queue.Full):
         small.put("log", block=False)
-    assert connect(server.port, "results").results().get(timeout=10) == "made of one"
+    assert connect(lasting.port, "made").made().get(timeout=10) == "made of one"
 
 
-def test_task_done_and_join_count_as_in_the_standard_library(server):
-    tasks = connect(server.port, "tasks").tasks()
+def test_task_done_and_join_count_as_in_the_standard_library(lasting):
+    tasks = connect(lasting.port, "counted").counted()
     tasks.put(1)
     tasks.put(2)
     for _ in range(2):
@@ -284,12 +292,12 @@ def test_tenants_see_only_their_own_queues(tmp_path):
         server.close()
 
 
-def test_clients_cannot_shut_the_server_down(server):
-    wire = connection.Client(("127.0.0.1", server.port), authkey=b"abc")
+def test_clients_cannot_shut_the_server_down(lasting):
+    wire = connection.Client(("127.0.0.1", lasting.port), authkey=b"abc")
     with pytest.raises(RemoteError, match="serves others"):
         dispatch(wire, None, "shutdown")
     wire.close()
-    connect(server.port)
+    connect(lasting.port)
 
 
 # --- hostile bytes ------------------------------------------------------------------------------
@@ -303,10 +311,10 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
-def test_a_harmful_pickle_runs_nothing_on_the_server(server, tmp_path):
+def test_a_harmful_pickle_runs_nothing_on_the_server(lasting, tmp_path):
     path = tmp_path / "canary"
     harm = Canary(path)
-    tasks = connect(server.port, "tasks").tasks()
+    tasks = connect(lasting.port, "harmful").harmful()
     tasks.put(harm)
     tasks.put(1, timeout=5)
     for request in [
@@ -318,7 +326,7 @@ def test_a_harmful_pickle_runs_nothing_on_the_server(server, tmp_path):
         (None, "debug_info", (harm,), {}),
         [harm] * 4,
     ]:
-        wire = connection.Client(("127.0.0.1", server.port), authkey=b"abc")
+        wire = connection.Client(("127.0.0.1", lasting.port), authkey=b"abc")
         wire.send_bytes(pickle.dumps(request))
         wire.recv_bytes()
         wire.close()
@@ -339,21 +347,21 @@ def test_a_harmful_pickle_runs_nothing_on_the_server(server, tmp_path):
         os.urandom(4096),
     ],
 )
-def test_strangers_are_hung_up_on_and_the_others_served(server, sent):
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as wire:
+def test_strangers_are_hung_up_on_and_the_others_served(lasting, sent):
+    with socket.create_connection(("127.0.0.1", lasting.port), timeout=20) as wire:
         wire.sendall(sent)
         wire.shutdown(socket.SHUT_WR)
         while wire.recv(4096):
             pass
-    connect(server.port)
-    assert server.server.poll() is None
+    connect(lasting.port)
+    assert lasting.server.poll() is None
 
 
-def test_nonsense_of_friends_is_answered_or_hung_up_on(server):
+def test_nonsense_of_friends_is_answered_or_hung_up_on(lasting):
     for message in (b"", b"\x80\x04.", b"\x80\x04N.", os.urandom(100), b"(" * 10_000):
-        wire = connection.Client(("127.0.0.1", server.port), authkey=b"abc")
+        wire = connection.Client(("127.0.0.1", lasting.port), authkey=b"abc")
         dispatch(wire, None, "accept_connection", ("me",))
         wire.send_bytes(message)
         assert wire.recv()[0] == "#TRACEBACK"
         wire.close()
-    assert server.server.poll() is None
+    assert lasting.server.poll() is None

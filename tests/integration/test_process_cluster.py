@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import socket
+import threading
 from multiprocessing import connection
 from pathlib import Path
 
@@ -24,21 +25,33 @@ pytestmark = pytest.mark.timeout(120)
 
 
 @contextlib.contextmanager
+def used(cluster, patch):
+    for name, value in cluster.environment.items():
+        patch.setenv(name, value)
+    try:
+        yield cluster
+    finally:
+        for process in active_children():
+            process.kill()
+        shared_client().close()
+
+
+@contextlib.contextmanager
 def cluster_of(patch, **options):
-    with Cluster(python_path=HERE, **options) as cluster:
-        for name, value in cluster.environment.items():
-            patch.setenv(name, value)
-        try:
-            yield cluster
-        finally:
-            for process in active_children():
-                process.kill()
-            shared_client().close()
+    with Cluster(python_path=HERE, **options) as cluster, used(cluster, patch):
+        yield cluster
+
+
+@pytest.fixture(scope="module")
+def lasting():
+    with Cluster(python_path=HERE, workers=1, slots=1) as cluster:
+        yield cluster
 
 
 @pytest.fixture
-def cluster(monkeypatch):
-    with cluster_of(monkeypatch, workers=1, slots=1) as cluster:
+def cluster(lasting, monkeypatch):
+    """One worker with one slot, which many tests use one after the other."""
+    with used(lasting, monkeypatch) as cluster:
         yield cluster
 
 
@@ -80,27 +93,27 @@ def test_processes_wait_for_no_slot_and_take_none(cluster, tmp_path):
     assert [ended(process) for process in processes] == [-signal.SIGTERM] * 3
 
 
-def test_host_and_tags_choose_the_worker(cluster):
-    cluster.start_worker("--tag", "gpu")
-    cluster.wait_for_workers(2)
-    processes = [started(tasks.for_ever, tags=["gpu"]) for _ in range(3)]
-    assert {worker_of(process, cluster) for process in processes} == {1}
-    here = started(tasks.for_ever, host=socket.gethostname())
-    assert here.is_alive()
+def test_host_and_tags_choose_the_worker(monkeypatch):
+    with cluster_of(monkeypatch, workers=1, slots=1) as cluster:
+        cluster.start_worker("--tag", "gpu")
+        cluster.wait_for_workers(2)
+        processes = [started(tasks.for_ever, tags=["gpu"]) for _ in range(3)]
+        assert {worker_of(process, cluster) for process in processes} == {1}
+        here = started(tasks.for_ever, host=socket.gethostname())
+        assert here.is_alive()
 
 
-def test_a_process_that_no_worker_can_run_waits_for_one(cluster, tmp_path, caplog):
-    process = Process(target=tasks.for_ever, tags=["rare"])
-    session = shared_client().session
-    from threading import Thread
-
-    starting = Thread(target=process.start)
-    starting.start()
-    wait_until(lambda: "lacks the tag 'rare'" in caplog.text)
-    assert session.failure is None
-    cluster.start_worker("--tag", "rare")
-    starting.join(WAIT_S)
-    assert worker_of(process, cluster) == 1
+def test_a_process_that_no_worker_can_run_waits_for_one(monkeypatch, caplog):
+    with cluster_of(monkeypatch, workers=1, slots=1) as cluster:
+        process = Process(target=tasks.for_ever, tags=["rare"])
+        session = shared_client().session
+        starting = threading.Thread(target=process.start)
+        starting.start()
+        wait_until(lambda: "lacks the tag 'rare'" in caplog.text)
+        assert session.failure is None
+        cluster.start_worker("--tag", "rare")
+        starting.join(WAIT_S)
+        assert worker_of(process, cluster) == 1
 
 
 def test_processes_are_spread_over_the_workers(monkeypatch):

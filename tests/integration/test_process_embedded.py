@@ -103,59 +103,69 @@ print([process.exitcode for process in processes])
     assert out == f"{[0] * 10}\n"
 
 
-@pytest.mark.parametrize(
-    ("end", "code", "says"),
-    [
-        ("sys.exit()", 0, ""),
-        ("sys.exit(8)", 8, ""),
-        ("sys.exit(True)", 1, ""),
-        ("sys.exit('no more')", 1, "no more\n"),
-        ("os._exit(7)", 7, ""),
-        ("os.kill(os.getpid(), 15)", -15, ""),
-        ("os.kill(os.getpid(), 9)", -9, ""),
-        ("os.abort()", -6, ""),
-        ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
-    ],
-)
-def test_the_exit_code_tells_how_a_process_ended(tmp_path, end, code, says):
-    out, err = run(
-        tmp_path,
+ENDS = [
+    ("sys.exit()", 0, ""),
+    ("sys.exit(8)", 8, ""),
+    ("sys.exit(True)", 1, ""),
+    ("sys.exit('no more')", 1, "no more\n"),
+    ("os._exit(7)", 7, ""),
+    ("os.kill(os.getpid(), 15)", -15, ""),
+    ("os.kill(os.getpid(), 9)", -9, ""),
+    ("os.abort()", -6, ""),
+    ("1 / 0", 1, "ZeroDivisionError: division by zero\n"),
+]
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """What a program that has processes end in each way shows of them, on stdout and on stderr."""
+    outputs = run(
+        tmp_path_factory.mktemp("ends"),
         HEAD
         + f"""
 import os, sys
-def end():
-    {end}
-process = Process(target=end)
-process.start()
-process.join()
-print(process.exitcode)
+for end in {[end for end, _, _ in ENDS]!r}:
+    process = Process(target=exec, args=("import os, sys; " + end,), name="Ender")
+    process.start()
+    process.join()
+    print(process.exitcode, end="---", flush=True)
+    print(end="---", file=sys.stderr, flush=True)
 """,
     )
-    assert out == f"{code}\n"
-    assert err.endswith(says)
-    if code == 1 and "/" in end:
-        assert err.startswith("Process Process-1:\nTraceback (most recent call last):\n")
+    return [output.split("---") for output in outputs]
 
 
-@pytest.mark.parametrize(("verb", "code"), [("terminate", -15), ("kill", -9)])
-def test_a_process_can_be_ended(tmp_path, verb, code):
+@pytest.mark.parametrize("number", range(len(ENDS)), ids=[end for end, _, _ in ENDS])
+def test_the_exit_code_tells_how_a_process_ended(ends, number):
+    end, code, says = ENDS[number]
+    out, err = ends[0][number], ends[1][number]
+    assert out == f"{code}"
+    if "/" in end:
+        assert err.startswith("Process Ender:\nTraceback (most recent call last):\n")
+        assert err.endswith(says)
+    else:
+        assert err == says
+
+
+def test_a_process_can_be_ended(tmp_path):
     out, _ = run(
         tmp_path,
         HEAD
-        + f"""
+        + """
 import time
-process = Process(target=time.sleep, args=(3600,))
-process.start()
-assert process.is_alive() and multiprocessing.active_children() == [process]
-process.join(0)
-assert process.exitcode is None
-process.{verb}()
-process.join()
-assert not process.is_alive() and multiprocessing.active_children() == []
-print(process.exitcode)
+for end in (Process.terminate, Process.kill):
+    process = Process(target=time.sleep, args=(3600,))
+    process.start()
+    assert process.is_alive() and multiprocessing.active_children() == [process]
+    process.join(0)
+    assert process.exitcode is None
+    end(process)
+    process.join()
+    assert not process.is_alive() and multiprocessing.active_children() == []
+    print(process.exitcode)
 """,
     )
-    assert out == f"{code}\n"
+    assert out == "-15\n-9\n"
 
 
 def test_a_process_that_handles_sigterm_ends_as_it_likes(tmp_path):
