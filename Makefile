@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 # Tests mostly wait, for processes to start and to die: a few at a time per core.
-TESTS_AT_ONCE ?= 3
+TESTS_AT_ONCE ?= 4
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -23,6 +23,8 @@ demo: $(STAMP)  ## run a real job, kill things in the middle, show that nothing 
 	$(VENV)/bin/multihost demo
 
 test: $(STAMP)  ## run all tests (they start what they need)
+	@# Else each of the many processes compiles what was edited, where PYTHONDONTWRITEBYTECODE is set.
+	$(PY) -m compileall -q src tests
 	$(PY) -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
 check: $(STAMP)  ## lint, types, layers, generated documents

@@ -15,14 +15,16 @@ APART = (
     "tests/faults/test_kills.py",
     "tests/faults/test_queue_kills.py",
     "tests/integration/test_demo.py",
+    "tests/property/test_store_items.py",
     "tests/faults/test_disk_full.py",
 )
 """Files whose tests are shared out one by one, the longest first."""
 LONG = (
     "tests/property/test_store_crash.py",
-    "tests/integration/test_process_embedded.py",
     "tests/integration/test_managers_server.py",
+    "tests/integration/test_process_embedded.py",
     "tests/integration/test_process_cluster.py",
+    "tests/property/test_store_model.py",
     "tests/scenario/test_scenarios.py",
     "tests/integration/test_hostile_sessions.py",
     "tests/scenario/test_joining.py",
@@ -41,6 +43,10 @@ LONG = (
     "tests/integration/test_bad_links.py",
     "tests/integration/test_tls.py",
     "tests/integration/test_synchronize_cluster.py",
+    "tests/integration/test_sealing_cluster.py",
+    "tests/integration/test_worker_mixture.py",
+    "tests/integration/test_nested_cluster.py",
+    "tests/integration/test_nearby.py",
     "tests/integration/test_managers_face.py",
     "tests/conformance/test_sqlite.py",
     "tests/integration/test_pool_embedded.py",
