@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -246,6 +247,54 @@ def test_a_task_that_is_interrupted_while_it_prints_tears_nothing():
                 failure = await lone.failure(lone.call(chatter, timeout_s=0.02))
                 assert failure.ending == Ending.TIMED_OUT
                 assert await lone.result(lone.call(os.getpid)) == pid
+
+    run(main())
+
+
+def note(path, word):
+    with Path(path).open("a") as file:
+        file.write(f"{word}\n")
+
+
+class Dawdler:
+    """Takes its time when a module written in C imports another; notes if that is broken off."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def find_spec(self, name, path=None, target=None):
+        if name == "msgspec._utils":
+            note(self.path, "begun")
+            try:
+                time.sleep(0.3)
+            except BaseException:
+                note(self.path, "broken off")
+                raise
+
+
+def import_for_long(path):
+    """Import a module written in C, which takes long; then run on."""
+    assert "msgspec" not in sys.modules
+    sys.meta_path.insert(0, Dawdler(path))
+    import msgspec  # noqa: F401
+
+    while True:
+        time.sleep(1)
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_task_is_not_interrupted_amid_the_import_of_native_code_but_right_after(tmp_path):
+    path = tmp_path / "told"
+
+    async def main():
+        async with lone_worker(1) as lone:
+            (pid,) = lone.pids
+            held = lone.call(import_for_long, str(path))
+            await turns(path.exists)
+            lone.tell(m.Revoked([held]))
+            # The child is free only when that has ended, which it does not by itself.
+            assert await lone.result(lone.call(os.getpid)) == pid
+            assert path.read_text() == "begun\n"
 
     run(main())
 

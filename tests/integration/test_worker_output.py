@@ -1,5 +1,6 @@
 """What tasks print: kept, in order, with the task that printed it, and not without bound."""
 
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from worker_probe import newest_job, task_of
 import multihost
 from multihost import Client
 from multihost.server.workers import OUTPUT_BYTES
-from multihost.testing import Cluster
+from multihost.testing import Cluster, wait_until
 from multihost.worker.options import TASK_OUTPUT_BYTES
 
 HERE = [str(Path(__file__).parent)]  # the workers import worker_tasks from there
@@ -64,6 +65,28 @@ def test_prints_of_tiny_tasks_that_are_fed_ahead_stay_apart(cluster, client):
     for index in range(0, 300, 13):
         kept = cluster.get(f"/api/tasks/{job}/{index}")["output"]
         assert kept == f"number {index}\n"
+
+
+def test_what_a_stopped_agent_could_not_read_is_still_the_task_s_that_printed_it(tmp_path):
+    begun = tmp_path / "begun"
+    with (
+        Cluster(workers=1, slots=1, python_path=HERE) as cluster,
+        multihost.connect(cluster.url, cluster.key) as client,
+    ):
+        # Of tasks so tiny several are fed to a child ahead.
+        assert [*client.map(abs, range(300))] == [*range(300)]
+        view = client.options(priority=1)  # a job of its own
+        function = tasks.print_while_the_agent_stands_still
+        futures = [view.submit(function, number, str(begun)) for number in range(5)]
+        wait_until(begun.exists)
+        # However long that lasts, nothing else begins before the agent has read the first's.
+        with pytest.raises(AssertionError):
+            wait_until(lambda: len(begun.read_text().split()) > 1, timeout_s=0.5)
+        cluster.workers[0].send_signal(signal.SIGCONT)
+        assert [future.result(30) for future in futures] == [None] * 5
+        for number in range(5):
+            kept = sorted(task_of(cluster, function, number)["output"].splitlines())
+            assert kept == [f"number {number} ", f"number {number}, aside"]
 
 
 def test_what_a_failing_task_printed_is_kept(cluster, client):

@@ -7,6 +7,7 @@ process and all that it started. Started in a hurry and imported by nobody
 else, so whatever is not needed at once is imported late.
 """
 
+import _thread
 import contextlib
 import fcntl
 import os
@@ -17,6 +18,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from types import FrameType
 from typing import Any, NoReturn
 
 from multihost.runtime import endings, waiting
@@ -31,6 +33,8 @@ from multihost.worker.frames import (
     GIVE_BACK,
     HEADER,
     PARENT_GONE,
+    PRINTED,
+    READ,
     READY,
     RETURNED,
     SPOOL_BYTES,
@@ -47,6 +51,7 @@ from multihost.worker.pickling import dumps, load
 JOIN_BYTES = 1 << 12
 """Of so little a copy costs less than a write of two buffers."""
 OK, RAISED, CANCELLED, UNRUNNABLE = 0, 1, 5, 7  # core.outcome.Ending, without its imports
+LATER_S = 0.005
 INTERRUPT = getattr(signal, "SIGUSR1", None)
 
 
@@ -84,6 +89,7 @@ class Child:
         self._token = 0
         self._prints = (os.dup(1), os.dup(2))
         """Like stdout's and stderr's descriptors, which a task may lead elsewhere."""
+        self._were_read = threading.Semaphore(0)
         self._unwanted = 0
         """Token of the task that the agent wants to end, which may not have begun."""
         self.main = threading.get_ident()
@@ -128,7 +134,7 @@ class Child:
             output.flush()
             if self.is_forked:
                 os._exit(0)  # a task forgot to; its result is the other process's
-            self.wait_until_read()
+            self._wait_until_read()
             kind = DONE
             if len(data) > SPOOL_BYTES and ending == OK:
                 kind, ending, data = self._to_file(task, token, data)
@@ -157,10 +163,15 @@ class Child:
             if written < len(data):
                 write_all(self._outcomes, [data[written:]])
 
-    def wait_until_read(self) -> None:
-        """Wait until the agent has read what was written to the descriptors themselves."""
-        if not self.is_forked:
-            output.wait_until_read(self._prints)
+    def _wait_until_read(self) -> None:
+        """See to it that the agent reads what was written to the descriptors themselves.
+
+        It can't tell whose that was once the next task has begun; and it may be held up for long.
+        """
+        out, err = output.unread(self._prints)
+        if out or err:
+            self.send(PRINTED, out, err, b"")
+            self._were_read.acquire()
 
     def _tell_waiting(self, is_waiting: bool) -> None:  # noqa: FBT001 - what waiting tells
         """Tell the agent when the task begins to wait for others, and when it goes on."""
@@ -210,7 +221,6 @@ class Child:
             self._current, self._token = task, token
             sys.stderr.write(f"multihost: {refusal}\n")
             output.flush()
-            self.wait_until_read()
             os._exit(1)
         # The agent sends a function only once.
         digest, function, _ = split(payload)
@@ -370,6 +380,8 @@ class Child:
             for kind, _, _, token, _, _ in frames.feed(data):
                 if kind == GIVE_BACK:
                     self.inbox.give_back(self._tell_returned)
+                elif kind == READ:
+                    self._were_read.release()
                 elif kind == PARENT_GONE:
                     from multihost.worker.process import parent
 
@@ -396,9 +408,13 @@ class Child:
             with contextlib.suppress(OSError):
                 os.close(descriptor)
 
-    def _interrupt(self, *_: object) -> None:
+    def _interrupt(self, _: object = None, frame: FrameType | None = None) -> None:
         # The signal may come late, in the next task, or from users' code.
         if not self._current or self._token != self._unwanted:
+            return
+        if _loads_native_code(frame):
+            # Of that little stands being interrupted: some modules end the process. In a moment.
+            _thread.start_new_thread(self._interrupt_later, ())
             return
         if self.is_writing:
             # Raised there it would tear a frame in two, or have it written twice.
@@ -407,11 +423,24 @@ class Child:
         self._unwanted = 0
         raise TaskInterrupted
 
+    def _interrupt_later(self) -> None:
+        time.sleep(LATER_S)
+        signal.pthread_kill(self.main, signal.SIGUSR1)
+
     def raise_due(self) -> None:
         """Raise the interruption that came while a frame was written, if one did."""
         if self.is_interrupt_due:
             self.is_interrupt_due = False
             self._interrupt()
+
+
+def _loads_native_code(frame: FrameType | None) -> bool:
+    """Whether a module that is not Python is being loaded there, which may be running Python."""
+    while frame is not None:
+        if frame.f_code.co_qualname.startswith("ExtensionFileLoader."):
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _failure(error: BaseException, ending: int, depth: int = 0, what: str = "") -> bytes:
@@ -462,7 +491,6 @@ def serve(pipes: Sequence[int], spool: str, number: int, parent: int, setup: byt
     child = Child(tasks_fd, outcomes_fd, control_fd, spool, seal)
     code = child.run()
     _leave()
-    child.wait_until_read()
     return code
 
 

@@ -43,6 +43,9 @@ CANCEL = 11
 PARENT_GONE = 12
 """Whoever started this process is gone."""
 
+READ = 13
+"""What PRINTED told of has been read."""
+
 # child to agent
 DONE = 20
 """Detail: the ending. Seconds: the run time. Result or failure."""
@@ -56,6 +59,12 @@ DONE_IN_FILE = 24
 """As DONE; the result is in a file of the spool: its digest, size and name."""
 WAITS = 25
 """Detail 1: the task waits for results of others. Detail 0: it goes on."""
+
+PRINTED = 26
+"""So many bytes of the task are in the pipes of stdout and stderr: the child waits for READ.
+
+Whatever comes after them is of tasks that begin later.
+"""
 
 DIGEST_BYTES = 32
 NO_FUNCTION = bytes(DIGEST_BYTES)

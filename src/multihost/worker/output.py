@@ -4,8 +4,6 @@ import io
 import os
 import sys
 import threading
-import time
-from collections.abc import Iterable
 from fcntl import ioctl
 from termios import FIONREAD
 from typing import TYPE_CHECKING, TypeVar
@@ -16,7 +14,6 @@ if TYPE_CHECKING:
     from multihost.worker.child import Child
 
 LINE_BYTES = 8192
-READ_TRIES, READ_STEP_S = 500, 0.0002
 _NOTHING = bytes(4)
 
 Text = TypeVar("Text", bound=io.TextIOWrapper)
@@ -89,16 +86,15 @@ def flush() -> None:
             pass
 
 
-def wait_until_read(descriptors: Iterable[int]) -> None:
-    """Wait, if not for long, until the agent has read what went to the descriptors themselves.
+def unread(descriptors: tuple[int, int]) -> tuple[int, int]:
+    """Bytes that went to the descriptors themselves and that the agent has not read yet."""
+    out, err = descriptors
+    return _unread(out), _unread(err)
 
-    It can't tell whose that was once the next task has begun.
-    """
-    tries = READ_TRIES
-    for descriptor in descriptors:
-        while ioctl(descriptor, FIONREAD, _NOTHING) != _NOTHING and tries:
-            tries -= 1
-            time.sleep(READ_STEP_S)
+
+def _unread(descriptor: int) -> int:
+    told = ioctl(descriptor, FIONREAD, _NOTHING)
+    return 0 if told == _NOTHING else int.from_bytes(told, sys.byteorder)
 
 
 def _text(child: "Child", number: int) -> io.TextIOWrapper:

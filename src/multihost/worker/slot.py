@@ -329,7 +329,7 @@ class Slot:
         if self._spin is not None:
             self._spin.noticed()
         printed = _Printed()
-        for kind, detail, first, _, seconds, payload in self._buffer.feed(data):
+        for kind, detail, first, second, seconds, payload in self._buffer.feed(data):
             if kind == frames.OUTPUT and printed.adds(first, detail, payload):
                 continue
             if printed.parts:
@@ -337,12 +337,15 @@ class Slot:
             if kind == frames.OUTPUT:
                 printed.adds(first, detail, payload)
             else:
-                self._heard(kind, detail, first, seconds, payload)
+                self._heard(kind, detail, (first, second), seconds, payload)
         if printed.parts:
             self._output(*printed.take())
         return True
 
-    def _heard(self, kind: int, detail: int, task: int, seconds: float, payload: bytes) -> None:
+    def _heard(
+        self, kind: int, detail: int, numbers: tuple[int, int], seconds: float, payload: bytes
+    ) -> None:
+        task, _ = numbers
         if kind == frames.DONE:
             self._done(task, detail, seconds, payload)
         elif kind == frames.DONE_IN_FILE and len(payload) > frames.IN_FILE.size:
@@ -351,6 +354,8 @@ class Slot:
             self._done(0, detail, seconds, b"")
         elif kind == frames.RETURNED:
             self._returned(payload)
+        elif kind == frames.PRINTED:
+            self._read_rest(*numbers)
         elif kind == frames.WAITS:
             self._waits(task, is_waiting=bool(detail))
         elif kind == frames.READY:
@@ -410,7 +415,7 @@ class Slot:
     def _printed(self, descriptor: int) -> None:
         """Something went to the descriptors themselves: from C code, or programs of the task.
 
-        What has ended did not print it: a child waits until that is read.
+        What has ended did not print it: a child waits until that is read (``_read_rest``).
         """
         while self._readable():
             continue
@@ -421,15 +426,26 @@ class Slot:
             if each == descriptor or stream == m.Stream.STDOUT:
                 self._read_prints(each)
 
-    def _read_prints(self, descriptor: int) -> None:
+    def _read_prints(self, descriptor: int, size: int = READ_BYTES) -> int:
+        """Read at most so much; how much it was."""
         try:
-            data = os.read(descriptor, READ_BYTES)
+            data = os.read(descriptor, min(size, READ_BYTES))
         except OSError:
-            return
+            return 0
         if not data:
             self._loop.remove_reader(descriptor)
         elif self.fed:
             self._output(self.fed[0].grant.task, self._prints[descriptor], data)
+        return len(data)
+
+    def _read_rest(self, out: int, err: int) -> None:
+        """A task is about to end, and so much of what it printed has not been read, or just has."""
+        sizes = {m.Stream.STDOUT: out, m.Stream.STDERR: err}
+        for descriptor, stream in self._prints.items():
+            left = sizes[m.Stream(stream)]
+            while left > 0 and (size := self._read_prints(descriptor, left)):
+                left -= size
+        self._command(frames.pack(frames.READ))
 
     def _reap(self, tries: int = 0) -> None:
         """The outcome pipe is closed: the process has ended or is about to."""
