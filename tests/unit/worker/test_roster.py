@@ -9,7 +9,7 @@ import pytest
 from multihost.core.ids import task_id
 from multihost.core.job import Context, Style
 from multihost.wire import message as m
-from multihost.worker import feed, roster
+from multihost.worker import children, feed
 from multihost.worker.launch import ChildSetup
 from multihost.worker.options import LENT_PER_SLOT
 from multihost.worker.roster import Roster
@@ -62,7 +62,7 @@ class FakeSlot:
 
 @pytest.fixture
 def make(monkeypatch):
-    monkeypatch.setattr(roster, "Slot", FakeSlot)
+    monkeypatch.setattr(children, "Slot", FakeSlot)
     loop = asyncio.new_event_loop()
 
     def make(slots, run_s=None):
@@ -90,13 +90,13 @@ def test_a_child_that_cannot_be_started_is_started_later(make, monkeypatch):
 
     made, later = make(3), []
     monkeypatch.setattr(made._loop, "call_later", lambda _, call: later.append(call) or call)
-    monkeypatch.setattr(roster, "Slot", fail)
+    monkeypatch.setattr(children, "Slot", fail)
     made.died(made.children[0])
     assert made.replace(made.children[0]) is None
     assert len(made.children) == 1
     later.pop()()
     assert len(made.children) == 1
-    monkeypatch.setattr(roster, "Slot", FakeSlot)
+    monkeypatch.setattr(children, "Slot", FakeSlot)
     later.pop()()
     assert len(made.children) == 3
     assert not later
@@ -369,7 +369,7 @@ def test_who_insists_signals_only_while_the_same_work_runs(make):
 
 def test_children_that_die_before_they_have_done_anything_are_not_replaced_in_a_rush(make):
     made = make(1)
-    for _ in range(roster.QUICK_RESPAWNS):
+    for _ in range(children.QUICK_RESPAWNS):
         made.died(made.children[0])
         assert len(made.children) == 1
     made.died(made.children[0])
