@@ -63,7 +63,10 @@ class Handle:
         return self._usable().session.calls
 
     def _taker(self) -> ThreadTaker:
-        return self._usable().session.calls.threads.mine()
+        client = self._client
+        if client is None or not client.is_usable:
+            client = self._usable()
+        return client.session.calls.threads.mine()
 
     def _usable(self) -> "Client":
         client = self._client

@@ -7,17 +7,15 @@ what people see and for scheduled starts, and only on the server.
 """
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 _BOOTTIME = getattr(time, "CLOCK_BOOTTIME", None)
 
-
-def mono() -> float:
-    """Seconds since some fixed moment of this process; never jumps."""
-    if _BOOTTIME is None:
-        return time.monotonic()
-    return time.clock_gettime(_BOOTTIME)
-
-
-def wall() -> float:
-    """Seconds since the epoch, as this machine believes."""
-    return time.time()
+# Not functions of Python's: they are called several times for each call of a queue.
+mono: Callable[[], float] = (
+    time.monotonic if _BOOTTIME is None else partial(time.clock_gettime, _BOOTTIME)
+)
+"""Seconds since some fixed moment of this process; never jumps."""
+wall: Callable[[], float] = time.time
+"""Seconds since the epoch, as this machine believes."""

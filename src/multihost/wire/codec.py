@@ -33,6 +33,7 @@ _NO_DATA, _LONG_DATA = b"\xc4\x00", b"\xc6"
 """No bytes in msgpack, and how many begin, of which there are 4 bytes of length."""
 _ARRAY_16, _ARRAY_32 = 0xDC, 0xDD
 """How long arrays begin in msgpack."""
+_LONG_ARRAYS = (_ARRAY_16, _ARRAY_32)
 
 _encoder = msgspec.msgpack.Encoder()
 _from_peer = msgspec.msgpack.Decoder(list[FromPeer])
@@ -61,7 +62,8 @@ def is_bulky(message: Message) -> TypeGuard[PutBlob | BlobPart]:
 
 def decode_from_peer(frame: Buffer, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromPeer]:
     """Messages of a frame that a client or worker sent; raises WireError."""
-    _check_size(frame, limit_bytes)
+    if len(frame) > limit_bytes or (frame and frame[0] in _LONG_ARRAYS):
+        _check_size(frame, limit_bytes)
     try:
         return _from_peer.decode(frame)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -70,7 +72,8 @@ def decode_from_peer(frame: Buffer, limit_bytes: int = MAX_FRAME_BYTES) -> list[
 
 def decode_from_server(frame: Buffer, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromServer]:
     """Messages of a frame that a server sent; raises WireError."""
-    _check_size(frame, limit_bytes)
+    if len(frame) > limit_bytes or (frame and frame[0] in _LONG_ARRAYS):
+        _check_size(frame, limit_bytes)
     try:
         return _from_server.decode(frame)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -82,7 +85,7 @@ def _check_size(frame: Buffer, limit_bytes: int) -> None:
         message = f"frame of {len(frame)} bytes; the limit (max_frame_bytes) is {limit_bytes}"
         raise WireError(message)
     # Longer arrays than of 15 begin with a byte for their kind, then their length.
-    if frame and frame[0] in (_ARRAY_16, _ARRAY_32):
+    if frame and frame[0] in _LONG_ARRAYS:
         count = int.from_bytes(frame[1 : 3 if frame[0] == _ARRAY_16 else 5])
         if count > FRAME_MESSAGES:
             message = f"frame of {count} messages; the limit (frame_messages) is {FRAME_MESSAGES}"
