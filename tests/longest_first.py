@@ -2,57 +2,67 @@
 
 `--dist loadfile` gives a whole file to one process, and files of many tests first: those with
 a handful of tests that take a minute each come last, one process then goes through
-them, and the other cores look on. Here what takes longest comes first, and files whose
-tests share nothing and take long are no unit: any process may take any of their tests.
+them, and the other cores look on. Here what takes long comes first, what computes beside
+what waits, and any process may take any test of a file whose tests share nothing.
 """
 
 import pytest
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-APART = (
-    "tests/cpython/test_cpython.py",
-    "tests/faults/test_kills.py",
-    "tests/faults/test_queue_kills.py",
-    "tests/integration/test_demo.py",
-    "tests/property/test_store_items.py",
-    "tests/faults/test_disk_full.py",
-)
-"""Files whose tests are shared out one by one, the longest first."""
 LONG = (
+    "tests/cpython/test_cpython.py",
     "tests/property/test_store_crash.py",
     "tests/integration/test_managers_server.py",
+    "tests/integration/test_hostile_sessions.py",
+    "tests/faults/test_kills.py",
     "tests/integration/test_process_embedded.py",
     "tests/integration/test_process_cluster.py",
-    "tests/property/test_store_model.py",
     "tests/scenario/test_scenarios.py",
-    "tests/integration/test_hostile_sessions.py",
     "tests/scenario/test_joining.py",
+    "tests/faults/test_queue_kills.py",
     "tests/integration/test_managers_recipes.py",
     "tests/integration/test_managers_kills.py",
+    "tests/property/test_store_model.py",
     "tests/integration/test_bench.py",
+    "tests/property/test_store_items.py",
     "tests/integration/test_worker_leaving.py",
+    "tests/integration/test_demo.py",
     "tests/integration/test_queues_cluster.py",
-    "tests/integration/test_cli_server.py",
     "tests/integration/test_calls_cluster.py",
+    "tests/integration/test_cli_server.py",
     "tests/integration/test_big_things.py",
     "tests/integration/test_argv_cluster.py",
     "tests/scenario/test_links.py",
     "tests/integration/test_keys_cluster.py",
     "tests/integration/test_cli_listings.py",
-    "tests/integration/test_bad_links.py",
-    "tests/integration/test_tls.py",
-    "tests/integration/test_synchronize_cluster.py",
     "tests/integration/test_sealing_cluster.py",
     "tests/integration/test_worker_mixture.py",
     "tests/integration/test_nested_cluster.py",
+    "tests/faults/test_disk_full.py",
+    "tests/integration/test_bad_links.py",
+    "tests/integration/test_tls.py",
     "tests/integration/test_nearby.py",
+    "tests/integration/test_synchronize_cluster.py",
     "tests/integration/test_managers_face.py",
     "tests/conformance/test_sqlite.py",
+    "tests/integration/test_pool_cluster.py",
     "tests/integration/test_pool_embedded.py",
+    "tests/property/test_synchronizers_random.py",
 )
-"""Other files that take long, the longest first; what is not named comes after them."""
-_PLACES = {path: place for place, path in enumerate((*APART, *LONG))}
+"""What takes more than some seconds; what is not named comes after it."""
+APART = frozenset(
+    {
+        "tests/cpython/test_cpython.py",
+        "tests/faults/test_disk_full.py",
+        "tests/faults/test_kills.py",
+        "tests/faults/test_queue_kills.py",
+        "tests/integration/test_demo.py",
+        "tests/property/test_store_items.py",
+    }
+)
+"""Files whose tests are shared out one by one."""
+_PLACES = {path: place for place, path in enumerate(LONG)}
 
 
 def place_of(nodeid: str) -> int:
