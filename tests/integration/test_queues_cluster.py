@@ -567,3 +567,14 @@ def test_a_forked_process_connects_anew(client, name):
     if pid == 0:
         os._exit(0 if items.get(timeout=SOON_S) == "x" else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_block_of_a_queue_that_confirms_at_once_holds_nothing_else_back(client, other, name):
+    at_once = client.queue(f"{name}-at-once", confirm="get")
+    source, target = client.queue(name), client.queue(f"{name}-results")
+    at_once.put("go")
+    with at_once.take() as item:
+        assert item == "go"
+    source.put("x")
+    target.put(source.get())
+    assert other.queue(f"{name}-results").get(timeout=SOON_S) == "x"

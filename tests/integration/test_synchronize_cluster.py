@@ -572,3 +572,21 @@ def test_coroutines_share_synchronizers(cluster, name):
             assert sorted(passed) == [0, 1]
 
     asyncio.run(main())
+
+
+def test_a_lock_whose_acquire_was_interrupted_can_be_acquired_at_once(client, name, monkeypatch):
+    lock, line = Lock(name=name, client=client), client.session.calls
+    start = line.start_here
+
+    def interrupt(pending):
+        monkeypatch.undo()
+        start(pending)
+        wait_until(lambda: pending.result is not None, "the lock was granted")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(line, "start_here", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        lock.acquire()
+    assert lock.acquire(timeout=SOON_S)
+    lock.release()
+    assert lock.token is None

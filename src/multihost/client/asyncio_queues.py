@@ -83,7 +83,11 @@ class AsyncQueue:
         try:
             yield pickle.loads(data)
         except BaseException:
-            await self._items.give_back(taker, held)
+            try:
+                await self._items.give_back(taker, held)
+            except BaseException:  # cancelled
+                taker.undo_soon([item.number for item in held])
+                raise
             raise
         await self._items.confirm_kept(taker, held)
 

@@ -144,6 +144,17 @@ class Calls:
             self.session.post(lambda: self.session.send(call))
         return False
 
+    def line_up(self, pending: Pending) -> None:
+        """Make a call that nobody waits for before all that its taker asks for from now on."""
+        taker = pending.taker
+        if not taker.enter(pending, self._pending):
+            return
+        with contextlib.suppress(MultihostError):  # closed: what it held is others' anyway
+            if self.session.failure is None:
+                self.session.post(lambda: self._send(pending))
+                return
+        taker.leave(self._pending)
+
     def resend(self, pending: Pending) -> None:
         """Have a call go on over the session's connection, unless it is answered by then."""
 
@@ -173,6 +184,8 @@ class Calls:
         taker = pending.taker
         if taker.current is pending and pending.act is None:
             # Whoever was interrupted had not come to say what it asks for.
+            if pending.is_owed:
+                taker.decide_again(pending)
             self._send(pending)
         elif taker.current is pending:
             # Whoever was interrupted may not have come to send it.
@@ -185,9 +198,6 @@ class Calls:
                 self.start(Pending(taker, lambda: act, 0.0, _nobody))
         elif not pending.is_owed:
             taker.cancel(pending)
-        elif pending.result is None and not taker.awaits_turn(pending):
-            # Whoever was interrupted had not come to line it up.
-            self.start(pending)
 
     def end(self, taker: Taker, *, is_clean: bool) -> None:
         """A taker is no more. In good order: what it held is done with, else it is for others."""

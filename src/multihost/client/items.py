@@ -197,7 +197,7 @@ class Items:
         """Items are for others; what was staged since is forgotten."""
         numbers = [item.number for item in items]
         if self.confirm is not Confirm.GET:
-            await taker.exchange(lambda: taker.taking.give_back(numbers), is_owed=True)
+            await taker.exchange(lambda: taker.taking.give_back(numbers))
 
     async def task_done(self, taker: Taker, times: int = 1) -> None:
         """The oldest items taken are done with; raises TooMany (a ValueError) if there are none."""

@@ -234,11 +234,12 @@ class Take:
         before = taker.holding()
         try:
             held, (data,) = run(queue._items.take(taker, 1, self._wait_s, keeps=True))
+            self._held = tuple(held)
             item = pickle.loads(data)
         except BaseException:  # interrupted, or it can't be unpickled: the block never begins
+            self._held = ()
             taker.give_back_soon(sorted(taker.holding() - before))
             raise
-        self._held = tuple(held)
         return item
 
     def __exit__(
@@ -258,8 +259,15 @@ class Take:
             if kind is None:
                 taker.let_go(numbers)
             else:
-                taker.give_back_soon(numbers)
+                taker.undo_soon(numbers)
             raise
+        finally:
+            self._held = ()
+
+    def __del__(self) -> None:
+        # A signal's exception came between the block's end and ``__exit__``.
+        if self._held:
+            self._taker.undo_soon([item.number for item in self._held])
 
 
 class JoinableQueue(Queue):

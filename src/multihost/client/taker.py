@@ -144,6 +144,13 @@ class Line(Protocol):
         """Nobody waits for a call any more."""
         ...
 
+    def line_up(self, pending: Pending) -> None:
+        """From the taker's thread: make a call that nobody waits for before all that come after it.
+
+        Nothing when the client is closed.
+        """
+        ...
+
     def note_staged(self, taker: "Taker") -> None:
         """Have what was staged sent soon; from any thread."""
         ...
@@ -238,9 +245,9 @@ class Taker:
             await self.exchange(self.last_act)
 
     def keep(self, items: Iterable[int]) -> None:
-        """Items just taken are not to be confirmed by the way."""
+        """Items just taken are not to be confirmed by the way, as far as they are held at all."""
         with self._guard:
-            self.taking.kept.update(items)
+            self.taking.kept.update(self.holding().intersection(items))
 
     def let_go(self, items: Iterable[int]) -> None:
         """Items that were kept are to be confirmed by the way."""
@@ -266,6 +273,16 @@ class Taker:
         # Whatever the taker asks for before that, it is not done with them.
         self.keep(items)
         self._do_soon(lambda: Exchange(returns=items))
+
+    def undo_soon(self, items: list[int]) -> None:
+        """The same, and what is staged for them is forgotten, now: a ``with`` that raised."""
+        with self._guard:
+            held = self.holding().intersection(items)
+            if not held:
+                return
+            exchange = self.taking.give_back(held)
+            self.taking.kept.update(exchange.returns)
+        self._do_soon(lambda: exchange)
 
     async def upload(self, payload: bytes | Bulk) -> Payload:
         """The payload as it travels in a message; a large one is stored as a blob before."""
@@ -318,10 +335,14 @@ class Taker:
             if pending in self._behind:
                 self._behind.remove(pending)
 
-    def awaits_turn(self, pending: Pending) -> bool:
-        """Whether a call is to be made after others."""
+    def decide_again(self, pending: Pending) -> None:
+        """The current call was interrupted before it said what it asks for, and is owed."""
         with self._guard:
-            return pending in self._behind
+            pending.act = pending.decide()
+
+    def knows(self, pending: Pending) -> bool:
+        """Whether a call is the current one, or is to be made after others."""
+        return self.current is pending or pending in self._behind
 
     def leave(self, registry: dict[int, Pending]) -> list[Pending]:
         """Make no call any more; those that are not answered."""
@@ -447,9 +468,7 @@ class Taker:
 
     def _do_soon(self, decide: Decide) -> None:
         """Have something done after all that was asked for before, without waiting for it."""
-        pending = Pending(self, decide, 0.0, _nobody)
-        with contextlib.suppress(MultihostError):  # closed: what it held is others' anyway
-            self.line.post(lambda: self.line.start(pending))
+        self.line.line_up(Pending(self, decide, 0.0, _nobody))
 
     async def _perform(
         self,

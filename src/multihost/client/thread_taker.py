@@ -52,7 +52,6 @@ class ThreadTaker(Taker):
         except BaseException:
             self.drop_branch(pending)
             self._disclaim(pending)
-            line.post(lambda: line.abandon(pending))
             raise
         if pending.error is not None:
             raise pending.error
@@ -148,13 +147,25 @@ class ThreadTaker(Taker):
             branch.link.forget()
 
     def _disclaim(self, pending: Pending) -> None:
-        """What an interrupted call is granted, or was, is not confirmed until it is given back."""
+        """What an interrupted call is granted, or was, is given back.
+
+        It is not confirmed until then, and comes before whatever its thread does next: that may
+        wait for the very lock.
+        """
+        line, act = self.line, None
         with self._guard:
-            if pending.result is None:
+            is_known = self.knows(pending)
+            if is_known or pending.result is None:
                 pending.is_abandoned = True
             elif pending.act is not None:
                 act = self.undo(pending.act, pending.result)
                 self.taking.kept.update(act.returns if isinstance(act, Exchange) else ())
+        if is_known:
+            line.post(lambda: line.abandon(pending))
+        elif act is not None:
+            self._do_soon(lambda: act)
+        elif pending.is_owed and pending.result is None:
+            line.line_up(pending)
 
     async def _wait_for(self, begin: Begin) -> Any:
         door = allocate_lock()

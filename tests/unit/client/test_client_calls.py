@@ -377,6 +377,22 @@ def test_a_with_that_is_interrupted_at_its_end_keeps_nothing(server, items, inte
     assert len([call for call in calls(server) if puts(call)]) == 1
 
 
+def test_an_item_whose_with_never_heard_of_its_end_is_given_back(server, items):
+    def work():
+        block = items.take()
+        block.__enter__()
+        items.put("void")
+        del block  # as an exception out of a signal's handler does, between block and end
+        items.put("something else")
+
+    result = in_thread(work)
+    grant(server, waiting_take(server), 11)
+    result()
+    wait_until(lambda: server.of_kind(m.EndTaker), "the taker ended")
+    assert (given_back(server), confirmed(server)) == ([11], [])
+    assert [len(call.act.puts[0].payloads) for call in calls(server) if puts(call)] == [1]
+
+
 def test_a_lost_item_voids_what_was_made_of_it_and_the_next_is_taken(server, items):
     def work():
         items.get()
