@@ -155,6 +155,21 @@ def test_a_taken_port_says_what_to_do(shell):
     assert "--port" in errors
 
 
+def test_an_address_for_managers_that_is_no_good_is_named_as_such(shell):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        managers = ("server", "--port", "0", "--insecure", "--managers")
+        code, _, errors = shell.run(*managers, f"127.0.0.1:{port}")
+        assert code is Exit.SERVER
+        assert errors.startswith(f"multihost: --managers 127.0.0.1:{port} is taken by another")
+    for host in ("192.0.2.1", "no.such.host.invalid"):
+        code, _, errors = shell.run(*managers, f"{host}:{port}")
+        assert code is Exit.SERVER
+        assert f"this machine has no address {host}" in errors
+
+
 def test_an_address_of_another_machine_is_refused(shell):
     code, _, errors = shell.run("server", "--host", "192.0.2.1", "--port", "0", "--insecure")
     assert code is Exit.SERVER

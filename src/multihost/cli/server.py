@@ -290,8 +290,11 @@ def _sqlite_version() -> str:
 
 def _why_not(error: OSError, options: "ServerOptions") -> str:
     """Why the server could not start, and what to do about it."""
+    from multihost.server.managers.options import DoorError
     from multihost.store.places import NO_ROOM
 
+    if isinstance(error, DoorError):
+        return _why_no_door(error, options)
     where = f"{options.host}:{options.port}"
     if error.errno == errno.EADDRINUSE:
         note = read_server_note(options.state)
@@ -319,3 +322,19 @@ def _why_not(error: OSError, options: "ServerOptions") -> str:
             f"({error.filename}); correct --state"
         )
     return f"the server can't start: {error.strerror or error}"
+
+
+def _why_no_door(error: OSError, options: "ServerOptions") -> str:
+    """The same of the managers' address."""
+    assert options.managers is not None
+    host, port = options.managers.host, options.managers.port
+    if error.errno == errno.EADDRINUSE:
+        return (
+            f"--managers {host}:{port} is taken by another process, perhaps by a manager that is "
+            "to be replaced; stop that, or choose another port, in the scripts, too"
+        )
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error.__cause__, socket.gaierror):
+        return f"--managers {host}:{port}: this machine has no address {host}; correct it"
+    if error.errno == errno.EACCES:
+        return f"--managers {host}:{port} is not allowed to you; choose a port above 1023"
+    return f"the server can't listen at --managers {host}:{port}: {error.strerror or error}"

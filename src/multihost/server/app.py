@@ -43,7 +43,7 @@ from multihost.server.gateway import Desk, Gateway
 from multihost.server.hub import Hub
 from multihost.server.keyring import Keyring
 from multihost.server.listening import listen, listen_nearby, remove_nearby
-from multihost.server.managers.options import ManagersOptions
+from multihost.server.managers.options import DoorError, ManagersOptions
 from multihost.server.reaper import Promoter, Pruner, Reaper
 from multihost.server.services import (
     CLIENT_GRACE_S,
@@ -164,7 +164,7 @@ class Server:
         try:
             context = self._tls_context() if options.has_tls else None
             if managers is not None:
-                door_listener = managers.listener or listen(managers.host, managers.port)
+                door_listener = managers.listener or _listen_for(managers)
             self.key = options.key or make_key(options.state / config.KEY_FILE)
             self._store = open_store(
                 options.state / STORE_FILE,
@@ -388,6 +388,13 @@ class Server:
     def _fail(self, error: Exception) -> None:
         self.failure = error
         self._stopping.set()
+
+
+def _listen_for(managers: ManagersOptions) -> socket.socket:
+    try:
+        return listen(managers.host, managers.port)
+    except OSError as error:
+        raise DoorError(error.errno, error.strerror) from error
 
 
 def _reachable(host: str) -> str:

@@ -7,6 +7,10 @@ from multihost.server.managers.framing import MAX_MESSAGE_BYTES
 from multihost.server.managers.host import Host, OnShutdown
 
 
+class DoorError(OSError):
+    """The managers' address can't be listened at; its cause says why."""
+
+
 @dataclass(frozen=True, slots=True)
 class ManagersOptions:
     """Where standard-library clients connect, and with which authkeys."""
