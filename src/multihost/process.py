@@ -165,6 +165,8 @@ class _Spawning:
 
 def _surroundings(*, is_local: bool) -> dict[str, Any]:
     """What a child has from its parent, besides the object."""
+    from multihost.client.packing import definitions_met
+
     current: Any = current_process()
     logger = util._logger  # type: ignore[attr-defined]
     directory = None
@@ -178,6 +180,7 @@ def _surroundings(*, is_local: bool) -> dict[str, Any]:
         "host": socket.gethostname(),
         "directory": directory,
         "settings": settings.taken(),
+        "main": definitions_met(),
         "sys_path": [str(Path(directory or "/", path)) for path in sys.path],
         "logs_to_stderr": bool(util._log_to_stderr),  # type: ignore[attr-defined]
         "log_level": logger.getEffectiveLevel() if logger is not None else None,

@@ -346,3 +346,53 @@ def test_a_process_gets_an_object_that_holds_a_manager(tmp_path):
         """,
     )
     assert out == "[1] 0\n"
+
+
+def test_children_meet_objects_of_main_that_a_manager_keeps_and_bring_it_theirs(tmp_path):
+    out, _ = programs.run(
+        tmp_path,
+        """
+        import pickle
+
+        import multihost as multiprocessing
+
+        class Job:
+            def __init__(self, number):
+                self.number = number
+
+            def run(self):
+                return Finished(double(self.number))
+
+        class Finished(Job):
+            def run(self):
+                return self.number
+
+        def double(number):
+            return 2 * number
+
+        def work(jobs, results, shared):
+            results.put(jobs.get().run())
+            shared["function"](1)
+
+        def work_in_pool(jobs):
+            return jobs.get().run()
+
+        def copy(number):
+            return pickle.loads(pickle.dumps(Finished(number))).run()
+
+        if __name__ == "__main__":
+            manager = multiprocessing.Manager()
+            jobs, results, shared = manager.Queue(), manager.Queue(), manager.dict()
+            shared["function"] = double
+            for number in range(3):
+                jobs.put(Job(number))
+            process = multiprocessing.Process(target=work, args=(jobs, results, shared))
+            process.start()
+            process.join()
+            print(process.exitcode, results.get().run())
+            with multiprocessing.Pool(1) as pool:
+                print([pool.apply(work_in_pool, (jobs,)).run() for _ in range(2)])
+                print(pool.apply(copy, (5,)))
+        """,
+    )
+    assert out.splitlines() == ["0 0", "[2, 4]", "5"]

@@ -132,15 +132,26 @@ def pack_initializer(initializer: Callable[..., Any], initargs: Iterable[Any]) -
 
 
 def _own() -> bytes:
-    """What follows the pickle of a function: this program's arguments and settings.
+    """What follows the pickle of a function: this program's arguments, settings, definitions.
 
     Its tasks see them, too. Behind the pickle, where who expects none finds none.
     """
     argv = pickle.dumps([*sys.argv], PROTOCOL)
-    set_here = settings.taken()
+    set_here, main = settings.taken(), definitions_met()
     if len(argv) > ARGV_BYTES:
-        argv = pickle.dumps(None, PROTOCOL) if set_here else b""
-    return argv + pickle.dumps(set_here, PROTOCOL) if set_here else argv
+        argv = pickle.dumps(None, PROTOCOL) if set_here or main else b""
+    if set_here or main:
+        argv += pickle.dumps(set_here, PROTOCOL)
+    return argv + pickle.dumps(main, PROTOCOL) if main else argv
+
+
+def definitions_met() -> bytes:
+    """What this program's children are to find by name, if they may meet a manager's objects."""
+    if "multihost.managers.manager" not in sys.modules:
+        return b""
+    from multihost.client import definitions
+
+    return definitions.of_main()
 
 
 def pack_process(surroundings: Mapping[str, Any], process: Any, label: str) -> Packed:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from multihost import mainspace
 from multihost.runtime import endings, waiting
 from multihost.runtime.memory import hide_what_is_kept
 from multihost.worker import current, naming, output
@@ -46,7 +47,7 @@ from multihost.worker.frames import (
     write_all,
 )
 from multihost.worker.inbox import READ_BYTES, Entry, Inbox
-from multihost.worker.pickling import dumps, load
+from multihost.worker.pickling import Loaded, dumps, load
 
 JOIN_BYTES = 1 << 12
 """Of so little a copy costs less than a write of two buffers."""
@@ -84,6 +85,7 @@ class Child:
         self._write_lock = threading.Lock()
         self._functions: OrderedDict[bytes, Any] = OrderedDict()
         self._settings = b""
+        self._main = b""
         """Of the program whose code ran here last."""
         self._current = 0
         self._token = 0
@@ -342,19 +344,21 @@ class Child:
         known = self._functions[digest]
         if type(known) is bytes:
             known = self._functions[digest] = load(known)
-        function, argv, settings = known
-        self._be_as(argv, settings)
-        return function
+        self._be_as(known)
+        return known.thing
 
-    def _be_as(self, argv: list[str] | None, settings: bytes) -> None:
-        """Take over what a program has set, and its arguments if they were sent."""
-        if argv is not None:
-            sys.argv[:] = argv
-        if settings != self._settings:
+    def _be_as(self, loaded: Loaded) -> None:
+        """Take over what a program has set, and what was sent of its arguments and definitions."""
+        if loaded.argv is not None:
+            sys.argv[:] = loaded.argv
+        if loaded.settings != self._settings:
             from multihost.runtime.settings import take_over
 
-            self._settings = settings
-            take_over(settings)
+            self._settings = loaded.settings
+            take_over(loaded.settings)
+        if loaded.main != self._main:
+            self._main = loaded.main
+            mainspace.learn(loaded.main)
 
     def _initialize(self, context: bytes) -> None:
         name, _, call = context.partition(b"\0")
@@ -363,8 +367,9 @@ class Child:
         if not call:
             return
         try:
-            (function, arguments), argv, settings = load(call)
-            self._be_as(argv, settings)
+            loaded = load(call)
+            self._be_as(loaded)
+            function, arguments = loaded.thing
             function(*arguments)
         except BaseException as error:  # told to whoever wanted a task run here
             what = "the initializer failed: "
@@ -488,6 +493,7 @@ def serve(pipes: Sequence[int], spool: str, number: int, parent: int, setup: byt
     hide_what_is_kept()
     naming.name_process(number, parent, life_fd)
     seal = _setup(setup) if setup else None
+    mainspace.stand_in()
     child = Child(tasks_fd, outcomes_fd, control_fd, spool, seal)
     code = child.run()
     _leave()

@@ -2,17 +2,28 @@
 
 import io
 import pickle
-from typing import Any
+from typing import Any, NamedTuple
 
 MAIN = b"__main__"
 
 
-def load(data: bytes) -> tuple[Any, list[str] | None, bytes]:
-    """What was pickled; arguments and settings of the program that did it, if they follow."""
+class Loaded(NamedTuple):
+    """What was pickled, and what follows it of the program that did it."""
+
+    thing: Any
+    argv: list[str] | None
+    settings: bytes
+    main: bytes
+    """Definitions, for ``mainspace.learn``."""
+
+
+def load(data: bytes) -> Loaded:
+    """The pickles, as many as there are."""
     pickles = io.BytesIO(data)
-    loaded = pickle.load(pickles)
-    argv = pickle.load(pickles) if pickles.tell() < len(data) else None
-    return loaded, argv, pickle.load(pickles) if pickles.tell() < len(data) else b""
+    found: list[Any] = [pickle.load(pickles)]
+    while pickles.tell() < len(data):
+        found.append(pickle.load(pickles))
+    return Loaded(*found, *(None, b"", b"")[len(found) - 1 :])
 
 
 def dumps(value: Any) -> bytes:

@@ -18,6 +18,8 @@ from multiprocessing import process as standard
 from multiprocessing import util
 from typing import Any
 
+from multihost import mainspace
+
 
 def live(data: bytes | memoryview) -> int:
     """Be the process that ``data`` describes: a pickled dict of its surroundings, and its object.
@@ -59,6 +61,8 @@ def _settle(surroundings: Mapping[str, Any]) -> None:
         from multihost.runtime.settings import take_over
 
         take_over(surroundings["settings"])
+    if surroundings.get("main"):
+        mainspace.learn(surroundings["main"])
     if surroundings["logs_to_stderr"]:
         util.log_to_stderr(surroundings["log_level"])
     elif surroundings["log_level"] is not None:
