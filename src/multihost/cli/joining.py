@@ -37,14 +37,13 @@ def make_join(
     state: Path,
     addresses: Sequence[str] = (),
     *,
-    key: str | None = None,
     is_pinned: bool = False,
     has_seal: bool = True,
 ) -> Join:
     """The join string of the server that keeps its state in ``state``.
 
     ``addresses``: under which others reach it (HOST or HOST:PORT), else what the
-    server says, else all of this machine's. ``key``: instead of the server's.
+    server says, else all of this machine's.
     ``is_pinned``: expect its very certificate, even if an authority vouches for it.
     ``has_seal``: with the user's seal, which is made if there is none.
     Raises CommandError or ConfigError.
@@ -59,7 +58,7 @@ def make_join(
     if not places:
         places = [(host, port) for host in _hosts(note, is_named=is_tls and pin is None)]
     urls = dict.fromkeys(url_of(*place, is_tls=is_tls) for place in places)
-    text = key or read_key(state / config.KEY_FILE).decode()
+    text = read_key(state / config.KEY_FILE).decode()
     return Join(tuple(urls), pin, text, _seal() if has_seal else None)
 
 

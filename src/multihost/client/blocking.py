@@ -25,10 +25,10 @@ _bridges: "weakref.WeakSet[Bridge]" = weakref.WeakSet()
 class Bridge:
     """An event loop that runs in a thread of its own."""
 
-    def __init__(self, name: str = "multihost-client") -> None:
+    def __init__(self) -> None:
         """Start the thread."""
         self._loop = new_event_loop()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="multihost-client", daemon=True)
         self.is_stopped = False
         _bridges.add(self)
         self._thread.start()

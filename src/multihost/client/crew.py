@@ -97,16 +97,16 @@ class Crew:
 
         return serving(self._client.listings, self._uid, count)
 
-    def wait_idle(self, timeout_s: float | None = None) -> bool:
-        """Wait until every task has ended; whether it has."""
+    def wait_idle(self) -> None:
+        """Wait until every task has ended."""
         idle = Latch()
         try:
             self._submitter.when_idle(idle.open)
         except ConnectionLost:
             if self._session.failure is None:  # forked: the tasks are the parent's
                 raise
-            return True  # the client was closed, and all who waited were told
-        return idle.wait_open(timeout_s)
+            return  # the client was closed, and all who waited were told
+        idle.wait_open()
 
     def close(self, reason: str, *, is_sealing: bool = False) -> None:
         """Be done with the jobs: what is unfinished is cancelled, unless it is lasting.

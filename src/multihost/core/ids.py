@@ -58,18 +58,6 @@ def task_name(task: int) -> str:
     return f"{job_of(task)}/{index_of(task)}"
 
 
-def parse_task_name(text: str) -> tuple[int, int | None]:
-    """Job and index from ``42/7``, or job and None from ``42``.
-
-    Raises ValueError that says what is expected.
-    """
-    job, slash, index = text.partition("/")
-    if not job.isdecimal() or (slash and not index.isdecimal()):
-        message = f"{text!r} is neither a job (42) nor a task (42/7)"
-        raise ValueError(message)
-    return int(job), int(index) if slash else None
-
-
 def first_token(epoch: int) -> int:
     """Smallest lease token of ``epoch``; tokens of a later epoch are all larger.
 

@@ -134,19 +134,19 @@ class Server(standard.Server):
             self.front.start()
         threading.Thread(target=self.accepter, daemon=True, name="multihost-manager").start()
 
-    def stop(self, *, keeps: bool = True) -> None:
-        """End serving; ``keeps``: the queues stay for the next start, if they have a place."""
+    def stop(self) -> None:
+        """End serving; the queues stay for the next start, if they have a place."""
         self.stop_event.set()
         with self._stopping:
             if not self._is_stopped:
                 self._is_stopped = True
-                self._close(keeps=keeps)
+                self._close()
 
-    def _close(self, *, keeps: bool) -> None:
+    def _close(self) -> None:
         if self.front is not None:
             dropped = self.front.stop()
             self._public.close()
-            if dropped == DROPPED or not keeps or self._is_temporary:
+            if dropped == DROPPED or self._is_temporary:
                 shutil.rmtree(self._state, ignore_errors=True)
         self.listener.close()
 

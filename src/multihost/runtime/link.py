@@ -90,7 +90,6 @@ class Link(asyncio.Protocol):
         owner: LinkOwner,
         session: Session,
         protocol: ServerProtocol | ClientProtocol,
-        max_frame_bytes: int = MAX_FRAME_BYTES,
     ) -> None:
         """Carry messages for ``owner`` over ``protocol``, checked by ``session``."""
         self.owner = owner
@@ -102,7 +101,6 @@ class Link(asyncio.Protocol):
         self.frame_bytes = 0
         """Size of the frame that the messages came in which the owner was given last."""
         self._protocol = protocol
-        self._max_frame_bytes = max_frame_bytes
         self._decode: Any = decode_from_peer if session.is_server else decode_from_server
         self._transport: asyncio.Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -121,7 +119,7 @@ class Link(asyncio.Protocol):
         """What the socket did not take of a message written to it directly."""
         self._parts: list[bytes] = []
         self._pauses: set[str] = set()
-        self._plain = PlainReader(is_masked=session.is_server, limit_bytes=max_frame_bytes)
+        self._plain = PlainReader(is_masked=session.is_server, limit_bytes=MAX_FRAME_BYTES)
         self._is_between_frames = False
         """Whether the library holds no part of a frame, so that the short cut may be taken."""
         self._is_open = False
@@ -257,8 +255,8 @@ class Link(asyncio.Protocol):
 
     def admit(self) -> None:
         """The other end has proved the key: take frames of full size from it."""
-        self._plain.limit_bytes = self._max_frame_bytes
-        self._protocol.max_message_size = self._max_frame_bytes
+        self._plain.limit_bytes = MAX_FRAME_BYTES
+        self._protocol.max_message_size = MAX_FRAME_BYTES
 
     def pause_reading(self, why: str) -> None:
         """Take no more bytes from the other end for now: back-pressure on it."""
@@ -327,7 +325,7 @@ class Link(asyncio.Protocol):
         received = self.session.received
         self.frame_bytes = len(data)
         try:
-            messages = self._decode(data, self._max_frame_bytes)
+            messages = self._decode(data)
             for message in messages:
                 received(message)
         except (WireError, IllegalMessageError) as error:
@@ -358,7 +356,7 @@ class Link(asyncio.Protocol):
     def _send_frame(self, messages: list[Message]) -> None:
         """Send messages in one frame, if they fit."""
         parts = encode_parts(messages)
-        is_long = sum(map(len, parts)) > self._max_frame_bytes or len(messages) > FRAME_MESSAGES
+        is_long = sum(map(len, parts)) > MAX_FRAME_BYTES or len(messages) > FRAME_MESSAGES
         if is_long and len(messages) > 1:
             half = len(messages) // 2
             self._send_frame(messages[:half])
@@ -462,18 +460,16 @@ class Link(asyncio.Protocol):
             self.owner.link_closed(self, self._reason)
 
 
-def server_link(owner: LinkOwner, max_frame_bytes: int = MAX_FRAME_BYTES) -> Link:
+def server_link(owner: LinkOwner) -> Link:
     """Server's end of a connection whose HTTP request is about to be fed to it."""
     # A page in a browser has an origin and no business here; our own peers send none.
     protocol = ServerProtocol(origins=[None], max_size=HANDSHAKE_FRAME_BYTES, logger=_silent)
-    link = Link(owner, Session(None), protocol, max_frame_bytes)
+    link = Link(owner, Session(None), protocol)
     link._plain.limit_bytes = HANDSHAKE_FRAME_BYTES
     return link
 
 
-def client_link(
-    owner: LinkOwner, session: Session, url: str, max_frame_bytes: int = MAX_FRAME_BYTES
-) -> Link:
+def client_link(owner: LinkOwner, session: Session, url: str) -> Link:
     """Client's end of a connection to the WebSocket address ``url``."""
-    protocol = ClientProtocol(parse_uri(url), max_size=max_frame_bytes, logger=_silent)
-    return Link(owner, session, protocol, max_frame_bytes)
+    protocol = ClientProtocol(parse_uri(url), max_size=MAX_FRAME_BYTES, logger=_silent)
+    return Link(owner, session, protocol)

@@ -60,29 +60,29 @@ def is_bulky(message: Message) -> TypeGuard[PutBlob | BlobPart]:
     return isinstance(message, PutBlob | BlobPart) and len(message.data) > UNCOPIED_BYTES
 
 
-def decode_from_peer(frame: Buffer, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromPeer]:
+def decode_from_peer(frame: Buffer) -> list[FromPeer]:
     """Messages of a frame that a client or worker sent; raises WireError."""
-    if len(frame) > limit_bytes or (frame and frame[0] in _LONG_ARRAYS):
-        _check_size(frame, limit_bytes)
+    if len(frame) > MAX_FRAME_BYTES or (frame and frame[0] in _LONG_ARRAYS):
+        _check_size(frame)
     try:
         return _from_peer.decode(frame)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise WireError(_explain(frame, error)) from None
 
 
-def decode_from_server(frame: Buffer, limit_bytes: int = MAX_FRAME_BYTES) -> list[FromServer]:
+def decode_from_server(frame: Buffer) -> list[FromServer]:
     """Messages of a frame that a server sent; raises WireError."""
-    if len(frame) > limit_bytes or (frame and frame[0] in _LONG_ARRAYS):
-        _check_size(frame, limit_bytes)
+    if len(frame) > MAX_FRAME_BYTES or (frame and frame[0] in _LONG_ARRAYS):
+        _check_size(frame)
     try:
         return _from_server.decode(frame)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise WireError(_explain(frame, error)) from None
 
 
-def _check_size(frame: Buffer, limit_bytes: int) -> None:
-    if len(frame) > limit_bytes:
-        message = f"frame of {len(frame)} bytes; the limit (max_frame_bytes) is {limit_bytes}"
+def _check_size(frame: Buffer) -> None:
+    if len(frame) > MAX_FRAME_BYTES:
+        message = f"frame of {len(frame)} bytes; the limit (max_frame_bytes) is {MAX_FRAME_BYTES}"
         raise WireError(message)
     # Longer arrays than of 15 begin with a byte for their kind, then their length.
     if frame and frame[0] in _LONG_ARRAYS:
