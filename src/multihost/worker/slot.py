@@ -257,8 +257,12 @@ class Slot:
     def signal(self, number: int) -> None:
         """Send a signal to the child and all that it started."""
         self.is_killed = True
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             os.killpg(self.pid, number)
+        except ProcessLookupError:  # it was forked just now, and leads no group yet
+            self.signal_alone(number)
+        except PermissionError:
+            pass
 
     def signal_alone(self, number: int) -> None:
         """Send a signal to the child, not to what it started; nothing happens if it has ended."""

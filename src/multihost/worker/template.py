@@ -55,7 +55,7 @@ def main() -> None:
     os.set_inheritable(descriptor, False)
     agent = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    name = COMMAND.read_text()
+    name = COMMAND.read_text().strip()
     _be_called(NAME)
     setup = sys.stdin.buffer.read()
     parent = os.getppid()
@@ -121,20 +121,20 @@ def _fork() -> int | None:
 
 
 def _is_child(write: int) -> bool:
-    """True in the child, which leads a session by now: a signal to its group finds it."""
+    """True in the child; what is between tells of it and ends."""
     try:
-        if os.fork():
-            os._exit(0)
+        child = os.fork()
     except OSError as error:
-        os.write(write, ANSWER.pack(-(error.errno or 1)))
-        os._exit(0)
-    os.setsid()
-    os.write(write, ANSWER.pack(os.getpid()))
-    return True
+        child = -(error.errno or 1)
+    if child == 0:
+        return True
+    os.write(write, ANSWER.pack(child))
+    os._exit(0)
 
 
 def _stand(out: int, err: int, directory: str) -> None:
-    """Have output and directory as a process that the agent has started itself."""
+    """Have session, output and directory as a process that the agent has started itself."""
+    os.setsid()
     os.dup2(out, 1)
     os.dup2(err, 2)
     os.close(out)
