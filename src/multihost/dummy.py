@@ -3,12 +3,7 @@
 from multiprocessing import dummy
 from multiprocessing.dummy import *  # noqa: F403 - all of it, whatever there is
 from multiprocessing.dummy import __all__ as __all__  # noqa: PLC0414 - this module's, too
-from typing import Any
 
+from multihost.standard import rest_of
 
-def __getattr__(name: str) -> Any:
-    """What is there, too, and not for ``import *``: ``Value``, ``Array``, ``Namespace``."""
-    if name.startswith("_") or not hasattr(dummy, name):
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(dummy, name)
+__getattr__ = rest_of(dummy, __name__, has_insides=False)  # ``Value``, ``Array``, ``Namespace``

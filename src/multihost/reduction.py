@@ -10,6 +10,8 @@ from multiprocessing.reduction import *  # noqa: F403 - all of it, whatever ther
 from multiprocessing.reduction import __all__ as __all__  # noqa: PLC0414 - this module's, too
 from typing import Any
 
+from multihost.standard import rest_of
+
 
 class ForkingPickler(reduction.ForkingPickler):  # type: ignore[no-redef]
     """The standard library's pickler; what is registered with it holds for every pickle."""
@@ -27,10 +29,4 @@ class ForkingPickler(reduction.ForkingPickler):  # type: ignore[no-redef]
 
 register = ForkingPickler.register
 
-
-def __getattr__(name: str) -> Any:
-    """What is there, too, and not for ``import *``: ``AbstractReducer``, ``HAVE_SEND_HANDLE``."""
-    if not hasattr(reduction, name):
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(reduction, name)
+__getattr__ = rest_of(reduction, __name__)  # ``AbstractReducer``, ``HAVE_SEND_HANDLE``

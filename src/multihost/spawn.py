@@ -6,12 +6,7 @@ Workers start children here, and nothing of this has a part in it.
 from multiprocessing import spawn
 from multiprocessing.spawn import *  # noqa: F403 - all of it, whatever there is
 from multiprocessing.spawn import __all__ as __all__  # noqa: PLC0414 - this module's, too
-from typing import Any
 
+from multihost.standard import rest_of
 
-def __getattr__(name: str) -> Any:
-    """What is there, too, and not for ``import *``: ``is_forking``."""
-    if not hasattr(spawn, name):
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(spawn, name)
+__getattr__ = rest_of(spawn, __name__)  # ``is_forking``

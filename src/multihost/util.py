@@ -3,12 +3,7 @@
 from multiprocessing import util
 from multiprocessing.util import *  # noqa: F403 - all of it, whatever there is
 from multiprocessing.util import __all__ as __all__  # noqa: PLC0414 - this module's, too
-from typing import Any
 
+from multihost.standard import rest_of
 
-def __getattr__(name: str) -> Any:
-    """What is there, too, and not for ``import *``."""
-    if not hasattr(util, name):
-        message = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(message)
-    return getattr(util, name)
+__getattr__ = rest_of(util, __name__)
