@@ -11,9 +11,10 @@ from pathlib import Path
 import process_tasks as tasks
 import psutil
 import pytest
+from process_program import used
 from programs import run
 
-from multihost import Event, Process, active_children
+from multihost import Event, Process
 from multihost.client.client import shared_client
 from multihost.errors import LimitExceeded
 from multihost.testing import Cluster, wait_until
@@ -22,18 +23,6 @@ HERE = [str(Path(__file__).parent)]  # the workers import process_tasks from the
 WAIT_S = 60
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@contextlib.contextmanager
-def used(cluster, patch):
-    for name, value in cluster.environment.items():
-        patch.setenv(name, value)
-    try:
-        yield cluster
-    finally:
-        for process in active_children():
-            process.kill()
-        shared_client().close()
 
 
 @contextlib.contextmanager

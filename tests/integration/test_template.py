@@ -8,9 +8,9 @@ from pathlib import Path
 import process_tasks as tasks
 import psutil
 import pytest
+from process_program import used
 
-from multihost import Pool, Process, active_children
-from multihost.client.client import shared_client
+from multihost import Pool, Process
 from multihost.testing import Cluster, wait_until
 from multihost.testing.cluster import TEMPLATE
 
@@ -22,15 +22,8 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture
 def cluster(monkeypatch):
-    with Cluster(python_path=HERE, workers=1, slots=1) as cluster:
-        for name, value in cluster.environment.items():
-            monkeypatch.setenv(name, value)
-        try:
-            yield cluster
-        finally:
-            for process in active_children():
-                process.kill()
-            shared_client().close()
+    with Cluster(python_path=HERE, workers=1, slots=1) as cluster, used(cluster, monkeypatch):
+        yield cluster
 
 
 def started(target, *args):
