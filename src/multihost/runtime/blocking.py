@@ -9,9 +9,11 @@ another way.
 
 import contextlib
 import secrets
+import select
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from websockets.client import ClientProtocol
@@ -54,6 +56,9 @@ class BlockingLink:
         self._session = session
         self._reader = PlainReader(is_masked=False, limit_bytes=m.MAX_FRAME_BYTES)
         self._rest = b""
+        self._poll: Callable[[float], object] | None = None
+        """Waits for the next bytes, so many milliseconds, where ``recv`` is not to do it."""
+        self._wait_ms = 0.0
 
     def send(self, frame: bytes) -> None:
         """Send an encoded frame; raises OSError."""
@@ -62,6 +67,8 @@ class BlockingLink:
 
     def receive(self) -> list[Any]:
         """Messages of the next frames; raises OSError, also if none begins in time."""
+        if self._poll is not None and not self._poll(self._wait_ms):
+            raise TimeoutError("timed out")
         data = self._socket.recv(READ_BYTES)
         if not data:
             raise ConnectionResetError("the server closed the connection")
@@ -91,6 +98,12 @@ class BlockingLink:
         time = struct.pack("ll", int(seconds), int(rest_s * 1e6))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, time)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, time)
+        if self._is_nearby:
+            # Else the kernel wakes the thread twice: who waits in recv() of a Unix socket is woken
+            # when the other end has read what was sent, too.
+            poll = select.poll()
+            poll.register(sock, select.POLLIN)
+            self._poll, self._wait_ms = poll.poll, wait_s * 1e3
 
     def interrupt(self) -> None:
         """End the connection: whoever waits at it gets an OSError."""
