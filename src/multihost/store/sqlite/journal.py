@@ -15,7 +15,9 @@ the database is safely on the disk, with all that the last lap held.
 """
 
 import contextlib
+import mmap
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from struct import Struct
@@ -62,14 +64,25 @@ class JournalFile(Protocol):
         ...
 
 
+_IN_PLACE: Final = {"ext2", "ext3", "ext4", "tmpfs"}
+"""File systems that write over blocks where they are, whatever has become of the free ones."""
+
+
 class DiskFile:
-    """A file of the system's. It takes its room when it is first written to."""
+    """A file of the system's. It takes its room when it is first written to.
+
+    Where no later write can want for room it is mapped: a record is copied into the kernel's
+    pages, which outlive the process, without a call of the system. Elsewhere a full disk would
+    answer with SIGBUS (one that copies on write, as Btrfs, ZFS and a cloned file of XFS do), and it
+    is written to.
+    """
 
     def __init__(self, path: Path) -> None:
         """The journal at ``path``."""
         self._path = path
         self._descriptor = -1
         self._is_long = False
+        self._pages: mmap.mmap | None = None
 
     def open(self) -> None:
         """Open it now: later there may be no descriptor left."""
@@ -81,6 +94,9 @@ class DiskFile:
 
     def write(self, offset: int, data: bytes) -> None:
         """Write into the blocks that the file has already."""
+        if self._pages is not None:
+            self._pages[offset : offset + len(data)] = data
+            return
         if not self._is_long:
             self._lengthen()
         while data:
@@ -93,6 +109,9 @@ class DiskFile:
 
     def close(self) -> None:
         """Let go of it."""
+        if self._pages is not None:
+            self._pages.close()
+            self._pages = None
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -109,6 +128,29 @@ class DiskFile:
             raise
         os.fsync(self._descriptor)
         self._is_long = True
+        if _file_system(self._descriptor) in _IN_PLACE:
+            with contextlib.suppress(OSError):  # a limit of address space: it is written to
+                self._pages = mmap.mmap(self._descriptor, JOURNAL_BYTES)
+
+
+def _file_system(descriptor: int) -> str:
+    """Type of the file system that an open file is on; empty when it can't be told.
+
+    Only Linux is asked, whose ``fdatasync`` flushes what was written through a mapping.
+    """
+    if sys.platform != "linux":
+        return ""
+    device = os.fstat(descriptor).st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    try:
+        lines = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    for line in lines:
+        place, _, rest = line.partition(" - ")
+        if place.split()[2] == number:
+            return rest.split()[0]
+    return ""
 
 
 class Journal:
