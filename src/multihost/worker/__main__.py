@@ -8,6 +8,6 @@ import sys
 if sys.argv[1] == "template":
     from multihost.worker.template import main
 else:
-    from multihost.worker.child import main
+    from multihost.worker.start import main
 
 main()

@@ -5,8 +5,10 @@ child that users' code has broken can at worst send nonsense. Imported by the
 child before it is ready, so it imports next to nothing.
 """
 
+import contextlib
 import os
 import struct
+import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Union
 
@@ -86,6 +88,9 @@ SPOOL_BYTES = 4 << 20
 IN_FILE = struct.Struct("<32sQ")
 """Digest and size of a result in a file."""
 
+JOIN_BYTES = 1 << 12
+"""Of so little a copy costs less than a write of two buffers."""
+
 FOR_PROCESSES = "for-processes"
 """Argument of a child that may well become a process."""
 
@@ -153,6 +158,46 @@ def unwritten(parts: list[Bytes], written: int) -> list[Bytes]:
             return [memoryview(part)[written:], *parts[position + 1 :]]
         written -= len(part)
     return []
+
+
+class FrameWriter:
+    """The pipe to the agent: each frame whole, whichever thread it is from."""
+
+    __slots__ = ("_descriptor", "_lock", "is_closed")
+
+    def __init__(self, descriptor: int) -> None:
+        """Write to a blocking pipe."""
+        self.is_closed = False
+        """Whether this is a process that a task forked: the pipe is not its own."""
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+
+    def send(
+        self,
+        kind: int,
+        first: int,
+        second: int,
+        payload: bytes,
+        *,
+        detail: int = 0,
+        seconds: float = 0.0,
+    ) -> None:
+        """Write a frame; from any thread."""
+        head = HEADER.pack(len(payload), kind, detail, first, second, seconds)
+        with self._lock:
+            if len(payload) > JOIN_BYTES:
+                write_all(self._descriptor, [head, payload])
+                return
+            data = head + payload
+            written = os.write(self._descriptor, data)
+            if written < len(data):
+                write_all(self._descriptor, [data[written:]])
+
+    def close(self) -> None:
+        """Let go of the pipe: the agent knows by its end that the slot's process is gone."""
+        self.is_closed = True
+        with contextlib.suppress(OSError):
+            os.close(self._descriptor)
 
 
 class FrameBuffer:

@@ -6,12 +6,10 @@ import sys
 import threading
 from fcntl import ioctl
 from termios import FIONREAD
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
-from multihost.worker.frames import OUTPUT
-
-if TYPE_CHECKING:
-    from multihost.worker.child import Child
+from multihost.worker.frames import OUTPUT, FrameWriter
+from multihost.worker.running import Running
 
 LINE_BYTES = 8192
 _NOTHING = bytes(4)
@@ -22,8 +20,9 @@ Text = TypeVar("Text", bound=io.TextIOWrapper)
 class _Stream(io.RawIOBase):
     """A raw stream whose bytes become OUTPUT frames of the running task."""
 
-    def __init__(self, child: "Child", number: int) -> None:
-        self._child = child
+    def __init__(self, agent: FrameWriter, running: Running, number: int) -> None:
+        self._agent = agent
+        self._running = running
         self._number = number
 
     def writable(self) -> bool:
@@ -34,9 +33,9 @@ class _Stream(io.RawIOBase):
         return self._number
 
     def write(self, data) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
-        if self._child.is_forked:
+        if self._agent.is_closed:
             return os.write(self._number, data)
-        self._child.send(OUTPUT, *self._child.current, bytes(data), detail=self._number)
+        self._agent.send(OUTPUT, *self._running.lease, bytes(data), detail=self._number)
         return len(data)
 
 
@@ -46,24 +45,24 @@ class _Text(io.TextIOWrapper):
     Within it would tear a frame in two, or leave in the buffer what is written already.
     """
 
-    child: "Child"
+    running: Running
 
     def write(self, text: str) -> int:
-        child = self.child
-        if threading.get_ident() != child.main:
+        running = self.running
+        if threading.get_ident() != running.main:
             return super().write(text)
-        child.is_writing = True
+        running.is_writing = True
         try:
             return super().write(text)
         finally:
-            child.is_writing = False
-            child.raise_due()
+            running.is_writing = False
+            running.raise_due()
 
 
-def install(child: "Child") -> None:
+def install(agent: FrameWriter, running: Running) -> None:
     """Replace ``sys.stdout`` and ``sys.stderr``."""
-    sys.stdout = _text(child, 1)
-    sys.stderr = _text(child, 2)
+    sys.stdout = _text(agent, running, 1)
+    sys.stderr = _text(agent, running, 2)
 
 
 def install_descriptors() -> None:
@@ -97,9 +96,9 @@ def _unread(descriptor: int) -> int:
     return 0 if told == _NOTHING else int.from_bytes(told, sys.byteorder)
 
 
-def _text(child: "Child", number: int) -> io.TextIOWrapper:
-    text = _as_text(_Stream(child, number), _Text)
-    text.child = child
+def _text(agent: FrameWriter, running: Running, number: int) -> io.TextIOWrapper:
+    text = _as_text(_Stream(agent, running, number), _Text)
+    text.running = running
     return text
 
 

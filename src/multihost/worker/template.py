@@ -39,7 +39,7 @@ NEEDED = (
     "cloudpickle",
     "multihost.process",  # which pickled processes name
     "multihost.runtime.settings",
-    "multihost.worker.child",
+    "multihost.worker.start",
     "multihost.worker.failures",
     "multihost.worker.process",
 )
@@ -71,7 +71,7 @@ def main() -> None:
     _stand(out, err, directory)
     _be_called(name)
 
-    from multihost.worker.child import serve
+    from multihost.worker.start import serve
 
     _end(serve(pipes, spool, number, parent, setup))
 
