@@ -11,7 +11,8 @@ import msgspec
 
 from multihost.core.ids import first_token, session_of
 from multihost.core.job import MAX_NAME_CHARS
-from multihost.server.parking import Parking, Pending, missing
+from multihost.server.parking import Parking, missing
+from multihost.server.pending import Pending
 from multihost.server.states import conflict, encode_state, first_state
 from multihost.server.synchronizers import SYNCHRONIZER_ACTS, Synchronizers
 from multihost.store.base import Store, SynchronizerRow
@@ -51,13 +52,15 @@ class Acts:
         """Begin with what ``store`` has; ``find`` knows a taker's unanswered call."""
         tokens = itertools.count(first_token(store.epoch) + 1)
         self.synchronizers = Synchronizers(tokens.__next__)
-        self.parking = Parking(self.over, self._note)
         self.overs: list[tuple[Pending, AnyResult | None]] = []
         """Calls that are over if this transaction is kept; None: without an answer."""
         self.parked: list[Pending] = []
         """Calls that wait since this transaction."""
         self.must_last = False
         """Whether the operation under way did what an answer, now or later, relies on."""
+        self.is_told = True
+        """Whether nobody whom it answers has to wait for the disk."""
+        self.parking = Parking(self)
         self._find = find
         self._changes: list[tuple[int, bytes]] = []
         for row in store.synchronizers():
@@ -97,6 +100,7 @@ class Acts:
         if not isinstance(act, Exchange) or act.take is None:
             return answer
         if isinstance(answer, Exchanged) and answer.items:
+            pending.is_lossy = True  # or there was no need to keep them
             return answer
         items = store.taken(pending.taker, pending.number)
         if items:
@@ -212,7 +216,19 @@ class Acts:
     # answers -------------------------------------------------------------------------------
 
     def over(self, pending: Pending, result: AnyResult | None) -> None:
+        """A call is over if this transaction is kept; None: nobody asks any more.
+
+        It need not wait for the disk if what it gets is leased.
+        """
         pending.is_over = True
+        act = pending.act
+        pending.is_early = result is None or (
+            type(act) is Exchange
+            and act.take is not None
+            and not (pending.is_lossy and type(result) is Exchanged and result.items)
+        )
+        if not pending.is_early:
+            self.is_told = False
         self.overs.append((pending, result))
 
     def _note(self, store: Store, taker: int, number: int, result: AnyResult) -> None:
@@ -229,32 +245,6 @@ class Acts:
             pending = self._find(taker)
             if pending is not None and pending.number == number and not pending.is_over:
                 self.over(pending, result)
-
-    def tell(self, store: Store, first: int) -> bool:
-        """Note which calls that are over, from the ``first`` on, need not wait for the disk.
-
-        Whether that is all of them.
-        """
-        is_told = True
-        for pending, result in self.overs[first:]:
-            pending.is_told = self._is_told(store, pending, result)
-            is_told &= pending.is_told
-        return is_told
-
-    def _is_told(self, store: Store, pending: Pending, result: AnyResult | None) -> bool:
-        """Whether a call need not wait for the disk: nobody asks, or what it gets is leased."""
-        act = pending.act
-        if result is None:
-            return True
-        return (
-            isinstance(act, Exchange)
-            and act.take is not None
-            and not (
-                isinstance(result, Exchanged)
-                and result.items
-                and self.parking.is_lossy(store, act.take)
-            )
-        )
 
     # acts ----------------------------------------------------------------------------------
 

@@ -12,24 +12,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
-from multihost.core.ids import session_of, taker_id
+from multihost.core.ids import TAKER_BITS, session_of, taker_id
 from multihost.errors import BadRequest
 from multihost.server.acts import Acts, outdated
 from multihost.server.committer import Committer
 from multihost.server.operation import Operation
-from multihost.server.parking import Pending, Reply
+from multihost.server.pending import Pending, Reply
 from multihost.store.base import Store
-from multihost.wire import act as a
-from multihost.wire.act import AnyAct, AnyResult, Exchange, RejectCode, Rejected
+from multihost.wire.act import AnyAct, AnyResult, RejectCode, Rejected
 
 LONGEST_WAIT_S = 1e7
 """Whoever is willing to wait for longer (four months) waits for ever."""
 
 T = TypeVar("T")
 Run = Callable[[Store, float], None]
-
-_GROWS = (a.OpenQueue, a.OpenSynchronizer, a.WriteValue)
-"""Acts that a full store refuses; the others make room, or are tried again."""
 
 
 class Calls:
@@ -86,23 +82,35 @@ class Calls:
         """
         if wait_s is not None and not wait_s < LONGEST_WAIT_S:
             wait_s = None
-        takers = self._takers.setdefault(session_of(taker), {})
+        takers = self._takers.get(taker >> TAKER_BITS)
+        if takers is None:
+            takers = self._takers[taker >> TAKER_BITS] = {}
         known = takers.get(taker)
-        pending = self._pending.get(taker)
-        if pending is not None and pending.number == number:
-            pending.reply, pending.wait_s, pending.is_fresh = reply, wait_s, False
-            self._stop_timer(taker)
-        elif pending is not None and pending.number > number:
-            reply(outdated(number, pending.number))
-            return
+        before = self._pending.get(taker)
+        if before is not None:
+            if before.number == number:
+                self._come_again(before, wait_s, reply)
+                return
+            if before.number > number:
+                reply(outdated(number, before.number))
+                return
+            self._detach(taker)
+            self._submit(partial(self._acts.abandon, before))
+        is_fresh = known is not None and number > known
+        pending = Pending(taker, number, act, wait_s, reply, is_fresh, self)
+        self._pending[taker] = pending
+        takers[taker] = number if is_fresh else max(number, known or 0)
+        if is_urgent and self._is_alone(taker):
+            self._committer.submit_now(pending)
         else:
-            if pending is not None:
-                self._detach(taker)
-                self._submit(partial(self._acts.abandon, pending))
-            is_fresh = known is not None and number > known
-            pending = self._pending[taker] = Pending(taker, number, act, wait_s, reply, is_fresh)
-        takers[taker] = max(number, known or 0)
-        self._submit_call(pending, is_urgent=is_urgent and self._is_alone(taker))
+            self._committer.submit(pending)
+
+    def _come_again(self, pending: Pending, wait_s: float | None, reply: Reply) -> None:
+        """A call that is not answered has been sent once more."""
+        pending.reply, pending.wait_s, pending.is_fresh = reply, wait_s, False
+        self._stop_timer(pending.taker)
+        # Another operation: it may be on its way into a transaction already.
+        self._submit(partial(self._acts.run, pending), pending.refused, pending.failed)
 
     def _is_alone(self, taker: int) -> bool:
         """Whether nobody else calls at this time: several are done in one transaction.
@@ -115,7 +123,8 @@ class Calls:
 
     def is_next(self, taker: int, number: int) -> bool:
         """Whether it is a taker's that is known here, and later than all of its calls."""
-        known = self._takers.get(session_of(taker), {}).get(taker)
+        takers = self._takers.get(taker >> TAKER_BITS)
+        known = None if takers is None else takers.get(taker)
         return known is not None and number > known
 
     def withdraw(self, taker: int, number: int) -> None:
@@ -214,7 +223,7 @@ class Calls:
             if pending.wait_s is not None and not pending.is_over:
                 self._time(pending, pending.wait_s)
         for pending, result in overs:
-            if pending.is_told:
+            if pending.is_early:
                 self._close(pending, result)
             else:
                 self._answers.append((pending, result))
@@ -234,38 +243,44 @@ class Calls:
 
     # running calls -------------------------------------------------------------------------
 
+    def run(self, pending: Pending, store: Store, now: float) -> None:
+        """Do a call that has just come."""
+        self._begin()
+        self._acts.run(pending, store, now)
+        self._end(pending)
+
+    def refuse(self, pending: Pending, text: str) -> None:
+        """The store has no room for a call."""
+        self._refuse(pending, RejectCode.STORE_FULL, text)
+
+    def fail(self, pending: Pending, error: Exception) -> None:
+        """A call can't be done."""
+        text = f"the server can't do this: {type(error).__name__}: {error}"
+        self._refuse(pending, RejectCode.BAD_REQUEST, text)
+
     def _submit(
         self,
         run: Run,
         refused: Callable[[str], None] | None = None,
         failed: Callable[[Exception], None] | None = None,
-        *,
-        is_urgent: bool = False,
     ) -> None:
         """Run something in the next transaction; it waits for the disk if it must last."""
-        acts = self._acts
 
-        def tell(store: Store, now: float) -> None:
-            self._is_touched = True
-            acts.must_last = False
-            answered = len(acts.overs)
+        def run_it(store: Store, now: float) -> None:
+            self._begin()
             run(store, now)
-            operation.is_durable = acts.must_last
-            operation.is_told = acts.tell(store, answered)
+            self._end(operation)
 
-        operation = Operation(tell, None, True, refused, failed)
-        if is_urgent:
-            self._committer.submit_now(operation)
-        else:
-            self._committer.submit(operation)
+        operation = Operation(run_it, None, True, refused, failed)
+        self._committer.submit(operation)
 
-    def _submit_call(self, pending: Pending, *, is_urgent: bool = False) -> None:
-        refused = None
-        act = pending.act
-        if act.puts if type(act) is Exchange else isinstance(act, _GROWS):
-            refused = partial(self._refuse, pending, RejectCode.STORE_FULL)
-        run, failed = partial(self._acts.run, pending), partial(self._fail, pending)
-        self._submit(run, refused, failed, is_urgent=is_urgent)
+    def _begin(self) -> None:
+        self._is_touched = True
+        self._acts.must_last, self._acts.is_told = False, True
+
+    def _end(self, operation: Operation | Pending) -> None:
+        """Have the committer know for whom what was done has to be on the disk."""
+        operation.is_durable, operation.is_told = self._acts.must_last, self._acts.is_told
 
     def _expire_soon(self, pending: Pending) -> None:
         self._submit(partial(self._acts.expire, pending))
@@ -307,7 +322,3 @@ class Calls:
             return
         pending.is_over = True
         self._close(pending, Rejected(code, text))
-
-    def _fail(self, pending: Pending, error: Exception) -> None:
-        text = f"the server can't do this: {type(error).__name__}: {error}"
-        self._refuse(pending, RejectCode.BAD_REQUEST, text)

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from multihost.errors import StoreError, StoreFull
 from multihost.runtime import clock
 from multihost.server.disk import Disk
-from multihost.server.operation import Operation, Written
+from multihost.server.operation import Operation, Work, Written
 from multihost.server.walltime import WallTime
 from multihost.store.base import Changes, Store
 
@@ -41,12 +41,8 @@ FULL_RETRY_S = 1.0
 class CommitListener(Protocol):
     """Who takes part in every transaction: the hub."""
 
-    def assign(self, store: Store, now: float) -> None:
-        """Lease what is ready to who waits, in this transaction."""
-        ...
-
-    def has_leases(self) -> bool:
-        """Whether the transaction has made leases that were not sent."""
+    def assign(self, store: Store, now: float) -> bool:
+        """Lease what is ready to who waits, in this transaction; whether it has leases now."""
         ...
 
     def grant(self) -> None:
@@ -105,8 +101,8 @@ class Committer:
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._time = WallTime()
-        self._pending: deque[Operation] = deque()
-        self._open: list[Operation] = []
+        self._pending: deque[Work] = deque()
+        self._open: list[Work] = []
         """What has run in the transaction that is kept open for a lone task's outcome."""
         self._written = Written()
         self._closing: asyncio.TimerHandle | None = None
@@ -117,6 +113,8 @@ class Committer:
         """What was committed, and the listener was not told of."""
         self._lingering: asyncio.TimerHandle | None = None
         """When what is written is committed at the latest."""
+        self._has_leases = False
+        """Whether the listener has leases of what is not written yet."""
         self._keeps_leases = False
         """Whether leases of what is written wait for the commit."""
         self._is_busy = False
@@ -127,12 +125,13 @@ class Committer:
         self._idle: asyncio.Future[None] | None = None
         self._disk = Disk()
 
-    def submit(self, operation: Operation) -> None:
+    def submit(self, operation: Work) -> None:
         """Run an operation in the next transaction."""
         self._pending.append(operation)
-        self.kick()
+        if not self._is_due:
+            self.kick()
 
-    def submit_now(self, operation: Operation) -> None:
+    def submit_now(self, operation: Work) -> None:
         """Run a short operation at once, if nothing else is under way; never from within one."""
         if self._is_due or self._is_busy or self._is_broken or self._open or self._pending:
             self.submit(operation)
@@ -205,11 +204,11 @@ class Committer:
             batch.append(operation)
         self._attempt(batch)
 
-    def _attempt(self, batch: list[Operation], *, closes: bool = False) -> None:
+    def _attempt(self, batch: list[Work], *, closes: bool = False) -> None:
         """Run a batch, write its transaction unless that stays open, and go on from there."""
         try:
-            self._run(batch)
-            stays_open = not closes and self._is_lone(batch)
+            has_leases = self._run(batch)
+            stays_open = has_leases and not closes and self._is_lone(batch)
             if stays_open:
                 self._keep_open(batch)
             else:
@@ -229,8 +228,8 @@ class Committer:
             else:
                 self._linger()
 
-    def _run(self, batch: list[Operation]) -> None:
-        """Do what is asked, in a new transaction or in the one that is open."""
+    def _run(self, batch: list[Work]) -> bool:
+        """Do what is asked, in a new transaction or in the open one; whether that made leases."""
         store = self.store
         self._is_wanted = False
         if not self._open:
@@ -239,18 +238,17 @@ class Committer:
         for operation in batch:
             operation.result = operation.run(store, now)
         assert self.listener is not None
-        self.listener.assign(store, now)
+        if not self.listener.assign(store, now):
+            return False
+        self._has_leases = True
+        return True
 
-    def _is_lone(self, batch: list[Operation]) -> bool:
-        """Whether a slot has got all there is: its outcome is likely to be here in a moment."""
-        return (
-            0 < len(batch) <= FEW - len(self._open)
-            and self.listener is not None
-            and self.listener.has_leases()
-            and all(operation.may_linger for operation in batch)
-        )
+    def _is_lone(self, batch: list[Work]) -> bool:
+        """Whether a slot that got work got all there is: its outcome is here in a moment."""
+        is_little = 0 < len(batch) <= FEW - len(self._open)
+        return is_little and all(operation.may_linger for operation in batch)
 
-    def _keep_open(self, batch: list[Operation]) -> None:
+    def _keep_open(self, batch: list[Work]) -> None:
         """Send the leases and wait for what comes of them, to write it all at once.
 
         The worker is told of what is not written yet: if the server dies now,
@@ -279,11 +277,11 @@ class Committer:
         if self._open and not self._is_broken:
             self._attempt([], closes=True)
 
-    def _take_open(self) -> list[Operation]:
+    def _take_open(self) -> list[Work]:
         operations, self._open = self._open, []
         return operations
 
-    def _write(self, batch: list[Operation]) -> bool:
+    def _write(self, batch: list[Work]) -> bool:
         """Write the transaction; whether somebody waits for its commit."""
         changes = self._prepare()
         self._publish(batch)
@@ -301,7 +299,7 @@ class Committer:
             participant.finish(self.store)
         return self.store.prepare(clock.wall())
 
-    def _publish(self, batch: list[Operation]) -> None:
+    def _publish(self, batch: list[Work]) -> None:
         """Write the transaction and send its leases.
 
         They need not wait for the disk: if the power fails before it has it
@@ -312,11 +310,12 @@ class Committer:
         self._time.keep()
         for participant in self.participants:
             participant.published()
+        if not self._has_leases:
+            return
         assert self.listener is not None
-        for operation in batch:
-            if operation.comes_first:
-                self._keeps_leases = True
-                break
+        self._has_leases = False
+        if any(operation.comes_first for operation in batch):
+            self._keeps_leases = True
         else:
             self.listener.grant()
         self.listener.published()
@@ -407,12 +406,13 @@ class Committer:
     def _roll_back(self) -> None:
         self.store.rollback()
         self._time.undo()
+        self._has_leases = False
         assert self.listener is not None
         self.listener.rolled_back()
         for participant in self.participants:
             participant.rolled_back()
 
-    def _run_alone(self, batch: list[Operation]) -> None:
+    def _run_alone(self, batch: list[Work]) -> None:
         """Commit each operation of a batch by itself; slow, and only after a bug."""
         if self._lingering is not None:
             self._lingering.cancel()
@@ -440,7 +440,7 @@ class Committer:
         else:
             self._settle()
 
-    def _store_is_full(self, batch: list[Operation], error: StoreFull) -> None:
+    def _store_is_full(self, batch: list[Work], error: StoreFull) -> None:
         """Refuse what may be refused; keep the rest until there is room."""
         self._is_busy = False
         self._roll_back()
@@ -455,7 +455,7 @@ class Committer:
         self._is_due = True
         self._loop.call_later(FULL_RETRY_S, self._turn)
 
-    def _answer(self, operation: Operation) -> None:
+    def _answer(self, operation: Work) -> None:
         """Answer what only reads, outside of any transaction."""
         try:
             result = operation.run(self.store, clock.wall())

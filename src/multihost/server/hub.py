@@ -135,12 +135,15 @@ class Hub:
 
     # in the transaction -----------------------------------------------------------------
 
-    def assign(self, store: Store, now: float) -> None:
-        """Lease what is ready to workers with room."""
+    def assign(self, store: Store, now: float) -> bool:
+        """Lease what is ready to workers with room; whether there are leases to be sent."""
         if store.woken:
             self._notice(store)
-        if not self._maybe_ready:
-            return
+        if self._maybe_ready:
+            self._assign_ready(store, now)
+        return bool(self._grants)
+
+    def _assign_ready(self, store: Store, now: float) -> None:
         if self._beside:
             for lane in self._maybe_ready & self._beside:
                 self._lease_beside(store, lane, now)
@@ -160,10 +163,6 @@ class Hub:
                 for taker in hungry
                 if taker.room > 0 and self._lease(store, taker, min(taker.room, SHARE), now)
             ]
-
-    def has_leases(self) -> bool:
-        """Whether the transaction has made leases that were not sent."""
-        return bool(self._grants)
 
     def grant(self) -> None:
         """Send the leases of the transaction."""

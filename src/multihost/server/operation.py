@@ -1,11 +1,43 @@
 """What is to be done in a transaction, and what has been, until its commit has returned."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from multihost.store.base import Changes, Store
+
+
+class Work(Protocol):
+    """What the committer does in a transaction: an ``Operation``, or a call of a taker."""
+
+    is_durable: bool
+    is_told: bool
+    result: Any
+
+    def run(self, store: Store, now: float, /) -> Any:
+        """Do it."""
+        ...
+
+    def forget(self) -> None:
+        """It is over."""
+        ...
+
+    # What it is told, and how it is to be treated: see ``Operation``.
+    @property
+    def done(self) -> Callable[[Any], None] | None: ...
+    @property
+    def refused(self) -> Callable[[str], None] | None: ...
+    @property
+    def failed(self) -> Callable[[Exception], None] | None: ...
+    @property
+    def may_linger(self) -> bool: ...
+    @property
+    def comes_first(self) -> bool: ...
+    @property
+    def weight(self) -> int: ...
+    @property
+    def only_reads(self) -> bool: ...
 
 
 class Operation(msgspec.Struct, eq=False):
@@ -54,11 +86,11 @@ class Written:
         self.is_empty = True
         self.must_last = False
         """Whether they have to survive a power cut."""
-        self.askers: list[Operation] = []
+        self.askers: list[Work] = []
         """Operations that somebody waits for, in order."""
         self.changes: list[Changes] = []
 
-    def add(self, operations: list[Operation], changes: Changes) -> bool:
+    def add(self, operations: list[Work], changes: Changes) -> bool:
         """One more transaction; whether somebody waits for its commit."""
         self.is_empty = False
         if changes.ended or changes.finals:

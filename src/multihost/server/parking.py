@@ -12,12 +12,13 @@ one of these is full; only their answer waits for the room.
 """
 
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import msgspec
 
 from multihost.core.ids import queue_of
+from multihost.server.pending import Pending
 from multihost.store.base import Store
 from multihost.wire.act import (
     AnyAct,
@@ -32,29 +33,16 @@ from multihost.wire.act import (
     Rejected,
 )
 
-Reply = Callable[[AnyResult], None]
-Answer = Callable[["Pending", AnyResult], None]
-Note = Callable[[Store, int, int, AnyResult], None]
 
+class Answers(Protocol):
+    """Whom to tell of calls that are over."""
 
-class Pending(msgspec.Struct, eq=False):
-    """A call that is not answered yet."""
+    must_last: bool
+    """Set when something was done that an answer, now or later, relies on."""
 
-    taker: int
-    number: int
-    act: AnyAct
-    wait_s: float | None
-    reply: Reply
-    is_fresh: bool
-    """Whether it can't have come before; else the store is asked first."""
-    rest: Exchange | None = None
-    """What is still to be done of an exchange: the whole, or the take alone."""
-    surplus: int = 0
-    """Items that it has put already into the full queue whose room it waits for."""
-    is_over: bool = False
-    """Answered, or its taker has ended; true for good when the transaction is kept."""
-    is_told: bool = False
-    """Whether its answer need not wait for the disk."""
+    def over(self, pending: Pending, result: AnyResult) -> None:
+        """A call is over."""
+        ...
 
 
 @dataclass(slots=True)
@@ -104,13 +92,10 @@ class Parking:
     Invariant between calls: nobody in a line could be served by the store.
     """
 
-    def __init__(self, answer: Answer, note: Note) -> None:
-        """Begin with no lines.
-
-        ``answer`` is told of each call that is over; ``note`` keeps an answer in the store.
-        """
-        self._answer = answer
-        self._note_answer = note
+    def __init__(self, answers: Answers) -> None:
+        """Begin with no lines; ``answers`` is told of each call that is over."""
+        self._answers = answers
+        self._answer = answers.over
         self._lines: dict[int, Line] = {}
         self._policies: dict[int, Confirm] = {}
         self._before: dict[int, Line] = {}
@@ -130,21 +115,29 @@ class Parking:
         """Do an exchange, or what is left of it; answer it, or let it wait."""
         if not pending.is_fresh and self.holds(pending):
             return
-        if pending.rest is None:
-            assert isinstance(pending.act, Exchange)
-            pending.rest = pending.act
-        exchange, turn = pending.rest, _Turn(store, now)
+        exchange = pending.rest
+        if exchange is None:
+            assert type(pending.act) is Exchange
+            exchange = pending.rest = pending.act
+        turn = _Turn(store, now)
+        if self._lines and self._has_to_line_up(turn, pending, exchange):
+            return
+        self._place(turn, pending, self._try(turn, pending, exchange))
+        if self._items or self._room:
+            self._serve(turn)
+
+    def _has_to_line_up(self, turn: _Turn, pending: Pending, exchange: Exchange) -> bool:
+        """Whether others were there first; then it is in the line behind them."""
         for put in exchange.puts:
             if self._lines.get(put.queue, _NOBODY).putters:
-                # Others came first and wait for room.
                 self._wait_for_room(turn, pending, exchange, put.queue)
                 self._serve(turn)
-                return
+                return True
         if exchange.take is not None and self._lines.get(exchange.take, _NOBODY).takers:
             self._join_line(turn, pending, exchange, exchange.take)
-        else:
-            self._place(turn, pending, self._try(turn, pending, exchange))
-        self._serve(turn)
+            self._serve(turn)
+            return True
+        return False
 
     def join(self, store: Store, pending: Pending) -> None:
         """Answer when nothing in the queue is unfinished."""
@@ -261,6 +254,18 @@ class Parking:
             if _is_closed(result) and exchange.take is not None and _has_rest(exchange):
                 return self._close_with(turn, pending, exchange)
             return result
+        if self._lines:
+            self._note_changes(turn, exchange, result)
+        if exchange.puts or exchange.confirms or exchange.finishes:
+            self._answers.must_last = True
+        if result.end is ExchangeEnd.EMPTY:
+            return None
+        if result.items and self.is_lossy(turn.store, exchange.take):  # type: ignore[arg-type]
+            self._answers.must_last = pending.is_lossy = True
+        return result
+
+    def _note_changes(self, turn: _Turn, exchange: Exchange, result: Exchanged) -> None:
+        """An exchange was done: see who waits for what it changed."""
         lines = self._lines
         for put in exchange.puts:
             if put.queue in lines:
@@ -269,12 +274,8 @@ class Parking:
             self._items.append(queue_of(item))
         for finish in exchange.finishes:
             self._look_at_joiners(turn, finish.queue)
-        self._note(turn.store, pending, exchange, result)
-        if result.end is ExchangeEnd.EMPTY:
-            return None
-        if exchange.take in lines:
+        if exchange.take in lines and result.end is not ExchangeEnd.EMPTY:
             self._room.append(exchange.take)
-        return result
 
     def _close_with(
         self, turn: _Turn, pending: Pending, exchange: Exchange
@@ -323,13 +324,6 @@ class Parking:
         self._rests.append((pending, exchange))
         pending.rest = Exchange(take=queue, limit=exchange.limit)
         self._touch(queue).takers[pending.taker] = pending
-
-    def _note(self, store: Store, pending: Pending, exchange: Exchange, result: Exchanged) -> None:
-        """Keep what must not be done twice. Items can be looked up, unless they are gone."""
-        if result.items and exchange.take is not None and self.is_lossy(store, exchange.take):
-            self._note_answer(store, pending.taker, pending.number, result)
-        elif exchange.puts or exchange.confirms or exchange.finishes:
-            self._note_answer(store, pending.taker, pending.number, Exchanged(result.end))
 
     def _serve(self, turn: _Turn) -> None:
         """Serve until nobody can be served."""

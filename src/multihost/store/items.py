@@ -8,7 +8,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from multihost.wire.act import Confirm, Exchange, Exchanged, Item, Kind, Rejected
+from multihost.wire.act import Confirm, Exchange, Exchanged, ExchangeEnd, Item, Kind, Rejected
 
 TAKE_BYTES: Final = 8 << 20
 """Payload bytes that one take gives at most, if it is more than one item: they travel together.
@@ -57,6 +57,22 @@ class TakerRow(msgspec.Struct, frozen=True):
     """msgpack of ``wire.act.AnyResult``; items of an exchange left out, they are looked up."""
 
 
+def kept_answer(exchange: Exchange, result: Exchanged, confirm: Confirm | None) -> bytes | None:
+    """What is kept of an exchange that was done, lest it be done twice; None: nothing need be.
+
+    ``confirm`` is the policy of the queue taken from. Items are looked up, unless they are gone.
+    """
+    if result.items and confirm is Confirm.GET:
+        return _encode(result)
+    if exchange.puts or exchange.confirms or exchange.finishes:
+        return _WITHOUT_ITEMS[result.end]
+    return None
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_WITHOUT_ITEMS = {end: _encode(Exchanged(end)) for end in ExchangeEnd}
+
+
 class ItemStore(Protocol):
     """What a store keeps of takers."""
 
@@ -101,9 +117,10 @@ class ItemStore(Protocol):
         ``number`` is the taker's call: taken items remember it. First in, first
         out; what came back comes first. Items of a queue that confirms at GET are
         confirmed as they are taken. Of large items fewer are given than there are:
-        TAKE_BYTES of payloads, or one item. Rejected, with nothing done: NOT_FOUND for a
-        queue that does not exist, TOO_MANY for a finish beyond what is unfinished,
-        BAD_REQUEST for a payload whose blob is not in the store in that size.
+        TAKE_BYTES of payloads, or one item. Its answer is kept as ``kept_answer`` says.
+        Rejected, with nothing done: NOT_FOUND for a queue that does not exist, TOO_MANY for a
+        finish beyond what is unfinished, BAD_REQUEST for a payload whose blob is not in the
+        store in that size.
         """
         ...
 
@@ -154,5 +171,8 @@ class ItemStore(Protocol):
         ...
 
     def note_answer(self, taker: int, number: int, answer: bytes) -> None:
-        """Keep a call's answer, in the transaction that did it; replaces the last."""
+        """Keep a call's answer, in the transaction that did it; replaces the last.
+
+        Of calls other than exchanges, whose answers ``exchange`` keeps.
+        """
         ...

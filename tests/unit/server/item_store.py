@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from multihost.core.ids import item_id, queue_of, session_of
 from multihost.store.base import Changes, ItemQueueRow, SynchronizerRow, TakerRow
+from multihost.store.items import kept_answer
 from multihost.wire.act import Confirm, Exchanged, ExchangeEnd, Item, RejectCode, Rejected
 
 
@@ -92,9 +93,14 @@ class ItemStore:
                 queue.unfinished += 1
         for finish in exchange.finishes:
             data[finish.queue].unfinished -= finish.times
-        if exchange.take is None:
-            return Exchanged(ExchangeEnd.OK)
-        return self._take(taker, number, exchange)
+        result, confirm = Exchanged(ExchangeEnd.OK), None
+        if exchange.take is not None:
+            result = self._take(taker, number, exchange)
+            confirm = self.data.queues[exchange.take].confirm
+        answer = kept_answer(exchange, result, confirm)
+        if answer is not None:
+            self.note_answer(taker, number, answer)
+        return result
 
     def _refusal(self, taker, exchange, overfills):
         data = self.data.queues

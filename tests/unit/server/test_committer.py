@@ -51,8 +51,6 @@ class Leasing(QuietListener):
         if self.tasks:
             self.tasks -= 1
             self.new += 1
-
-    def has_leases(self):
         return self.new > 0
 
     def grant(self):
@@ -164,6 +162,7 @@ def test_a_broken_store_acknowledges_nothing_and_stops_the_server():
 
 def test_leases_leave_before_the_disk_is_waited_for_and_answers_after_it():
     async def scenario(store, committer, fatal):
+        committer.listener.assign = lambda s, now: True
         committer.listener.grant = lambda: store.log.append("grant")
         committer.submit(Operation(lambda s, now: None, lambda _: store.log.append("answer")))
         await committer.drain()
@@ -356,6 +355,7 @@ def test_a_part_that_takes_part_hears_what_became_of_each_transaction():
 
 def test_leases_of_a_job_that_is_opened_wait_until_its_client_watches_it():
     async def scenario(store, committer, fatal):
+        committer.listener.assign = lambda s, now: True
         committer.listener.grant = lambda: store.log.append("grant")
         committer.submit(
             Operation(lambda s, now: None, lambda _: store.log.append("opened"), comes_first=True)

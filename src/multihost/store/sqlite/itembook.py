@@ -64,6 +64,12 @@ class ItemQueue:
     """Items from this one on are in the memtable, one after the other, until they are done with."""
     returned: list[int] = field(default_factory=list)
     """Items before ``fresh`` that wait again; a heap."""
+    first: int = field(init=False)
+    """Number of the item that was put first."""
+
+    def __post_init__(self) -> None:
+        """Its items are numbered from the first on, as they are put."""
+        self.first = item_id(self.number, 0)
 
     def row(self) -> ItemQueueRow:
         """The queue as listings show it."""
@@ -116,8 +122,8 @@ class ItemBook:
 
     def add(self, queue: ItemQueue) -> None:
         """Know a queue."""
-        queue.fresh = max(queue.fresh, item_id(queue.number, 0))
-        queue.filed = item_id(queue.number, queue.put)
+        queue.fresh = max(queue.fresh, queue.first)
+        queue.filed = queue.first + queue.put
         self.queues[queue.number] = queue
         self.named[queue.name] = queue
 
@@ -139,7 +145,7 @@ class ItemBook:
             self.memtable.write(self._many, self._holding)
         if self._dirty:
             for queue in self._dirty.values():
-                queue.filed = item_id(queue.number, queue.put)
+                queue.filed = queue.first + queue.put
             self._many(
                 _WRITE_QUEUE,
                 [

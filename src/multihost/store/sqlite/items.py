@@ -7,8 +7,8 @@ writes into the tables; what else happens to queues finds it there already.
 import heapq
 from typing import Final
 
-from multihost.core.ids import ITEM_BITS, MAX_TAKER, item_id, queue_of, taker_id
-from multihost.store.items import TAKE_BYTES, ItemQueueRow
+from multihost.core.ids import ITEM_BITS, MAX_TAKER, item_id, taker_id
+from multihost.store.items import TAKE_BYTES, ItemQueueRow, kept_answer
 from multihost.store.sqlite.book import Book
 from multihost.store.sqlite.itembook import Hold, ItemQueue
 from multihost.store.sqlite.memtable import Exchanging, Row
@@ -34,6 +34,7 @@ _NEW_QUEUE = (
 _FRESH = "SELECT id, size, payload FROM items WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?"
 _ITEM = "SELECT id, size, payload FROM items WHERE id = ?"
 _BLOBS = "SELECT payload FROM items WHERE id BETWEEN ? AND ? AND size IS NOT NULL"
+_OK: Final = ExchangeEnd.OK
 _NTH = "SELECT id FROM items WHERE id BETWEEN ? AND ? ORDER BY id LIMIT 1 OFFSET ?"
 
 
@@ -115,25 +116,33 @@ def exchange(
 
 
 def carry_out(book: Book, taker: int, call: int, act: Exchange) -> Exchanged:
-    """Do an exchange that nothing speaks against."""
+    """Do an exchange that nothing speaks against, and keep its answer."""
+    items = book.items
     if act.confirms:
-        _confirm(book, dict.fromkeys(act.confirms))
+        _confirm(book, act.confirms)
     if act.returns:
-        held = [item for item in dict.fromkeys(act.returns) if book.items.is_held(item, taker)]
-        book.items.give_back(held)
+        held = [item for item in dict.fromkeys(act.returns) if items.is_held(item, taker)]
+        items.give_back(held)
     for part in act.puts:
-        _put(book, book.items.queues[part.queue], part.payloads)
+        _put(book, items.queues[part.queue], part.payloads)
     for finish in act.finishes:
-        queue = book.items.queues[finish.queue]
+        queue = items.queues[finish.queue]
         queue.unfinished -= finish.times
-        book.items.touch(queue)
+        items.touch(queue)
+    source = None
     if act.take is None:
-        return Exchanged(ExchangeEnd.OK)
-    source = book.items.queues[act.take]
-    taken = _take(book, source, act.limit, taker, call)
-    if taken:
-        return Exchanged(ExchangeEnd.OK, taken)
-    return Exchanged(ExchangeEnd.CLOSED if source.is_closed else ExchangeEnd.EMPTY)
+        result = Exchanged(_OK)
+    else:
+        source = items.queues[act.take]
+        taken = _take(book, source, act.limit, taker, call)
+        if taken:
+            result = Exchanged(_OK, taken)
+        else:
+            result = Exchanged(ExchangeEnd.CLOSED if source.is_closed else ExchangeEnd.EMPTY)
+    answer = kept_answer(act, result, None if source is None else source.confirm)
+    if answer is not None:
+        items.memtable.note(taker, call, answer)
+    return result
 
 
 def _refusal(
@@ -152,7 +161,7 @@ def _refusal(
     for finish in act.finishes:
         if finish.queue not in queues:
             return _missing(finish.queue)
-    lost = [item for item in act.confirms if not book.items.is_held(item, taker)]
+    lost = act.confirms and _lost(book, act.confirms, taker)
     if lost:
         return Exchanged(ExchangeEnd.LOST, [], lost)
     refusal = (act.finishes and _finish_refusal(book, act)) or (
@@ -167,6 +176,16 @@ def _refusal(
 
 def _missing(number: int) -> Rejected:
     return Rejected(RejectCode.NOT_FOUND, f"there is no queue {number}; it was dropped")
+
+
+def _lost(book: Book, numbers: list[int], taker: int) -> list[int]:
+    """Items that ``taker`` does not hold."""
+    holds, lost = book.items.holds, []
+    for item in numbers:
+        hold = holds.get(item)
+        if hold is None or hold.holder != taker:
+            lost.append(item)
+    return lost
 
 
 def _finish_refusal(book: Book, act: Exchange) -> Rejected | None:
@@ -188,32 +207,36 @@ def _put_refusal(book: Book, act: Exchange, *, overfills: bool) -> Exchanged | R
     if no_room is not None:
         return Rejected(RejectCode.STORE_FULL, no_room)
     counts: dict[int, int] = {}
+    blobs: list[Blob] = []
     for part in act.puts:
-        if queues[part.queue].is_closed:
+        queue = queues[part.queue]
+        if queue.is_closed:
             return Exchanged(ExchangeEnd.CLOSED)
-        counts[part.queue] = counts.get(part.queue, 0) + len(part.payloads)
-    for part in act.puts:
-        missing = book.missing_blob(part.payloads)
-        if missing is not None:
-            text = f"blob {missing.digest.hex()[:12]} of {missing.size_bytes} bytes is not stored"
-            return Rejected(RejectCode.BAD_REQUEST, text)
+        if queue.limit:
+            counts[part.queue] = counts.get(part.queue, 0) + len(part.payloads)
+        for payload in part.payloads:
+            if payload.__class__ is not bytes:
+                blobs.append(payload)  # type: ignore[arg-type] # noqa: PERF401 - mostly none
+    missing = book.missing_blob(blobs) if blobs else None
+    if missing is not None:
+        text = f"blob {missing.digest.hex()[:12]} of {missing.size_bytes} bytes is not stored"
+        return Rejected(RejectCode.BAD_REQUEST, text)
     for number, count in counts.items():
         queue = queues[number]
-        is_over = queue.limit and queue.waiting and queue.waiting + count > queue.limit
-        if is_over and not overfills:
+        if queue.waiting and queue.waiting + count > queue.limit and not overfills:
             return Exchanged(ExchangeEnd.FULL)
     return None
 
 
 def _put(book: Book, queue: ItemQueue, payloads: list[Payload]) -> None:
-    first = item_id(queue.number, queue.put)
     rows: list[Row] = []
-    for number, payload in enumerate(payloads, first):
-        if isinstance(payload, Blob):
+    for number, payload in enumerate(payloads, queue.first + queue.put):
+        if payload.__class__ is bytes:
+            rows.append((number, None, payload))
+        else:
+            assert isinstance(payload, Blob)
             book.refer(payload.digest)
             rows.append((number, payload.size_bytes, payload.digest))
-        else:
-            rows.append((number, None, payload))
     book.items.memtable.put(rows)
     queue.put += len(rows)
     queue.waiting += len(rows)
@@ -225,28 +248,33 @@ def _take(book: Book, queue: ItemQueue, limit: int, taker: int, call: int) -> li
     if limit < 1 or not queue.waiting:
         return []
     items = book.items
-    rows = []
-    if queue.returned:
-        rows = [_row(book, item) for item in items.next_returned(queue, limit)]
-    if len(rows) < limit and queue.waiting > len(rows):
-        rows += _fresh(book, queue, limit - len(rows))
-    if len(rows) > 1:
-        rows = _fitting(queue, rows)
+    rows = _next_rows(book, queue, limit)
     queue.fresh = max(queue.fresh, rows[-1][0] + 1)
     taken = []
     for number, size, payload in rows:
         hold = items.holds.get(number)
         attempt = 1 if hold is None else hold.attempt + 1
         taken.append(Item(number, payload if size is None else Blob(payload, size), attempt))
-        digest = None if size is None else payload
-        items.note(number, Hold(taker, call, taken[-1].attempt, digest))
-        items.memtable.hold(number)
+        items.note(number, Hold(taker, call, attempt, None if size is None else payload))
+        items.memtable.held[number] = None
     queue.waiting -= len(taken)
     queue.held += len(taken)
     items.touch(queue)
     if queue.confirm is Confirm.GET:
-        _confirm(book, dict.fromkeys(item.number for item in taken))
+        _confirm(book, [item.number for item in taken])
     return taken
+
+
+def _next_rows(book: Book, queue: ItemQueue, limit: int) -> list[Row]:
+    """The first items that wait: what came back, then what was never taken."""
+    if limit == 1 and not queue.returned and queue.fresh >= queue.filed:
+        return [book.items.memtable.items[queue.fresh]]
+    rows = []
+    if queue.returned:
+        rows = [_row(book, item) for item in book.items.next_returned(queue, limit)]
+    if len(rows) < limit and queue.waiting > len(rows):
+        rows += _fresh(book, queue, limit - len(rows))
+    return _fitting(queue, rows) if len(rows) > 1 else rows
 
 
 def _fresh(book: Book, queue: ItemQueue, limit: int) -> list[Row]:
@@ -255,7 +283,7 @@ def _fresh(book: Book, queue: ItemQueue, limit: int) -> list[Row]:
     if queue.fresh < queue.filed:
         rows = book.run(_FRESH, (queue.fresh, queue.filed - 1, limit)).fetchall()
     if len(rows) < limit:
-        first, end = max(queue.fresh, queue.filed), item_id(queue.number, queue.put)
+        first, end = max(queue.fresh, queue.filed), queue.first + queue.put
         unfiled = book.items.memtable.items
         rows += [unfiled[item] for item in range(first, min(end, first + limit - len(rows)))]
     return rows
@@ -281,15 +309,15 @@ def _fitting(queue: ItemQueue, rows: list[Row]) -> list[Row]:
     return rows
 
 
-def _confirm(book: Book, numbers: dict[int, None]) -> None:
+def _confirm(book: Book, numbers: list[int]) -> None:
     items = book.items
-    for item in numbers:
+    for item in numbers if len(numbers) == 1 else dict.fromkeys(numbers):
         digest = items.holds[item].digest
         if digest is not None:
             book.refer(digest, -1)
         items.forget(item)
         items.memtable.drop(item)
-        queue = items.queues[queue_of(item)]
+        queue = items.queues[item >> ITEM_BITS]
         queue.held -= 1
         queue.confirmed += 1
         items.touch(queue)

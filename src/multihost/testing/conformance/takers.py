@@ -1,10 +1,12 @@
 """Takers: what they hold, their last answers, synchronizers, and what ends with a session."""
 
+import msgspec
+
 from multihost.core.ids import MAX_TAKER, taker_id
 from multihost.store.base import TakerRow
 from multihost.testing.conformance.exchanges import ANY, ONE, OTHER, Counter, payloads_of
 from multihost.testing.owner import Owner
-from multihost.wire.act import Confirm, Exchange, Kind, Put
+from multihost.wire.act import AnyResult, Confirm, Exchange, Exchanged, ExchangeEnd, Kind, Put
 
 
 class TakerTests:
@@ -74,6 +76,26 @@ class TakerTests:
         owner.do("lose_taker", ONE)
         assert owner.store.taker(ONE) is None
 
+    def test_an_exchange_keeps_its_answer_without_items_that_can_be_looked_up(
+        self, owner: Owner
+    ) -> None:
+        counter = Counter(owner)
+        queue, lossy = counter.queue(), counter.queue("lossy", confirm=Confirm.GET)
+        counter.exchange(puts=[Put(queue, [b"1"]), Put(lossy, [b"2"])])
+        assert self._answer(owner) == (1, Exchanged(ExchangeEnd.OK))
+        (item,) = counter.take(queue)
+        assert self._answer(owner) == (1, Exchanged(ExchangeEnd.OK)), "what is leased is found"
+        counter.exchange(confirms=[item.number], take=queue)
+        assert self._answer(owner) == (3, Exchanged(ExchangeEnd.EMPTY))
+        taken = counter.take(lossy)
+        owner.reopen()
+        assert self._answer(owner) == (4, Exchanged(ExchangeEnd.OK, taken))
+
+    def _answer(self, owner: Owner) -> tuple[int, AnyResult]:
+        row = owner.store.taker(ONE)
+        assert row is not None
+        return row.number, msgspec.msgpack.decode(row.answer, type=AnyResult)
+
     def test_the_answers_of_a_session_are_found_without_its_neighbours(self, owner: Owner) -> None:
         for taker in (taker_id(6, MAX_TAKER), taker_id(7, 2), taker_id(7, 1), taker_id(8, 0)):
             owner.do("note_answer", taker, 5, b"answer")
@@ -128,13 +150,13 @@ class TakerTests:
 
     def test_nothing_that_a_rolled_back_taker_did_has_happened(self, owner: Owner) -> None:
         counter = Counter(owner)
-        owner.do("note_answer", ONE, 1, b"before")
         lock, _ = owner.do("open_synchronizer", Kind.LOCK, "lock", None, b"free")
         queue, dropped = counter.queue(), counter.queue("dropped")
         counter.put(queue, b"1", b"2", b"3")
         counter.put(dropped, b"4")
         (item,) = counter.take(queue)
         before = owner.store.item_queues(), owner.do("taken", ONE, counter.calls)
+        owner.do("note_answer", ONE, 1, b"before")
         store = owner.store
         store.begin()
         act = Exchange(confirms=[item.number], puts=[Put(queue, [b"5"])], take=queue)

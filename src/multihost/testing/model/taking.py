@@ -2,7 +2,7 @@
 
 from multihost.core.ids import item_id, queue_of, session_of
 from multihost.store.base import ItemQueueRow, SynchronizerRow, TakerRow
-from multihost.store.items import TAKE_BYTES
+from multihost.store.items import TAKE_BYTES, kept_answer
 from multihost.testing.model.data import HeldItem, ItemQueue
 from multihost.testing.model.ground import Ground
 from multihost.wire.act import (
@@ -89,9 +89,14 @@ class Taking(Ground):
                 queue.unfinished += 1
         for finish in exchange.finishes:
             queues[finish.queue].unfinished -= finish.times
-        if exchange.take is None:
-            return Exchanged(ExchangeEnd.OK)
-        return self._take(taker, number, exchange)
+        source = None if exchange.take is None else queues[exchange.take]
+        result = Exchanged(ExchangeEnd.OK)
+        if source is not None:
+            result = self._take(taker, number, exchange)
+        answer = kept_answer(exchange, result, None if source is None else source.confirm)
+        if answer is not None:
+            self.note_answer(taker, number, answer)
+        return result
 
     def _take(self, taker: int, number: int, exchange: Exchange) -> Exchanged:
         assert exchange.take is not None
