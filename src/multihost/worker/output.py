@@ -35,14 +35,27 @@ class _Stream(io.RawIOBase):
     def write(self, data) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001
         if self._agent.is_closed:
             return os.write(self._number, data)
-        self._agent.send(OUTPUT, *self._running.lease, bytes(data), detail=self._number)
+        running = self._running
+        if running.is_writing or threading.get_ident() != running.main:
+            self._send(data)
+            return len(data)
+        # Bytes, or a flush by hand: an interruption would tear this frame in two.
+        running.is_writing = True
+        try:
+            self._send(data)
+        finally:
+            running.is_writing = False
+            running.raise_due_later()
         return len(data)
+
+    def _send(self, data) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        self._agent.send(OUTPUT, *self._running.lease, bytes(data), detail=self._number)
 
 
 class _Text(io.TextIOWrapper):
     """Text to such a stream. An interruption that comes meanwhile is raised when it is written.
 
-    Within it would tear a frame in two, or leave in the buffer what is written already.
+    Within it would leave in the buffer what is written already.
     """
 
     running: Running

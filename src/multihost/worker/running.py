@@ -62,6 +62,12 @@ class Running:
             self._is_due = False
             self._interrupted()
 
+    def raise_due_later(self) -> None:
+        """The same in a moment: whoever called would take it for a write that has failed."""
+        if self._is_due:
+            self._is_due = False
+            _thread.start_new_thread(self._interrupt_later, ())
+
     def _interrupted(self, _: object = None, frame: FrameType | None = None) -> None:
         # The signal may come late, in the next task, or from users' code.
         if not self.task or self.token != self.unwanted:
