@@ -17,6 +17,9 @@ from multihost.wire import message as m
 WINDOW_BYTES = 8 * m.BLOB_PART_BYTES
 """Asked for at a time."""
 
+Where = bytes | Path
+"""Bytes, or the file that has them."""
+
 
 @dataclass(slots=True, eq=False)
 class Copy:
@@ -24,7 +27,7 @@ class Copy:
 
     digest: bytes
     size_bytes: int
-    where: bytes | Path
+    where: Where
     users: int = 0
     """Works that need it."""
 

@@ -10,7 +10,7 @@ import os
 import struct
 import threading
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,8 +95,6 @@ FOR_PROCESSES = "for-processes"
 """Argument of a child that may well become a process."""
 
 Bytes = bytes | memoryview
-Where = Union[bytes, "Path"]
-"""Bytes, or the file that has them."""
 Frame = tuple[int, int, int, int, float, bytes]
 """Kind, detail, first and second number, seconds, payload."""
 
@@ -127,8 +125,8 @@ def parts_in_files(
     lease: tuple[int, int],
     style: str,
     digest: bytes,
-    function: Where,
-    payload: Where,
+    function: "bytes | Path",
+    payload: "bytes | Path",
     *,
     priority: int = 0,
 ) -> list[Bytes]:

@@ -62,7 +62,7 @@ class Processes:
             return None
         self._slots[work] = slot
         slot.feed(work, None)
-        slot.flush()
+        slot.tasks.flush()
         return slot
 
     def signal(self, work: Work, number: int) -> None:

@@ -15,8 +15,8 @@ from multihost.runtime import clock
 from multihost.wire.message import JobInfo
 from multihost.worker import feed
 from multihost.worker.children import Children
+from multihost.worker.fetch import Where
 from multihost.worker.forks import Forks
-from multihost.worker.frames import Where
 from multihost.worker.launch import ChildSetup
 from multihost.worker.options import INTERRUPT_S, TERMINATE_S
 from multihost.worker.slot import Slot, SlotOwner
@@ -127,7 +127,7 @@ class Roster(Children):
             takes_more = self._takes_more(ahead)
         backlog.extendleft(reversed(skipped))
         for slot in self._everyone():
-            slot.flush()
+            slot.tasks.flush()
 
     def _takes_more(self, ahead: int) -> bool:
         """Whether there is a child, for whatever works, that is idle or may be fed ahead."""
@@ -207,7 +207,7 @@ class Roster(Children):
     def _start(self, slot: Slot, work: Work) -> None:
         function = work.job.function
         data = None
-        if function is not None and not slot.knows(function):
+        if function is not None and not slot.tasks.knows(function):
             data = self._find(work, function)
             if data is None:
                 return

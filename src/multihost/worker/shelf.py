@@ -21,8 +21,7 @@ from pathlib import Path
 from multihost.runtime import clock
 from multihost.wire.message import SHIP_BYTES, SHIP_FILES
 from multihost.worker.blobs import WorkerBlobs
-from multihost.worker.fetch import Copy
-from multihost.worker.frames import Where
+from multihost.worker.fetch import Copy, Where
 
 RECENT_S = 60.0
 """What was used so lately is not evicted: its child may be about to be started."""

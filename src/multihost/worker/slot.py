@@ -4,29 +4,23 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
-from multihost.core.job import Context
 from multihost.core.outcome import Ending
 from multihost.runtime import clock
 from multihost.runtime.spinning import spin_of
 from multihost.wire import message as m
 from multihost.worker import frames
+from multihost.worker.fetch import Where
 from multihost.worker.launch import ChildSetup, launch, wait
+from multihost.worker.taskpipe import TaskPipe
 from multihost.worker.work import Work
 
 _ENDINGS = frozenset(ending.value for ending in Ending)
 READ_BYTES = 1 << 20
-PARTS = 2
-"""Of one task."""
-MAX_PARTS = 256
-"""Buffers in one write; systems allow 1,024 and more."""
-JOIN_BYTES = 1 << 17
-"""Of so little a copy costs less than many buffers."""
 REAP_S = 0.01
 LINGER_S = 1.0
 """A child that has closed its pipes and does not end is killed after so long."""
@@ -89,25 +83,17 @@ class Slot:
         self.context: str | None = None
         self.shipped: tuple[bytes, ...] = ()
         """Archives that it imports from."""
-        self._job = 0
-        """The signed job of which it was told last."""
         self.served = 0
         """Tasks fed so far."""
         self.began_at = 0.0
         """When the first of ``fed`` began, on the clock of leases."""
         self.is_retiring = False
-        self.is_killed = False
-        """Killed by us, so its death is no mystery."""
         self.is_asked_back = False
         self.waits_since: float | None = None
         """When its work began to wait for the results of others, if it does."""
         self.tail = bytearray()
         self._unready = 1
         """What has to end before tasks begin: the start of the process, an initializer."""
-        self._known: OrderedDict[bytes, None] = OrderedDict()
-        """Functions that the child surely has, least recently used first."""
-        self._latest = b""
-        """The most recently used one."""
         self._loop = asyncio.get_running_loop()
         self._spin = spin_of(self._loop)
         self._pidfd = -1
@@ -116,11 +102,9 @@ class Slot:
         self._is_gone = False
         self._setup = setup
         self._buffer = frames.FrameBuffer()
-        self._fresh: list[frames.Bytes] = []
-        """Fed and not yet offered to the pipe; ``flush`` does."""
-        self._unwritten: list[frames.Bytes] = []
         launched = self._launched = launch(setup)
-        self._tasks, self._outcomes = launched.tasks, launched.outcomes
+        self.tasks = TaskPipe(launched.tasks)
+        self._outcomes = launched.outcomes
         self._prints = launched.prints
         self._control, self._life = launched.control, launched.life
         self.pid = launched.pid
@@ -143,59 +127,16 @@ class Slot:
 
     # feeding ---------------------------------------------------------------------------
 
-    def feed(self, work: Work, function: frames.Where | None) -> None:
+    def feed(self, work: Work, function: Where | None) -> None:
         """Give it a work, once it is flushed; ``function``: its pickle, if it was not given."""
         work.slot = self
         self.fed.append(work)
         self.served += 1
-        digest = work.job.function or frames.NO_FUNCTION
-        if digest != self._latest:
-            self._use(digest)
-        payload, function, job = work.payload, function or b"", work.job
-        assert payload is not None
-        if job.mark is not None and job.number != self._job:
-            self._job = job.number
-            self._fresh.append(frames.pack(frames.SEALED, payload=work.signed_text))
-        if isinstance(payload, Path) or isinstance(function, Path):
-            parts = frames.parts_in_files(
-                work.lease, job.style, digest, function, payload, priority=job.priority
-            )
-        else:
-            parts = frames.task_parts(
-                work.lease, job.style, digest, function, payload, priority=job.priority
-            )
-        self._fresh += parts
+        self.tasks.add(work, function)
         if len(self.fed) == 1:
             self._began()
 
-    def _use(self, digest: bytes) -> None:
-        """Note which function is used now, as the child does."""
-        self._latest = digest
-        self._known[digest] = None
-        self._known.move_to_end(digest)
-        if len(self._known) > frames.FUNCTIONS:
-            self._known.popitem(last=False)
-
-    def flush(self) -> None:
-        """Write what was fed since the last time, all in one go."""
-        parts, self._fresh = self._fresh, []
-        if not parts:
-            return
-        if self._unwritten:
-            self._unwritten += parts
-            return
-        if len(parts) > PARTS and sum(map(len, parts)) < JOIN_BYTES:
-            parts = [b"".join(parts)]
-        left = self._write_some(parts)
-        if left:
-            self._unwritten = left
-            self._loop.add_writer(self._tasks, self._writable)
-
-    def knows(self, digest: bytes) -> bool:
-        """Whether the child has this function."""
-        return digest in self._known
-
-    def serve(self, work: Work, paths: Sequence[str], initializer: frames.Where) -> None:
+    def serve(self, work: Work, paths: Sequence[str], initializer: Where) -> None:
         """Make it a child for works like this one alone, before its first task.
 
         ``paths`` are directories to import from, ``initializer`` is the call that its pool begins
@@ -204,19 +145,12 @@ class Slot:
         self.context = work.context
         if paths:
             self.shipped = work.job.ship
-            payload = b"\0".join(map(os.fsencode, paths))
-            self._fresh.append(frames.pack(frames.PATHS, payload=payload))
-        if work.job.context is not None:
-            self._serve_pool(work.job.context, initializer)
-
-    def _serve_pool(self, context: Context, initializer: frames.Where) -> None:
-        if initializer:
-            self._unready += 1
-        name = f"{context.name}-{self.pid}".encode() if context.name else b""
-        is_file = isinstance(initializer, Path)
-        call = os.fsencode(initializer)
-        payload = name + b"\0" + call
-        self._fresh.append(frames.pack(frames.CONTEXT, payload=payload, detail=is_file))
+            self.tasks.add_paths(paths)
+        pool = work.job.context
+        if pool is not None:
+            self._unready += bool(initializer)
+            name = f"{pool.name}-{self.pid}".encode() if pool.name else b""
+            self.tasks.add_pool(name, initializer)
 
     def ask_back(self) -> None:
         """Ask for what has not begun."""
@@ -256,7 +190,6 @@ class Slot:
 
     def signal(self, number: int) -> None:
         """Send a signal to the child and all that it started."""
-        self.is_killed = True
         try:
             os.killpg(self.pid, number)
         except ProcessLookupError:  # it was forked just now, and leads no group yet
@@ -271,11 +204,8 @@ class Slot:
 
     def retire(self) -> None:
         """Let it finish what it has and go."""
-        self.flush()
-        if not self.is_retiring:
-            self.is_retiring = True
-            if not self._unwritten:
-                self._close_tasks()
+        self.is_retiring = True
+        self.tasks.end()
 
     # within ----------------------------------------------------------------------------
 
@@ -284,23 +214,6 @@ class Slot:
             with contextlib.suppress(OSError):  # no descriptor left: its pipes tell of its end, too
                 self._pidfd = os.pidfd_open(self.pid)
                 self._loop.add_reader(self._pidfd, self._exited)
-
-    def _writable(self) -> None:
-        self._unwritten = self._write_some(self._unwritten)
-        if not self._unwritten:
-            self._loop.remove_writer(self._tasks)
-            if self.is_retiring:
-                self._close_tasks()
-
-    def _write_some(self, parts: list[frames.Bytes]) -> list[frames.Bytes]:
-        """What the pipe did not take."""
-        try:
-            written = os.writev(self._tasks, parts[:MAX_PARTS])
-        except BlockingIOError:
-            return parts
-        except OSError:
-            return []  # the child has died; that is noticed on its other pipe
-        return frames.unwritten(parts, written)
 
     def _command(self, data: bytes) -> None:
         with contextlib.suppress(OSError):
@@ -390,14 +303,12 @@ class Slot:
     def _began(self) -> None:
         self.began_at = clock.mono()
         self.tail.clear()
-        if self.is_ready:
+        if not self._unready:
             self.owner.slot_began(self, self.fed[0])
 
     def _returned(self, payload: bytes) -> None:
         self.is_asked_back = False
-        # A function may have come with a task that was returned unseen.
-        self._known.clear()
-        self._latest = b""
+        self.tasks.forget_functions()
         numbers = {
             int.from_bytes(payload[at : at + 8], "little") for at in range(0, len(payload), 16)
         }
@@ -465,9 +376,7 @@ class Slot:
         for descriptor in self._prints:
             self._read_prints(descriptor)
             self._loop.remove_reader(descriptor)
-        if self._unwritten:
-            self._loop.remove_writer(self._tasks)
-        self._close_tasks()
+        self.tasks.close()
         self._close_pidfd()
         for descriptor in (self._outcomes, *self._prints, self._control, self._life):
             os.close(descriptor)
@@ -484,11 +393,6 @@ class Slot:
             self._loop.remove_reader(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = -1
-
-    def _close_tasks(self) -> None:
-        if self._tasks >= 0:
-            os.close(self._tasks)
-            self._tasks = -1
 
 
 class _Printed:

@@ -33,9 +33,9 @@ from multihost.wire import message as m
 from multihost.wire.seal import Seal
 from multihost.worker import feed, reports
 from multihost.worker.blobs import WorkerBlobs
-from multihost.worker.fetch import Copy
+from multihost.worker.fetch import Copy, Where
 from multihost.worker.forks import Forks
-from multihost.worker.frames import InFile, Where
+from multihost.worker.frames import InFile
 from multihost.worker.launch import CHILD_DESCRIPTORS, ChildSetup
 from multihost.worker.oom import OutOfMemoryWatch
 from multihost.worker.options import (

@@ -21,6 +21,7 @@ class FakeSlot:
 
     def __init__(self, owner, setup):
         self.fed = deque()
+        self.tasks = self
         self.context = None
         self.served = 0
         self.run_s = 0.0

@@ -21,6 +21,7 @@ class FakeSlot:
 
     def __init__(self):
         self.fed, self.signals = [], []
+        self.tasks = self
 
     def feed(self, work, function):
         self.fed.append((work, function))
