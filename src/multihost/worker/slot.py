@@ -1,7 +1,6 @@
 """One child process and the agent's side of its pipes."""
 
 import asyncio
-import contextlib
 import os
 import signal
 from collections import deque
@@ -14,16 +13,14 @@ from multihost.runtime import clock
 from multihost.runtime.spinning import spin_of
 from multihost.wire import message as m
 from multihost.worker import frames
+from multihost.worker.childprocess import ChildProcess
 from multihost.worker.fetch import Where
-from multihost.worker.launch import ChildSetup, launch, wait
+from multihost.worker.launch import ChildSetup
 from multihost.worker.taskpipe import TaskPipe
 from multihost.worker.work import Work
 
 _ENDINGS = frozenset(ending.value for ending in Ending)
 READ_BYTES = 1 << 20
-REAP_S = 0.01
-LINGER_S = 1.0
-"""A child that has closed its pipes and does not end is killed after so long."""
 TAIL_BYTES = 4096
 """Of what a child printed last, kept for its death certificate."""
 
@@ -96,20 +93,15 @@ class Slot:
         """What has to end before tasks begin: the start of the process, an initializer."""
         self._loop = asyncio.get_running_loop()
         self._spin = spin_of(self._loop)
-        self._pidfd = -1
         self._is_paused = False
         self._is_ending = False
-        self._is_gone = False
-        self._setup = setup
         self._buffer = frames.FrameBuffer()
-        launched = self._launched = launch(setup)
-        self.tasks = TaskPipe(launched.tasks)
-        self._outcomes = launched.outcomes
-        self._prints = launched.prints
-        self._control, self._life = launched.control, launched.life
-        self.pid = launched.pid
+        process = self._process = ChildProcess(setup)
+        self.pid = process.pid
+        self.tasks = TaskPipe(process.tasks)
+        self._outcomes, self._prints = process.outcomes, process.prints
         self._read_pipes()
-        self._watch_for_end()
+        process.watch(self._exited)
 
     @property
     def is_ready(self) -> bool:
@@ -156,7 +148,7 @@ class Slot:
         """Ask for what has not begun."""
         if not self.is_asked_back:
             self.is_asked_back = True
-            self._command(frames.pack(frames.GIVE_BACK))
+            self._process.command(frames.pack(frames.GIVE_BACK))
 
     # output ----------------------------------------------------------------------------
 
@@ -182,25 +174,19 @@ class Slot:
 
     def interrupt(self, work: Work) -> None:
         """Raise in the work's code, if it is running."""
-        self._command(frames.pack(frames.CANCEL, work.grant.task, work.grant.token))
+        self._process.command(frames.pack(frames.CANCEL, work.grant.task, work.grant.token))
 
     def tell_parent_gone(self) -> None:
         """Let a process know that whoever started it is gone."""
-        self._command(frames.pack(frames.PARENT_GONE))
+        self._process.command(frames.pack(frames.PARENT_GONE))
 
     def signal(self, number: int) -> None:
         """Send a signal to the child and all that it started."""
-        try:
-            os.killpg(self.pid, number)
-        except ProcessLookupError:  # it was forked just now, and leads no group yet
-            self.signal_alone(number)
-        except PermissionError:
-            pass
+        self._process.signal(number)
 
     def signal_alone(self, number: int) -> None:
         """Send a signal to the child, not to what it started; nothing happens if it has ended."""
-        if not self._is_gone:  # not reaped, so the number is still its own
-            os.kill(self.pid, number)
+        self._process.signal_alone(number)
 
     def retire(self) -> None:
         """Let it finish what it has and go."""
@@ -209,19 +195,8 @@ class Slot:
 
     # within ----------------------------------------------------------------------------
 
-    def _watch_for_end(self) -> None:
-        if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(OSError):  # no descriptor left: its pipes tell of its end, too
-                self._pidfd = os.pidfd_open(self.pid)
-                self._loop.add_reader(self._pidfd, self._exited)
-
-    def _command(self, data: bytes) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._control, data)
-
     def _exited(self) -> None:
         """The process has ended; others that a task left behind may still have its pipes."""
-        self._close_pidfd()
         while self._readable():
             continue
         self._end()
@@ -230,7 +205,7 @@ class Slot:
         if not self._is_ending:
             self._is_ending = True
             self._loop.remove_reader(self._outcomes)
-            self._reap()
+            self._process.reap(self._died)
 
     def _readable(self) -> bool:
         """Read what the child says; whether there was anything."""
@@ -334,7 +309,7 @@ class Slot:
         """
         while self._readable():
             continue
-        if self._is_gone:
+        if self._process.is_gone:
             return
         for each, stream in self._prints.items():
             # Of both, stdout first: what comes before a traceback is mostly there.
@@ -360,39 +335,20 @@ class Slot:
             left = sizes[m.Stream(stream)]
             while left > 0 and (size := self._read_prints(descriptor, left)):
                 left -= size
-        self._command(frames.pack(frames.READ))
+        self._process.command(frames.pack(frames.READ))
 
-    def _reap(self, tries: int = 0) -> None:
-        """The outcome pipe is closed: the process has ended or is about to."""
-        pid, status, usage = wait(self._launched)
-        if pid == 0:
-            if tries * REAP_S > LINGER_S:
-                self.signal(signal.SIGKILL)
-            self._loop.call_later(REAP_S, self._reap, tries + 1)
-            return
-        self._is_gone = True
-        self._setup.numbers.discard(self._launched.number)
-        self._setup.pids.discard(pid)
+    def _died(self, exit_code: int, peak_memory_bytes: int) -> None:
+        """The process is gone."""
+        self.tasks.close()
         for descriptor in self._prints:
             self._read_prints(descriptor)
             self._loop.remove_reader(descriptor)
-        self.tasks.close()
-        self._close_pidfd()
-        for descriptor in (self._outcomes, *self._prints, self._control, self._life):
+        for descriptor in (self._outcomes, *self._prints):
             os.close(descriptor)
-        # Whatever it had started and left behind goes with it.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        death = Death(status, usage, self.runs_s(clock.mono()))
+        death = Death(exit_code, peak_memory_bytes, self.runs_s(clock.mono()))
         fed = list(self.fed)
         self.fed.clear()
         self.owner.slot_died(self, fed, death)
-
-    def _close_pidfd(self) -> None:
-        if self._pidfd >= 0:
-            self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = -1
 
 
 class _Printed:
