@@ -24,7 +24,7 @@ from websockets.server import ServerProtocol
 from websockets.uri import parse_uri
 
 from multihost.runtime.address import is_unix_socket
-from multihost.runtime.plain import PlainReader, plain_frame
+from multihost.runtime.plain import PlainReader, plain_frame, whole_frame
 from multihost.runtime.spinning import Spin, spin_of
 from multihost.wire.codec import (
     Buffer,
@@ -124,10 +124,14 @@ class Link(asyncio.Protocol):
         """Whether the library holds no part of a frame, so that the short cut may be taken."""
         self._is_open = False
         self._is_closed = False
+        self._carries = False
+        """Whether the WebSocket is open, neither side having begun to close it."""
         self._is_plain = False
         """Whether the socket takes bytes as they are."""
         self._is_nearby = False
         """Whether the other end is on this machine for sure."""
+        self._own_descriptor = -1
+        """The transport's; good until that is closing, for the loop's thread alone."""
         self._reason = ""
 
     # asyncio.Protocol ------------------------------------------------------------
@@ -142,6 +146,7 @@ class Link(asyncio.Protocol):
         transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
         sock = transport.get_extra_info("socket")
         self._is_plain = sock is not None and transport.get_extra_info("ssl_object") is None
+        self._own_descriptor = sock.fileno() if sock is not None else -1
         self._is_nearby = sock is not None and is_unix_socket(sock)
         if self._is_nearby:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, NEARBY_BUFFER_BYTES)
@@ -154,11 +159,11 @@ class Link(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Hand bytes to the WebSocket and messages to the owner."""
-        if self._is_between_frames and self._protocol.state is State.OPEN:
+        if self._is_between_frames and self._carries:
             payloads, rest = self._plain.feed(data)
             for payload in payloads:
                 self._messages_received(payload)
-                if self._is_closed or self._protocol.state is not State.OPEN:
+                if self._is_closed or not self._carries:
                     return
             if not rest:
                 if not payloads and self.on_part is not None:
@@ -168,6 +173,7 @@ class Link(asyncio.Protocol):
         protocol = self._protocol
         self._is_between_frames = False
         protocol.receive_data(data)
+        self._follow()
         for event in protocol.events_received():
             if isinstance(event, Frame):
                 self._frame_received(event)
@@ -177,13 +183,14 @@ class Link(asyncio.Protocol):
                 self._is_between_frames = self._is_open
             if self._is_closed:
                 return
-        if protocol.reader.buffer or protocol.state is not State.OPEN:
+        if protocol.reader.buffer or not self._carries:
             self._is_between_frames = False
         self._write()
 
     def eof_received(self) -> None:
         """Answer the other end's half-close."""
         self._protocol.receive_eof()
+        self._follow()
         self._write()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -233,7 +240,7 @@ class Link(asyncio.Protocol):
         frame = encode([message])
         if len(frame) > DIRECT_BYTES:
             return False
-        data = b"".join(self._framed(frame))
+        data = whole_frame(frame, not self.session.is_server, self._is_nearby)
         with self._writing:
             if self._descriptor < 0:
                 self._ask_for_duplicate()
@@ -242,16 +249,13 @@ class Link(asyncio.Protocol):
 
     def send_at_once(self, message: Message) -> None:
         """Send a message now if nothing is on its way, else with the others of this turn."""
-        if not self._is_plain or not self._is_idle():
-            self.send(message)
-            return
-        assert self._transport is not None
-        parts = self._framed(encode([message]))
-        descriptor = self._transport.get_extra_info("socket").fileno()
-        with self._writing:
-            is_written = self._write_to(descriptor, b"".join(parts))
-        if not is_written:
-            self.send(message)
+        if self._is_plain and self._is_idle():
+            data = whole_frame(encode([message]), not self.session.is_server, self._is_nearby)
+            with self._writing:
+                is_written = self._write_to(self._own_descriptor, data)
+            if is_written:
+                return
+        self.send(message)
 
     def admit(self) -> None:
         """The other end has proved the key: take frames of full size from it."""
@@ -277,8 +281,9 @@ class Link(asyncio.Protocol):
             return
         self._flush()
         self._reason = self._reason or reason
-        if self._protocol.state is State.OPEN:
+        if self._carries:
             self._protocol.send_close(CloseCode.NORMAL_CLOSURE, reason[:100])
+            self._follow()
             self._write()
         if self._transport is not None:
             self._transport.close()
@@ -291,6 +296,10 @@ class Link(asyncio.Protocol):
 
     # within ------------------------------------------------------------------------
 
+    def _follow(self) -> None:
+        """The library's protocol may have gone on to another state."""
+        self._carries = self._protocol.state is State.OPEN
+
     def _handshake_received(self, event: Request | Response) -> None:
         if isinstance(event, Request):
             assert isinstance(self._protocol, ServerProtocol)
@@ -299,8 +308,9 @@ class Link(asyncio.Protocol):
             else:
                 answer = self._protocol.reject(404, f"WebSocket connections go to {PATH}\n")
             self._protocol.send_response(answer)
+            self._follow()
             self._write()
-        if self._protocol.state is State.OPEN:
+        if self._carries:
             self._is_open = True
             self.owner.link_opened(self)
         else:
@@ -341,7 +351,7 @@ class Link(asyncio.Protocol):
 
     def _flush(self) -> None:
         self._is_flush_due = False
-        if self._outbox and self._protocol.state is State.OPEN:
+        if self._outbox and self._carries:
             messages, self._outbox = self._outbox, []
             self._send_frames(messages)
 
@@ -387,7 +397,7 @@ class Link(asyncio.Protocol):
             return False
         if self._rest or transport.is_closing() or transport.get_write_buffer_size():
             return False
-        return self._protocol.state is State.OPEN
+        return self._carries
 
     def _ask_for_duplicate(self) -> None:
         """Have the next message of another thread find a descriptor, unless bytes are encrypted."""
@@ -443,8 +453,9 @@ class Link(asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         self._reason = self._reason or reason
-        if self._protocol.state is State.OPEN:
+        if self._carries:
             self._protocol.fail(CloseCode.POLICY_VIOLATION, reason[:100])
+            self._follow()
             self._write()
         if self._transport is not None:
             self._transport.close()

@@ -102,6 +102,19 @@ class PlainReader:
         return start, start + length
 
 
+def whole_frame(payload: bytes, is_masked: bool, is_nearby: bool) -> bytes:  # noqa: FBT001 - hot
+    """The frame with this payload, as ``plain_frame`` makes it, in one piece."""
+    size = len(payload)
+    if size >= 1 << 16 or (is_masked and not is_nearby):
+        return b"".join(plain_frame(payload, is_masked=is_masked, is_nearby=is_nearby))
+    bit = _MASKED if is_masked else 0
+    if size < _SHORT:
+        head = _HEAD_2.pack(_BINARY, bit | size)
+    else:
+        head = _HEAD_4.pack(_BINARY, bit | _SHORT, size)
+    return head + NO_MASK + payload if is_masked else head + payload
+
+
 def plain_frame(*payload: bytes, is_masked: bool, is_nearby: bool = False) -> list[bytes]:
     """Parts of the frame with this payload, to be sent in order; it may be in parts itself.
 

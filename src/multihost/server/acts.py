@@ -193,13 +193,15 @@ class Acts:
 
     def save(self, store: Store) -> None:
         """Save what has changed, once a transaction."""
-        self._changes = self.synchronizers.changes()
-        for number, state in self._changes:
-            store.save_synchronizer(number, state)
+        if self.synchronizers.changed:
+            self._changes = self.synchronizers.changes()
+            for number, state in self._changes:
+                store.save_synchronizer(number, state)
 
     def keep(self) -> None:
         """The transaction is written."""
-        self.synchronizers.keep(self._changes)
+        if self.synchronizers.changed:
+            self.synchronizers.keep(self._changes)
         self.parking.keep()
         self.overs = []
         self.parked = []

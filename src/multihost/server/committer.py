@@ -20,7 +20,7 @@ from multihost.runtime import clock
 from multihost.server.disk import Disk
 from multihost.server.operation import Operation, Work, Written
 from multihost.server.walltime import WallTime
-from multihost.store.base import Changes, Store
+from multihost.store.base import NO_CHANGES, Changes, Store
 
 MAX_BATCH = 512
 """Operations in one transaction, by weight: bounds how long the event loop is busy with one."""
@@ -33,7 +33,6 @@ LINGER_S = 0.002
 once; the event loop counts whole milliseconds and may end it up to one early."""
 TOLD_LINGER_S = 0.05
 """So long what nobody waits for is kept from the disk, to pay for it once."""
-_UNCHANGED = Changes([], [])
 FULL_RETRY_S = 1.0
 """Pause before what has to be written is tried again on a full disk."""
 
@@ -372,7 +371,7 @@ class Committer:
         # Answers leave first, in this turn of the loop.
         if not self._changes:
             self._loop.call_soon(self._tell)
-        self._changes += written.changes or [_UNCHANGED]
+        self._changes += written.changes or [NO_CHANGES]
         self._go_on()
 
     def _tell(self) -> None:

@@ -220,6 +220,8 @@ class Parking:
 
     def keep(self) -> None:
         """The transaction is kept."""
+        if not self._before:  # nor is there anything of the rest
+            return
         for queue in self._before:
             if not self._lines[queue]:
                 del self._lines[queue]

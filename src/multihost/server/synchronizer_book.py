@@ -31,7 +31,7 @@ class SynchronizerBook:
         """Synchronizers that a taker holds or waits for."""
         self._saved: dict[int, tuple[Kind, bytes]] = {}
         """What is in the store."""
-        self._changed: set[int] = set()
+        self.changed: set[int] = set()
         """What is not as in ``_saved``: changed, new, or dropped."""
 
     # what there is -----------------------------------------------------------------------
@@ -43,7 +43,7 @@ class SynchronizerBook:
 
     def add(self, number: int, kind: Kind, data: bytes) -> None:
         """A synchronizer is new in the store, if this transaction is kept."""
-        self._changed.add(number)
+        self.changed.add(number)
         self._add(number, kind, decode_state(kind, data))
 
     def state(self, number: int) -> State | None:
@@ -67,7 +67,7 @@ class SynchronizerBook:
     def changes(self) -> list[tuple[int, bytes]]:
         """Numbers and bytes of what has changed since this was last asked or kept."""
         changes = []
-        for number in self._changed:
+        for number in self.changed:
             state = self._states.get(number)
             if state is not None:
                 changes.append((number, encode_state(state)))
@@ -77,21 +77,21 @@ class SynchronizerBook:
         """The transaction with these changes is kept."""
         for number, data in changes:
             self._saved[number] = (self._kinds[number], data)
-        for number in self._changed:
+        for number in self.changed:
             if number not in self._states:
                 self._saved.pop(number, None)
-        self._changed.clear()
+        self.changed.clear()
 
     def undo(self) -> None:
         """Nothing has happened since the last ``keep``."""
-        changed = list(self._changed)
+        changed = list(self.changed)
         for number in changed:
             self._remove(number)
         for number in changed:
             if number in self._saved:
                 kind, data = self._saved[number]
                 self._add(number, kind, decode_state(kind, data))
-        self._changed.clear()
+        self.changed.clear()
 
     # holding and waiting ------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class SynchronizerBook:
     # the books ---------------------------------------------------------------------------
 
     def _change(self, number: int) -> None:
-        self._changed.add(number)
+        self.changed.add(number)
 
     def _add(self, number: int, kind: Kind, state: State) -> None:
         self._kinds[number] = kind

@@ -60,7 +60,7 @@ class Synchronizers(SynchronizerBook):
         state = self._states.get(number)
         if state is None:
             return
-        self._changed.add(number)
+        self.changed.add(number)
         self._reject(number, state)
         for condition in self._conditions.get(number, ()):
             self._change(condition)

@@ -143,6 +143,10 @@ class Changes(NamedTuple):
     """Tasks that ended because of it (a job they depend on failed)."""
 
 
+NO_CHANGES = Changes([], [])
+"""Of a transaction that changed nothing of the kind; nobody adds to it."""
+
+
 class JobRow(msgspec.Struct, frozen=True):
     """A job as listings show it."""
 

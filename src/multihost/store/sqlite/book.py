@@ -101,6 +101,8 @@ class Book:
         self.wake_at: float | None = None
         self._cached_jobs = cached_jobs
         self._jobs: OrderedDict[int, Job] = OrderedDict()
+        self.has_more_jobs = False
+        """Whether more are in memory since the old ones were last forgotten."""
         self.dirty_jobs: dict[int, Job] = {}
         self.running: dict[int, Run] = {}
         self.settling: dict[int, Settling] = {}
@@ -175,6 +177,7 @@ class Book:
 
     def forget_old_jobs(self) -> None:
         """Keep the memory of jobs within its bound; between transactions only."""
+        self.has_more_jobs = False
         while len(self._jobs) > self._cached_jobs:
             self._jobs.popitem(last=False)
 
@@ -191,6 +194,7 @@ class Book:
                 return None
             job = self._read_job(row)
             self._jobs[number] = job
+            self.has_more_jobs = True
         else:
             self._jobs.move_to_end(number)
         return job
@@ -245,6 +249,7 @@ class Book:
         """A new job; it gets its row at the end, with the counters of its first tasks."""
         job.is_new = True
         self._jobs[job.number] = job
+        self.has_more_jobs = True
         self._new_jobs["uid", job.uid] = job.number
         if job.spec.name is not None:
             self._new_jobs["name", job.spec.name] = job.number

@@ -20,6 +20,7 @@ from multihost.errors import StoreError, StoreFull
 from multihost.store.access import AccessKey
 from multihost.store.base import (
     FIRST_PAGE,
+    NO_CHANGES,
     Added,
     AttemptRow,
     Cancelled,
@@ -158,6 +159,7 @@ class SQLiteStore:
         self._begin_epoch()
         self._book = Book(self._db, self.epoch, cached_jobs)
         self._memtable = self._book.items.memtable
+        self.woken: set[int] = self._book.woken
         generation = self._db.execute("SELECT value FROM meta WHERE name = 'journal'").get
         self._transactions = Transactions(file, self._book, Journal(journal, self.uid, generation))
         self._book.woken.update(
@@ -182,11 +184,6 @@ class SQLiteStore:
         return translated(error, str(self.path), self._db)
 
     @property
-    def woken(self) -> set[int]:
-        """Lanes in which verbs have made tasks ready since the owner last cleared this set."""
-        return self._book.woken
-
-    @property
     def wake_at(self) -> float | None:
         """When ``promote`` has work to do."""
         return self._book.wake_at
@@ -200,7 +197,8 @@ class SQLiteStore:
         try:
             if self._copy is not None and self._copy.is_due:
                 self._go_on_copying(self._copy)
-            self._book.forget_old_jobs()
+            if self._book.has_more_jobs:
+                self._book.forget_old_jobs()
             if self._book.limit_bytes is not None:
                 self._book.measure()
             self._transactions.begin()
@@ -211,7 +209,7 @@ class SQLiteStore:
         """Write the counters, end what has ended; the last call before ``commit``."""
         try:
             if self._transactions.is_for_journal():
-                return Changes([], [])
+                return NO_CHANGES
             return progress.prepare(self._book, now)
         except apsw.Error as error:
             raise self._said(error) from error
