@@ -208,7 +208,7 @@ def test_the_time_of_an_initializer_is_not_the_tasks(tmp_path):
             job = lone.job(abs, pool="p", initializer=(wait, (str(path),)), timeout_s=30.0)
             (held,) = lone.grant(job, ((-1,), {}))
             await turns(lambda: Path(f"{path}.begun").exists())
-            (work,) = lone.worker._works.values()
+            (work,) = lone.worker._leases.works.values()
             assert work.slot is not None
             assert work.timer is None
             path.touch()

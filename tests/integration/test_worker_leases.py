@@ -143,7 +143,7 @@ def test_a_lease_that_is_not_renewed_ends_the_task_though_the_line_seems_open(tm
             lone.peer.renewed_at -= LEASE_S
             held = lone.call(until_there, str(path))
             await lone.until(lambda: lone.peer.drops)
-            assert not lone.worker._works
+            assert not lone.worker._leases.works
             lone.peer.come_back()
             assert held not in lone.peer.enlisted.held
             assert await lone.result(lone.call(abs, -1)) == 1
@@ -190,7 +190,7 @@ def test_leases_of_one_store_mean_nothing_to_another(tmp_path):
             held = lone.call(until_there, str(tmp_path / "never"))
             lone.peer.go_away()
             lone.peer.come_back(server=b"another store...")
-            assert not lone.worker._works
+            assert not lone.worker._leases.works
             assert await lone.result(lone.call(abs, -1)) == 1
             assert held.task not in lone.attempts
 

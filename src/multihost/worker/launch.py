@@ -8,10 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import msgspec
+
+from multihost.runtime.config import environment_of
 from multihost.runtime.memory import KEPT_BY_CHILD
 from multihost.wire import message as m
 from multihost.worker import frames
+from multihost.worker.options import WorkerOptions
 
 PIPE_BYTES = 1 << 20
 CHILD_DESCRIPTORS = 8
@@ -82,6 +87,21 @@ class Launched:
     """The child is killed when it is closed, whatever it does."""
     prints: dict[int, int]
     """Its standard output and error, and which is which."""
+
+
+def setup_of(options: WorkerOptions, spool: Path) -> ChildSetup:
+    """How a worker with these options starts its children."""
+    setup = b""
+    if options.sys_path or options.argv or options.first_path or options.seal:
+        setup = msgspec.json.encode(
+            {
+                "first_path": options.first_path,
+                "sys_path": options.sys_path,
+                "argv": options.argv,
+                "seal": None if options.seal is None else options.seal.hex(),
+            }
+        )
+    return ChildSetup(options.cwd, environment_of(options.target), setup, str(spool))
 
 
 def launch(setup: ChildSetup) -> Launched:

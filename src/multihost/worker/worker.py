@@ -18,13 +18,12 @@ from typing import Any
 
 import msgspec
 
-from multihost.core import lease
 from multihost.core.ids import job_of, task_name
 from multihost.core.job import Style
-from multihost.core.outcome import Ending, Failure, encode_failure
+from multihost.core.outcome import Ending, Failure
 from multihost.core.resources import Offer
 from multihost.runtime import clock
-from multihost.runtime.config import cache_dir, environment_of
+from multihost.runtime.config import cache_dir
 from multihost.runtime.descriptors import allow_descriptors
 from multihost.runtime.packages import installed_packages
 from multihost.runtime.peer import Peer
@@ -33,11 +32,10 @@ from multihost.wire import message as m
 from multihost.wire.seal import Seal
 from multihost.worker import feed, reports
 from multihost.worker.blobs import WorkerBlobs
-from multihost.worker.fetch import Copy, Where
 from multihost.worker.forks import Forks
 from multihost.worker.frames import InFile
-from multihost.worker.launch import CHILD_DESCRIPTORS, ChildSetup
-from multihost.worker.oom import OutOfMemoryWatch
+from multihost.worker.launch import CHILD_DESCRIPTORS, setup_of
+from multihost.worker.leases import Leases
 from multihost.worker.options import (
     LEND_S,
     LENT_PER_SLOT,
@@ -46,11 +44,13 @@ from multihost.worker.options import (
     WorkerOptions,
 )
 from multihost.worker.outbox import Outbox, OutputBox
+from multihost.worker.outcomes import Outcomes
 from multihost.worker.processes import Processes, is_process
 from multihost.worker.roster import Roster
 from multihost.worker.shelf import Shelf
 from multihost.worker.slot import Death, Slot
 from multihost.worker.spool import Spool
+from multihost.worker.supplies import Supplies
 from multihost.worker.work import Work
 
 DRAINING = "the worker was asked to stop"
@@ -60,7 +60,7 @@ _ENDINGS = {ending.value: ending for ending in Ending}
 class Worker:
     """A worker in this process, on the running event loop.
 
-    Invariant: every lease granted is in ``_works`` (waiting, running, or its
+    Invariant: every lease granted is in ``Leases`` (waiting, running, or its
     result on the way), in the outbox (ended, not settled), or was given back.
     """
 
@@ -78,7 +78,6 @@ class Worker:
             nearby=options.socket,
         )
         self.spool: Spool
-        self.blobs: WorkerBlobs
         self.shelf: Shelf
         self.roster: Roster
         self.processes: Processes
@@ -87,7 +86,10 @@ class Worker:
         self._output = OutputBox(self.peer)
         self._paused: set[Slot] = set()
         """Whose output waits for the connection to take it."""
-        self._works: dict[int, Work] = {}
+        self._leases: Leases
+        self._supplies: Supplies
+        self._outcomes: Outcomes
+        self._blobs: WorkerBlobs
         self._told_children = -1
         """``roster.changes`` when the server was told of the children."""
         self._told = 0
@@ -97,9 +99,7 @@ class Worker:
         self._is_due = False
         self._is_leaving = False
         self._watch: asyncio.TimerHandle | None = None
-        self._fence: asyncio.TimerHandle | None = None
         self._stopped: asyncio.Future[None]
-        self._oom = OutOfMemoryWatch()
         self._seal = None if options.seal is None else Seal(options.seal)
 
     # life ----------------------------------------------------------------------------
@@ -111,12 +111,21 @@ class Worker:
         allow_descriptors(CHILD_DESCRIPTORS * (self.options.slots + self.options.processes + 64))
         options = self.options
         self.spool = Spool(options.spool)
-        self.blobs = WorkerBlobs(self.peer, self.spool)
-        self.shelf = Shelf(self.blobs, options.cache or cache_dir(), options.cache_bytes)
-        setup = self._child_setup()
+        blobs = self._blobs = WorkerBlobs(self.peer, self.spool)
+        self.shelf = Shelf(blobs, options.cache or cache_dir(), options.cache_bytes)
+        leases = self._leases = Leases(self.peer, blobs, stop=self._end, withdraw=self._withdraw)
+        self._outcomes = Outcomes(
+            leases, self._outbox, blobs, worker=self.name, stored=self._schedule
+        )
+        supplies = self._supplies = Supplies(
+            blobs, self.shelf, leases, ready=self._ready, fail=self._fail, worker=self.name
+        )
+        setup = setup_of(options, self.spool.path)
         forks = Forks(setup, is_ours=options.has_process)
         setup.fork = forks.fork
-        self.roster = Roster(self, options.slots, setup, self._function, self._shipped, forks=forks)
+        self.roster = Roster(
+            self, options.slots, setup, supplies.function, supplies.shipped, forks=forks
+        )
         self.processes = Processes(self.roster, self.options.processes)
         only_spin_while(self._has_idle_slot)
         keeping = None
@@ -129,16 +138,16 @@ class Worker:
         finally:
             self._is_leaving = True
             self.roster.close()
-            for handle in (self._fence, self._watch):
-                if handle is not None:
-                    handle.cancel()
+            self._leases.close()
+            if self._watch is not None:
+                self._watch.cancel()
             self.peer.close("the worker leaves")
             await self.roster.wait_until_empty()
             if keeping is not None:
                 with contextlib.suppress(asyncio.CancelledError, TimeoutError):
                     await asyncio.wait_for(asyncio.shield(keeping), 1.0)
                 keeping.cancel()
-            self.blobs.close()
+            self._blobs.close()
             self.spool.close()
 
     def drain(self) -> None:
@@ -160,9 +169,9 @@ class Worker:
         # First they end, then others may begin them.
         self.roster.close()
         for work, slot in self.processes.works:
-            self._report_exit(slot, work, Death(-signal.SIGKILL, 0, slot.runs_s(clock.mono())))
+            self._outcomes.exited(slot, work, Death(-signal.SIGKILL, 0, slot.runs_s(clock.mono())))
         self._outbox.flush()
-        self._give_back([work for work in self._works.values() if not work.is_revoked])
+        self._give_back(self._leases.kept)
         if not self._stopped.done():
             self._stopped.set_result(None)
 
@@ -170,7 +179,7 @@ class Worker:
 
     def opening(self) -> m.Enlist:
         """Open the session, or come back with what is held."""
-        held = [work.held for work in self._works.values() if not work.is_revoked]
+        held = [work.held for work in self._leases.kept]
         return m.Enlist(
             self.uid,
             self.name,
@@ -201,10 +210,10 @@ class Worker:
         is_same_store = self._store in {b"", welcome.server}
         if not is_same_store:
             # Another store knows nothing of them, and its numbers may be the same.
-            self._lose_leases()
+            self._leases.lose()
             self._outbox.settle(self._outbox.held)
         self._store = welcome.server
-        self.blobs.connected(is_same_store=is_same_store)
+        self._blobs.connected(is_same_store=is_same_store)
         if not self.options.is_elastic:  # else it is a part of the only client that could ask
             self.peer.send(self._installed())
         for work, slot in self.processes.works:
@@ -213,7 +222,7 @@ class Worker:
         self._outbox.send_again()
         if self.is_draining:
             self.peer.send(m.Drain(DRAINING))
-        self._check_lease()
+        self._leases.check()
         self._schedule()
 
     def received(self, messages: Sequence[Any]) -> None:
@@ -225,8 +234,9 @@ class Worker:
             elif kind is m.Settled:
                 self._outbox.settle(message.tasks)
             elif kind is m.Revoked:
+                self._outbox.settle(message.tasks)
                 for held in message.tasks:
-                    self._revoke(held)
+                    self._leases.revoke(held)
             elif kind is m.SignalTask:
                 self._signal(message)
             elif kind is m.StarterGone:
@@ -234,12 +244,12 @@ class Worker:
             elif kind is m.SetSlots:
                 self.roster.resize(message.slots)
             elif kind is not m.Goodbye:
-                self.blobs.received(message)
+                self._blobs.received(message)
         self._turn()
 
     def writable(self) -> None:
         """Back-pressure is over."""
-        self.blobs.writable()
+        self._blobs.writable()
         self._resume_output()
         self._schedule()
 
@@ -247,43 +257,21 @@ class Worker:
         """Go on with what runs, but not beyond its lease."""
         self._resume_output()
         self._told = 0
-        self._check_lease()
+        self._leases.check()
 
     def _resume_output(self) -> None:
         paused, self._paused = self._paused, set()
         for slot in paused:
             slot.resume_output()
 
-    def _check_lease(self) -> None:
-        """Stop in time when the lease was not renewed: a dead line looks like a quiet one."""
-        if self._fence is not None:
-            self._fence.cancel()
-            self._fence = None
-        if self._is_leaving or all(work.is_revoked for work in self._works.values()):
-            return
-        welcome = self.peer.welcome
-        lease_s = welcome.lease_s if welcome is not None else lease.LEASE_S
-        left_s = lease.must_stop_at(self.peer.renewed_at, lease_s) - clock.mono()
-        if left_s > 0:
-            self._fence = self._loop.call_later(left_s, self._check_lease)
-            return
-        self._lose_leases()
-        self.peer.drop("the lease could not be renewed")
-
-    def _lose_leases(self) -> None:
-        """The server may soon hand our tasks to others: stop them, forget them."""
-        for work in list(self._works.values()):
-            if not work.is_revoked:
-                self._revoke(work.held)
-
     # leases ----------------------------------------------------------------------------
 
     def _granted(self, message: m.Grants) -> None:
-        jobs = {job.number: job for job in message.jobs}
+        works, jobs = self._leases.works, {job.number: job for job in message.jobs}
         for grant in message.tasks:
             payload, job = grant.payload, jobs[job_of(grant.task)]
             inline = payload if isinstance(payload, bytes) else None
-            work = self._works[grant.task] = Work(grant, job, inline)
+            work = works[grant.task] = Work(grant, job, inline)
             if job.style is not Style.PROCESS and self._told > 0:
                 self._told -= 1
             if self.is_draining:
@@ -292,18 +280,16 @@ class Worker:
                 self._schedule()
             elif inline is None:
                 assert isinstance(payload, m.Blob)
-                came = partial(self._payload_came, work)
-                self.blobs.get(payload.digest, came, payload.size_bytes)
+                self._supplies.bring_payload(work, payload)
             else:
                 self._queue(work)
-        if self._fence is None:
-            self._check_lease()
+        self._leases.watch()
 
     def _mismatches(self, work: Work) -> bool:
         """Fail a work whose submitter has another seal than this worker, or only one has any."""
         failure = reports.seal_mismatch(work, self._seal, self.name)
         if failure is not None:
-            self._fail(work, failure)
+            self._outcomes.fail(work, failure)
         return failure is not None
 
     def _queue(self, work: Work) -> None:
@@ -315,113 +301,48 @@ class Worker:
         if begun is None:
             self.roster.when_prepared(partial(self._queue_again, work))
         elif isinstance(begun, Failure):
-            self._fail(work, msgspec.structs.replace(begun, worker=self.name))
+            self._outcomes.fail(work, msgspec.structs.replace(begun, worker=self.name))
         else:
             self.peer.send(m.Began(*work.lease, begun.pid))
 
     def _queue_again(self, work: Work) -> None:
-        if self._works.get(work.grant.task) is work:
-            self._queue(work)
-            self._schedule()
+        if self._leases.holds(work):
+            self._ready(work)
 
-    def _payload_came(self, work: Work, copy: Copy | str) -> None:
-        if self._works.get(work.grant.task) is not work:
-            return
-        if isinstance(copy, str):
-            self._fail(work, reports.lost_blob(f"an argument of the task {copy}", self.name))
-        else:
-            self._keep(work, copy)
-            work.payload = copy.where
-            self._queue(work)
+    def _ready(self, work: Work) -> None:
+        """The last that a work waited for has come."""
+        self._queue(work)
         self._schedule()
 
-    def _keep(self, work: Work, copy: Copy) -> None:
-        """The work needs the blob until it is forgotten."""
-        work.copies = (*work.copies, copy)
-        self.blobs.use(copy)
-
-    def _function(self, work: Work, digest: bytes) -> Where | None:
-        """The blob if it is here; else the work goes into the backlog when it has come."""
-        found = self.blobs.cached(digest)
-        if found is not None:
-            if not found.is_in_memory and found not in work.copies:
-                self._keep(work, found)
-            return found.where
-
-        def came(copy: Copy | str) -> None:
-            if self._works.get(work.grant.task) is not work:
-                return
-            if isinstance(copy, str):
-                self._fail(work, reports.lost_blob(f"the function of the job {copy}", self.name))
-            else:
-                self._keep(work, copy)
-                self.roster.backlog.append(work)
-            self._schedule()
-
-        self.blobs.get(digest, came)
-        return None
-
-    def _shipped(self, work: Work) -> list[str] | None:
-        """Where to import from what the job ships; else as above, when it was unpacked."""
-        paths = self.shelf.take(work.job.ship)
-        if paths is not None:
-            return paths
-
-        def came(error: str | None) -> None:
-            if self._works.get(work.grant.task) is not work:
-                return
-            if error is not None:
-                self._fail(work, reports.unpacked_nothing(error, self.name))
-            else:
-                self.roster.backlog.append(work)
-            self._schedule()
-
-        self.shelf.bring(work.job.ship, came)
-        return None
-
-    def _revoke(self, held: m.Held) -> None:
-        self._outbox.settle([held])
-        work = self._works.get(held.task)
-        if work is None or work.grant.token != held.token:
-            return
-        work.is_revoked = True
-        if work.slot is None:
-            self._forget(work)
-        else:
-            self._end(work)
+    def _fail(self, work: Work, failure: Failure) -> None:
+        """What a work needs won't come."""
+        self._outcomes.fail(work, failure)
+        self._schedule()
 
     def _end(self, work: Work) -> None:
         """Stop a work that a child has."""
         (self.processes if is_process(work) else self.roster).end(work)
 
     def _signal(self, message: m.SignalTask) -> None:
-        work = self._works.get(message.task)
-        if work is not None and work.grant.token == message.token:
+        work = self._leases.find(message.task, message.token)
+        if work is not None:
             self.processes.signal(work, message.number)
 
     def _miss_starter(self, message: m.StarterGone) -> None:
         for held in message.tasks:
-            work = self._works.get(held.task)
-            if work is not None and work.grant.token == held.token:
+            work = self._leases.find(held.task, held.token)
+            if work is not None:
                 self.processes.miss_starter(work)
 
     def _give_back(self, works: list[Work]) -> None:
         if works:
             self.peer.send(m.GiveBack([work.held for work in works]))
             for work in works:
-                self._forget(work)
+                self._leases.forget(work)
 
-    def _forget(self, work: Work) -> None:
-        if self._works.get(work.grant.task) is work:
-            del self._works[work.grant.task]
-        if work.timer is not None:
-            work.timer.cancel()
-        if work.copies:
-            copies, work.copies = work.copies, ()
-            self.blobs.release(copies)
-        if work.slot is None:
-            with contextlib.suppress(ValueError):
-                self.roster.backlog.remove(work)
+    def _withdraw(self, work: Work) -> None:
+        with contextlib.suppress(ValueError):
+            self.roster.backlog.remove(work)
 
     # a turn of the loop ------------------------------------------------------------------
 
@@ -438,7 +359,7 @@ class Worker:
             return
         if self.is_draining:
             self._give_back(list(self.roster.backlog))  # whose blobs came only now
-            if not self._works and not self._outbox:
+            if not self._leases.works and not self._outbox:
                 self.leave()
             return
         if self.roster.has_too_many:
@@ -472,7 +393,7 @@ class Worker:
     @property
     def _in_hand(self) -> int:
         """Works that slots run or wait for."""
-        return len(self._works) - len(self.processes)
+        return len(self._leases.works) - len(self.processes)
 
     def _want(self) -> None:
         if self._outbox.size_bytes > UNSETTLED_BYTES or not self.peer.is_connected:
@@ -506,7 +427,7 @@ class Worker:
     ) -> None:
         """Report how an attempt ended."""
         self.roster.pace.note(run_s, work.size_bytes)
-        self._forget(work)
+        self._leases.forget(work)
         if ending == Ending.UNRUNNABLE:
             assert isinstance(data, bytes)
             data = reports.signed(data, self.name)
@@ -516,15 +437,15 @@ class Worker:
         if work.is_revoked:
             pass
         elif work.is_timed_out:
-            self._fail(work, reports.timeout(work, self.name))
+            self._outcomes.fail_by_timeout(work)
         elif ending == Ending.CANCELLED:
             self._give_back([work])
         else:
-            self._report(work, _ENDINGS[ending], data, run_s)
+            self._outcomes.report(work, _ENDINGS[ending], data, run_s)
             data = b""
         if isinstance(data, InFile):
             self.spool.remove(data.name)
-        if self._works or self.is_draining:
+        if self._leases.works or self.is_draining:
             self._schedule()
         else:  # nothing else will come for the message
             self._turn()
@@ -534,7 +455,7 @@ class Worker:
         kept = []
         for work in works:
             if work.is_revoked:
-                self._forget(work)
+                self._leases.forget(work)
             else:
                 kept.append(work)
         if self.is_draining or self.roster.is_lending:
@@ -589,9 +510,12 @@ class Worker:
         """A child is gone: report the task it died under; the others go elsewhere."""
         if fed and is_process(fed[0]):
             self.processes.died(slot, fed[0])
-            self._report_exit(slot, fed[0], death)
+            self._outcomes.exited(slot, fed[0], death)
         elif fed:
-            self._report_death(slot, fed[0], death)
+            if self._is_leaving:
+                self._leases.forget(fed[0])
+            else:
+                self._outcomes.died(slot, fed[0], death)
             for work in fed[1:]:
                 work.slot = None
             self.slot_returned(slot, fed[1:])
@@ -601,69 +525,7 @@ class Worker:
         self.roster.died(slot)
         self._schedule()
 
-    # outcomes ----------------------------------------------------------------------------
-
-    def _report(self, work: Work, ending: Ending, data: bytes | InFile, run_s: float) -> None:
-        grant = work.grant
-        if isinstance(data, bytes) and (ending is not Ending.OK or len(data) <= m.INLINE_BYTES):
-            self._outbox.add(m.Attempt(grant.task, grant.token, ending, data, run_s))
-            return
-        # Held like an unfinished task until the server has the result.
-        self._works[grant.task] = work
-
-        def stored(blob: m.Blob, error: str | None) -> None:
-            self._forget(work)
-            if work.is_revoked:
-                return
-            if error is not None:
-                self._fail(work, reports.unstored_result(error, self.name))
-            else:
-                self._outbox.add(m.Attempt(grant.task, grant.token, ending, blob, run_s))
-            self._schedule()
-
-        if isinstance(data, InFile):
-            self.blobs.put_file(data, stored)
-        else:
-            self.blobs.put(data, stored)
-
-    def _fail(self, work: Work, failure: Failure) -> None:
-        self._forget(work)
-        self._report(work, failure.ending, encode_failure(failure), 0.0)
-
-    def _report_exit(self, slot: Slot, work: Work, death: Death) -> None:
-        """A process has ended, or is being killed: that is its outcome."""
-        if self._works.get(work.grant.task) is not work:
-            return
-        self._forget(work)
-        if not work.is_revoked:
-            ending, data = reports.exit(work, slot, death, self.name, has_oom=self._oom.has_struck)
-            self._outbox.add(m.Attempt(*work.lease, ending, data, death.run_s))
-
-    def _report_death(self, slot: Slot, work: Work, death: Death) -> None:
-        if work.is_revoked or self._is_leaving:
-            self._forget(work)
-        elif work.is_timed_out:
-            self._fail(work, reports.timeout(work, self.name))
-        else:
-            is_oom = death.exit_code == -signal.SIGKILL and self._oom.has_struck()
-            self._fail(work, reports.crash(work, slot, death, self.name, is_out_of_memory=is_oom))
-
     def _timed_out(self, work: Work) -> None:
-        if self._works.get(work.grant.task) is work:
+        if self._leases.holds(work):
             work.is_timed_out = True
             self._end(work)
-
-    def _child_setup(self) -> ChildSetup:
-        options = self.options
-        environment = environment_of(options.target)
-        setup = b""
-        if options.sys_path or options.argv or options.first_path or options.seal:
-            setup = msgspec.json.encode(
-                {
-                    "first_path": options.first_path,
-                    "sys_path": options.sys_path,
-                    "argv": options.argv,
-                    "seal": None if options.seal is None else options.seal.hex(),
-                }
-            )
-        return ChildSetup(options.cwd, environment, setup, str(self.spool.path))
