@@ -1,6 +1,7 @@
 """What is told of tasks that can't be begun or whose outcome is no ordinary one."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import pickle
@@ -10,6 +11,7 @@ import time
 from multiprocessing.pool import MaybeEncodingError
 from pathlib import Path
 
+import psutil
 import pytest
 from lone_worker import lone_worker, run, turns
 
@@ -18,7 +20,7 @@ from multihost.core.job import Style
 from multihost.core.outcome import Ending
 from multihost.runtime.memory import KEPT_BY_CHILD
 from multihost.wire import message as m
-from multihost.worker import frames
+from multihost.worker import children, frames
 from multihost.worker.current import current_task
 from multihost.worker.failures import EXCEPTION_BYTES, MESSAGE_CHARS, TRACEBACK_CHARS
 
@@ -272,3 +274,29 @@ def test_what_a_child_s_memory_is_told_reaches_no_program_that_a_task_starts(mon
             assert own not in seen
 
     run(main())
+
+
+def descriptors():
+    return {*Path("/proc/self/fd").iterdir()}
+
+
+def test_a_worker_that_can_not_start_all_its_children_leaves_none_behind(tmp_path, monkeypatch):
+    started, real = [], children.Slot
+
+    def start(owner, setup):
+        if len(started) == 2:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        started.append(real(owner, setup))
+        return started[-1]
+
+    async def main():
+        before = descriptors()
+        with pytest.raises(BlockingIOError):
+            async with lone_worker(3, spool=tmp_path):
+                pass
+        assert descriptors() == before
+
+    monkeypatch.setattr(children, "Slot", start)
+    run(main())
+    assert [slot.pid for slot in started if psutil.pid_exists(slot.pid)] == []
+    assert [*tmp_path.iterdir()] == []

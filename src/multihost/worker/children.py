@@ -35,7 +35,7 @@ class Children:
     """
 
     def __init__(self, owner: SlotOwner, slots: int, setup: ChildSetup, forks: Forks) -> None:
-        """Start ``slots`` children that report to ``owner``."""
+        """Have ``slots`` children that report to ``owner``; ``begin`` starts them."""
         self.owner = owner
         self.slots = slots
         self.children: list[Slot] = []
@@ -58,9 +58,15 @@ class Children:
         self._is_closed = False
         self._loop = asyncio.get_running_loop()
         self._emptied: asyncio.Future[None] = self._loop.create_future()
-        # A worker that can't even begin says so.
-        self.children += [Slot(owner, setup) for _ in range(slots)]
-        self.changes += slots
+
+    def begin(self) -> None:
+        """Start them all; raises OSError if that is impossible: a worker that can't begin says so.
+
+        Those that were started are closed like any others.
+        """
+        while len(self.children) < self.slots:
+            self.children.append(Slot(self.owner, self._setup))
+            self.changes += 1
 
     # lending ---------------------------------------------------------------------------
 

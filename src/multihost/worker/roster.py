@@ -72,7 +72,7 @@ class Roster(Children):
         *,
         forks: Forks | None = None,
     ) -> None:
-        """Start ``slots`` children that report to ``owner``."""
+        """Have ``slots`` children that report to ``owner``."""
         super().__init__(owner, slots, setup, forks or Forks())
         self.pace = feed.Pace()
         self.backlog: deque[Work] = deque()

@@ -130,6 +130,7 @@ class Worker:
         only_spin_while(self._has_idle_slot)
         keeping = None
         try:
+            self.roster.begin()
             await self.peer.connect()
             keeping = asyncio.ensure_future(self.peer.run())
             await asyncio.wait([keeping, self._stopped], return_when=asyncio.FIRST_COMPLETED)

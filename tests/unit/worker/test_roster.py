@@ -68,7 +68,9 @@ def make(monkeypatch):
 
     def make(slots, run_s=None):
         async def within():
-            return Roster(None, slots, None, lambda work, digest: b"")
+            made = Roster(None, slots, None, lambda work, digest: b"")
+            made.begin()
+            return made
 
         made = loop.run_until_complete(within())
         if run_s is not None:
