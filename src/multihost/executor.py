@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any
 
+from multihost.client.arguments import text, whole
 from multihost.client.client import shared_client
 from multihost.client.crew import Crew
 from multihost.client.dispatcher import Dispatcher
@@ -61,8 +62,10 @@ class Executor(concurrent.futures.Executor):
         ship: "Ship | None" = None,
     ) -> None:
         """Connect, and check the arguments as the standard library does."""
-        if max_workers is not None and max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0")
+        if max_workers is not None:
+            max_workers = whole("max_workers", max_workers)
+            if max_workers <= 0:
+                raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
         if max_tasks_per_child is not None:
@@ -84,8 +87,8 @@ class Executor(concurrent.futures.Executor):
             initializer=initializer,
             initargs=initargs,
             max_tasks=max_tasks_per_child,
-            name=name,
-            queue=queue,
+            name=None if name is None else text("name", name),
+            queue=text("queue", queue),
             shows_output=output,
             ship=ship,
             wants_starts=True,

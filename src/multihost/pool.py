@@ -1,7 +1,7 @@
 """``multiprocessing.Pool``, on every machine.
 
 The same methods, arguments and exceptions; what differs is written in
-docs/concept/multiprocessing.md. Tasks are appended to one open job for each
+docs/guide/coming-from-multiprocessing.md. Tasks are appended to one open job for each
 function, so a call costs a pickle of its arguments and one queue operation.
 Results stay packed until somebody asks for them. A killed worker, a raising
 initializer or a raising callback hangs nothing.
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from multihost.client.arguments import text, whole
 from multihost.client.client import shared_client
 from multihost.client.crew import Crew
 from multihost.client.dispatcher import Dispatcher
@@ -60,6 +61,9 @@ class Pool:
     ``ship`` sends local packages and modules that the tasks import; see ``Client``.
     """
 
+    _state = INIT
+    """Also of one whose arguments did not even fit."""
+
     def __init__(
         self,
         processes: int | None = None,
@@ -76,9 +80,10 @@ class Pool:
         ship: "Ship | None" = None,
     ) -> None:
         """Connect, and check the arguments as the standard library does."""
-        self._state = INIT
-        if processes is not None and processes < 1:
-            raise ValueError("Number of processes must be at least 1")
+        if processes is not None:
+            processes = whole("processes", processes)
+            if processes < 1:
+                raise ValueError("Number of processes must be at least 1")
         if maxtasksperchild is not None and not (
             isinstance(maxtasksperchild, int) and maxtasksperchild > 0
         ):
@@ -92,8 +97,8 @@ class Pool:
             initializer=initializer,
             initargs=initargs,
             max_tasks=maxtasksperchild,
-            name=name,
-            queue=queue,
+            name=None if name is None else text("name", name),
+            queue=text("queue", queue),
             shows_output=output,
             ship=ship,
         )

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from multihost import context
+from multihost.client.arguments import number, text, texts, whole
 from multihost.runtime import settings
 
 if TYPE_CHECKING:
@@ -78,8 +79,15 @@ class Process(BaseProcess):
         if unknown:
             what = min(unknown)
             raise TypeError(f"requires has no {what!r}; there are cpus, memory_bytes and gpus")
-        self._placement = {"host": host, "tags": tuple(tags), **placement}
-        self._queue = queue
+        if "cpus" in placement:
+            placement["cpus"] = number("cpus", placement["cpus"])
+        for what in ("memory_bytes", "gpus"):
+            if what in placement:
+                placement[what] = whole(what, placement[what])
+        if host is not None:
+            text("host", host)
+        self._placement = {"host": host, "tags": texts("tags", tags), **placement}
+        self._queue = queue if queue is None else text("queue", queue)
         self._output = output
 
     @property

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from multihost.client.arguments import whole
 from multihost.client.handles import Handle, wait_of
 from multihost.client.synchronizers import Synchronizer
 from multihost.client.taker import Taker
@@ -139,6 +140,7 @@ class Semaphore(Holdable):
         ctx: object = None,
     ) -> None:
         """A semaphore that begins with ``value``, or the one of this ``name``."""
+        value = whole("value", value)
         if value < 0:
             raise ValueError("semaphore initial value must be >= 0")
         self._first = value
@@ -283,6 +285,7 @@ class Barrier(Shared):
         ``action`` is called by one party before any is let go: all parties have to
         know it. ``timeout``: seconds, if ``wait`` says nothing else.
         """
+        parties = whole("parties", parties)
         if parties < 1:
             raise ValueError("parties must be > 0")
         self._parties = parties

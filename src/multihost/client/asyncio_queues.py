@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from multihost.client.arguments import whole
 from multihost.client.asyncio_taker import LoopTaker
 from multihost.client.handles import wait_of
 from multihost.client.items import Items
@@ -34,7 +35,7 @@ class AsyncQueue:
     ) -> "AsyncQueue":
         """Find the queue of this name, or make it."""
         taker = calls.tasks.mine()
-        items = await Items.open(taker, name, max(0, maxsize), confirm)
+        items = await Items.open(taker, name, maxsize, confirm)
         return cls(calls, name, items)
 
     async def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:  # noqa: ASYNC109, FBT001, FBT002 - as ``Queue``
@@ -67,7 +68,8 @@ class AsyncQueue:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
     ) -> list[Any]:
         """Up to ``count`` items, at least one; raises queue.Empty as ``get`` does."""
-        _, payloads = await self._items.take(self._taker(), count, wait_of(block, timeout))
+        most = whole("count", count)
+        _, payloads = await self._items.take(self._taker(), most, wait_of(block, timeout))
         return [pickle.loads(data) for data in payloads]
 
     @asynccontextmanager

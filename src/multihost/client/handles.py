@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
+from multihost.client.arguments import text
 from multihost.client.taker import Taker
 from multihost.client.thread_taker import ThreadTaker
 from multihost.errors import ConfigError
@@ -46,7 +47,7 @@ class Handle:
             from multihost.client.client import shared_client
 
             client = shared_client()
-        if name is not None and (not name or name.startswith(UNNAMED)):
+        if name is not None and (not text("name", name) or name.startswith(UNNAMED)):
             raise ValueError(f"name={name!r}: a name is not empty and does not begin with ~")
         self._client, self._target = client, client.target
         self._store = client.session.store or b""

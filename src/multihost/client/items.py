@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from multihost.client.arguments import text, whole
 from multihost.client.packing import Bulk, as_payload
 from multihost.client.taker import Taker
 from multihost.core.ids import queue_of
@@ -70,7 +71,8 @@ class Items:
         ``confirm`` of None ask for none.
         """
         policy = Confirm.NEXT if confirm is None else policy_of(confirm)
-        result = await taker.call(OpenQueue(name, limit, policy, is_transient))
+        limit = max(0, whole("maxsize", limit))
+        result = await taker.call(OpenQueue(text("name", name), limit, policy, is_transient))
         assert isinstance(result, QueueOpened)
         if limit not in {0, result.limit}:
             raise _conflict(name, f"maxsize={result.limit}", f"maxsize={limit}")

@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from multihost.client.arguments import whole
 from multihost.client.handles import Handle, wait_of
 from multihost.client.items import Items
 from multihost.client.packing import pack_item
@@ -62,9 +63,7 @@ class Queue(Handle):
         policy = confirm if confirm is not None else self._confirm
         taker = self._attach(client, name)
         is_transient = name is None
-        self._items = run(
-            Items.open(taker, self._name, max(0, maxsize), policy, is_transient=is_transient)
-        )
+        self._items = run(Items.open(taker, self._name, maxsize, policy, is_transient=is_transient))
 
     # the standard library's verbs ------------------------------------------------------
 
@@ -163,7 +162,8 @@ class Queue(Handle):
     ) -> list[Any]:
         """Up to ``count`` items, at least one; raises queue.Empty as ``get`` does."""
         self._check_open()
-        _, payloads = run(self._items.take(self._taker(), count, wait_of(block, timeout)))
+        most = whole("count", count)
+        _, payloads = run(self._items.take(self._taker(), most, wait_of(block, timeout)))
         return list(map(pickle.loads, payloads))
 
     def take(self, block: bool = True, timeout: float | None = None) -> "Take":  # noqa: FBT001, FBT002 - as ``get``

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from multihost.client.arguments import text
 from multihost.client.fingerprint import fingerprint
 from multihost.client.packing import PYTHON, Bulk, Function, is_reusable, pack_function
 from multihost.client.stream import Stream
@@ -103,6 +104,8 @@ class Submitter:
         is_watched: bool = False,
     ) -> Stream:
         """A job for this one purpose; lasting when it has a name or a unique key."""
+        if name is not None:
+            text("name", name)
         packed = self.pack(function)
         return self._new(function, packed, style, packed.python, name, is_watched=is_watched)
 

@@ -14,6 +14,8 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from websockets.frames import CloseCode
+
 from multihost.errors import (
     AuthenticationError,
     ConnectionLost,
@@ -41,6 +43,10 @@ ROUND_TRIPS = 4
 """Heartbeats by which the way to the server is measured."""
 FIRST_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 2.0
+REFUSALS = 3
+"""Connections in a row that the server ends since it can't read what is sent: it never will."""
+CALM_S = 10.0
+"""What was said for so long before that is not said again at once."""
 
 # Its own, so that a program that seeds Python's gets from it what it expects.
 _chance = random.Random()  # noqa: S311 - spreads reconnects, nothing secret
@@ -160,12 +166,19 @@ class Peer:
 
     async def run(self) -> None:
         """Keep the session: heartbeat, and come back whenever the connection breaks."""
+        refusals = 0
         while not self._is_closing:
             if self._connection is None:
                 await self._come_back()
             connection = self._connection
-            if connection is not None:
-                await self._beat_until_closed(connection)
+            if connection is None:
+                continue
+            await self._beat_until_closed(connection)
+            refusal = connection.refusal
+            is_again = clock.mono() - connection.opening_sent_at < CALM_S
+            refusals = (refusals + 1 if is_again else 1) if refusal else 0
+            if refusals >= REFUSALS:
+                await self._refused(refusal, is_first=refusals == REFUSALS)
 
     def close(self, reason: str = "") -> None:
         """End the session: the server need not expect this peer back."""
@@ -249,6 +262,18 @@ class Peer:
             else:
                 return
 
+    async def _refused(self, refusal: str, *, is_first: bool) -> None:
+        """What is sent at every return is unreadable: a client gives up, a worker takes time."""
+        text = (
+            f"the server at {self.url} can't read what it is sent ({refusal}); have both ends run "
+            "the same version of multihost"
+        )
+        if self.patience_s is not None:
+            raise ProtocolError(text)
+        if is_first:
+            warn("%s; trying again", text)
+        await asyncio.sleep(MAX_BACKOFF_S)
+
     async def _beat_until_closed(self, connection: "_Connection") -> None:
         assert self.welcome is not None
         beat_s, lease_s = self.welcome.heartbeat_s, self.welcome.lease_s
@@ -298,6 +323,14 @@ class _Connection:
         self.nonce = secrets.token_bytes(m.NONCE_BYTES)
         self.received_at = self.opening_sent_at = clock.mono()
         self.beats: dict[int, float] = {}
+
+    @property
+    def refusal(self) -> str:
+        """Why the server can't take what it got, if it has closed the connection for that."""
+        closed = self.link._protocol.close_rcvd
+        if closed is None or closed.code != CloseCode.POLICY_VIOLATION:
+            return ""
+        return closed.reason
 
     def beat(self, number: int) -> None:
         self.beats[number] = clock.mono()

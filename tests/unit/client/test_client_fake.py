@@ -7,11 +7,13 @@ import sys
 import threading
 import time
 
+import msgspec
 import pytest
 from fake_server import KEY, FakeServer
 
 from multihost import AuthenticationError, Client, errors
 from multihost.client import mapping
+from multihost.client.submitter import Submitter
 from multihost.core.outcome import Ending
 from multihost.testing import wait_until
 from multihost.wire import message as m
@@ -625,3 +627,13 @@ def test_a_bug_in_what_was_posted_keeps_nothing_else_waiting(client):
     loop.call_soon_threadsafe(post_both)
     assert told.wait(20)
     assert ran.wait(20)
+
+
+def test_what_the_server_can_not_read_is_sent_three_times_and_then_given_up(client, server):
+    """It was sent for ever, as fast as connections could be made for it."""
+    view = client.options()
+    spec = msgspec.structs.replace(client._spec, priority="high")
+    view._submitter = Submitter(client.session, spec, (), is_watched=True)
+    with pytest.raises(errors.ProtocolError, match=r"Expected `int`, got `str`.*same version"):
+        view.submit(triple, 3).result(20)
+    assert sum(isinstance(message, m.Attach) for message in server.messages) == 3
