@@ -8,6 +8,7 @@ a resource can check to refuse a holder that was taken for dead. A timeout is
 measured by the server: while there is no connection to it the time stands still.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from types import TracebackType
@@ -282,8 +283,8 @@ class Barrier(Shared):
     ) -> None:
         """A barrier for ``parties``, or the one of this ``name``.
 
-        ``action`` is called by one party before any is let go: all parties have to
-        know it. ``timeout``: seconds, if ``wait`` says nothing else.
+        ``action`` is called by the last party to come before any is let go, however long
+        it takes: all parties have to know it. ``timeout``: seconds, if ``wait`` says nothing else.
         """
         parties = whole("parties", parties)
         if parties < 1:
@@ -292,37 +293,25 @@ class Barrier(Shared):
         self._action = action
         self._timeout = timeout
         self._open(Kind.BARRIER, name, client, parties)
-        self._gate: Barrier | None = None
-        """Where the others wait until the action is done."""
-        if action is not None:
-            gate = None if name is None else f"{name}~gate"
-            self._gate = Barrier(parties, name=gate, client=client)
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for all parties; which of them this is, from 0. Raises BrokenBarrierError."""
         if timeout is None:
             timeout = self._timeout
-        gate = self._gate
-        position = run(self._remote.pass_barrier(self._taker(), wait_of(True, timeout)))
-        if gate is None:
-            return position
-        try:
-            if position == 0:
-                assert self._action is not None
-                self._action()
-            gate.wait(timeout)
-        except BaseException:
-            self.abort()
-            raise
+        remote, taker, wait_s = self._remote, self._taker(), wait_of(True, timeout)
+        has_action = self._action is not None
+        position, token = run(remote.pass_barrier(taker, wait_s, has_action=has_action))
+        if token:
+            self._act(token)
         return position
 
     def reset(self) -> None:
         """Make it empty again; whoever waits gets BrokenBarrierError."""
-        self._reset(is_abort=False)
+        run(self._remote.reset(self._taker(), is_abort=False))
 
     def abort(self) -> None:
         """Break it, until it is reset."""
-        self._reset(is_abort=True)
+        run(self._remote.reset(self._taker(), is_abort=True))
 
     @property
     def parties(self) -> int:
@@ -337,12 +326,18 @@ class Barrier(Shared):
     @property
     def broken(self) -> bool:
         """Whether it is broken."""
-        return bool(self._measure()[2]) or (self._gate is not None and self._gate.broken)
+        return bool(self._measure()[2])
 
-    def _reset(self, *, is_abort: bool) -> None:
-        run(self._remote.reset(self._taker(), is_abort=is_abort))
-        if self._gate is not None:
-            self._gate._reset(is_abort=is_abort)
+    def _act(self, token: int) -> None:
+        """Do the action while the others wait for it, and let them go on."""
+        assert self._action is not None
+        try:
+            self._action()
+        except BaseException:
+            with contextlib.suppress(MultihostError):  # the action's own error is the one to tell
+                run(self._remote.finish_action(self._taker(), token, has_failed=True))
+            raise
+        run(self._remote.finish_action(self._taker(), token, has_failed=False))
 
     def __repr__(self) -> str:
         if _or_unknown(lambda: str(self.broken)) == "True":

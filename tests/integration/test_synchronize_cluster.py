@@ -325,6 +325,24 @@ def test_a_barrier_whose_action_fails_is_broken(client):
     assert not barrier.broken
 
 
+def test_a_barrier_whose_action_is_interrupted_by_death_is_broken(start, client, name):
+    barrier = Barrier(2, lambda: None, name=name, client=client)
+    waiting = in_thread(barrier.wait)
+    wait_until(lambda: barrier.n_waiting == 1, "one waits")
+    party = start(f"""
+        import os, signal
+        from multihost.synchronize import Barrier
+        barrier = Barrier(2, lambda: os.kill(os.getpid(), signal.SIGKILL), name={name!r})
+        print("ready", flush=True)
+        barrier.wait()
+    """)
+    with pytest.raises(threading.BrokenBarrierError):
+        waiting()
+    assert party.wait() == -signal.SIGKILL
+    barrier.reset()
+    assert not barrier.broken
+
+
 def test_a_barrier_breaks_when_not_all_come_in_time_or_one_dies(start, client, name):
     barrier = Barrier(2, client=client)
     with pytest.raises(threading.BrokenBarrierError):
@@ -590,3 +608,23 @@ def test_a_lock_whose_acquire_was_interrupted_can_be_acquired_at_once(client, na
     assert lock.acquire(timeout=SOON_S)
     lock.release()
     assert lock.token is None
+
+
+def test_an_action_that_an_interrupt_prevents_breaks_its_barrier(client, name, monkeypatch):
+    barrier = Barrier(2, lambda: None, name=name, client=client)
+    waiting = in_thread(barrier.wait)
+    wait_until(lambda: barrier.n_waiting == 1, "one waits")
+    line = client.session.calls
+    start = line.start_here
+
+    def interrupt(pending):
+        monkeypatch.undo()
+        start(pending)
+        wait_until(lambda: pending.result is not None, "all are there")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(line, "start_here", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        barrier.wait()
+    with pytest.raises(threading.BrokenBarrierError):
+        waiting()

@@ -25,6 +25,7 @@ from multihost.server.synchronizers import Synchronizers
 from multihost.wire.act import (
     Acquire,
     Done,
+    FinishAction,
     Kind,
     Notify,
     OpenSynchronizer,
@@ -66,7 +67,7 @@ acts = st.one_of(
     st.builds(Notify, conditions, st.integers(-1, 2)),
     st.builds(SetEvent, st.just(7), st.booleans()),
     st.builds(WaitSet, st.just(7)),
-    st.builds(PassBarrier, st.just(8)),
+    st.builds(PassBarrier, st.just(8), st.booleans()),
     st.builds(ResetBarrier, st.just(8), st.booleans()),
 )
 
@@ -156,6 +157,29 @@ class Machine(RuleBasedStateMachine):
             assert not takers & {waiter.taker for waiter in state.waiters}
             assert not takers & set(state.holders())
 
+    @rule(
+        taker=st.sampled_from(TAKERS),
+        is_its_token=st.booleans(),
+        has_failed=st.booleans(),
+    )
+    def finish_action(self, taker, is_its_token, has_failed):
+        barrier = self.machine.state(8)
+        if taker in self.waiting or not barrier.token:
+            return
+        token = barrier.token if is_its_token else barrier.token - 1
+        fellows = [waiter.taker for waiter in barrier.waiters[: barrier.parties - 1]]
+        before = self.bytes()
+        self.calls[taker] += 1
+        result = self.machine.act(taker, self.calls[taker], FinishAction(8, token, has_failed))
+        assert isinstance(result, Done) is is_its_token
+        passed = {woken.taker for woken in self.machine.woken if isinstance(woken.result, Done)}
+        if is_its_token and not has_failed:
+            assert passed.issuperset(fellows)
+        else:
+            assert not passed
+        assert is_its_token or self.bytes() == before
+        self.hear()
+
     @rule()
     def commit(self):
         self.keep()
@@ -200,7 +224,9 @@ class Machine(RuleBasedStateMachine):
             elif isinstance(state, EventState):
                 assert not (state.is_set and state.waiters)
             elif isinstance(state, BarrierState):
-                assert len(state.waiters) < (1 if state.is_broken else state.parties)
+                assert not state.waiters or not state.is_broken
+                assert state.token or len(state.waiters) < state.parties
+                assert not state.token or len(state.waiters) >= state.parties - 1
 
     @invariant()
     def who_waits_for_a_condition_does_not_hold_its_lock(self):

@@ -129,7 +129,8 @@ class AsyncBarrier(_Shared):
 
     async def wait(self, timeout: float | None = None) -> int:  # noqa: ASYNC109 - as ``Barrier``
         """Wait for all parties; which of them this is, from 0. Raises BrokenBarrierError."""
-        return await self._remote.pass_barrier(self._taker(), wait_of(True, timeout))
+        position, _ = await self._remote.pass_barrier(self._taker(), wait_of(True, timeout))
+        return position
 
     async def reset(self) -> None:
         """Make it empty again; whoever waits gets BrokenBarrierError."""

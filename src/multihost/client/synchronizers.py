@@ -10,6 +10,7 @@ from multihost.wire.act import (
     Data,
     Done,
     DropSynchronizer,
+    FinishAction,
     Measured,
     MeasureSynchronizer,
     Notify,
@@ -78,13 +79,23 @@ class Synchronizer:
         result = await taker.call(WaitSet(self.number), wait_s)
         return isinstance(result, Done) and result.value
 
-    async def pass_barrier(self, taker: Taker, wait_s: float | None) -> int:
-        """Wait for all parties; which of them this is, from 0. Raises BarrierBroken."""
-        result = await taker.call(PassBarrier(self.number), wait_s)
+    async def pass_barrier(
+        self, taker: Taker, wait_s: float | None, *, has_action: bool = False
+    ) -> tuple[int, int]:
+        """Wait for all parties; which of them this is, from 0. Raises BarrierBroken.
+
+        And the action's token, if there is one that this party has to do: then the others
+        wait for ``finish_action``.
+        """
+        result = await taker.call(PassBarrier(self.number, has_action), wait_s)
         assert isinstance(result, Done)
         if not result.value:
             raise BarrierBroken("not all parties came to the barrier in time; it is broken now")
-        return result.number
+        return result.number, result.token
+
+    async def finish_action(self, taker: Taker, token: int, *, has_failed: bool) -> None:
+        """Let a barrier's parties go on, or break it. Raises BarrierBroken if it is already."""
+        await taker.call(FinishAction(self.number, token, has_failed))
 
     async def reset(self, taker: Taker, *, is_abort: bool) -> None:
         """Empty a barrier, or break it."""

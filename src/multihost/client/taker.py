@@ -29,7 +29,9 @@ from multihost.wire.act import (
     Exchange,
     Exchanged,
     ExchangeEnd,
+    FinishAction,
     Notify,
+    PassBarrier,
     Put,
     Rejected,
     Release,
@@ -44,7 +46,7 @@ Decide = Callable[[], AnyAct | None]
 """What a call is to ask for, when its turn has come; None: nothing any more."""
 Wake = Callable[[], None]
 
-_GIVING = frozenset({Notify, Release, ResetBarrier, SetEvent})
+_GIVING = frozenset({FinishAction, Notify, Release, ResetBarrier, SetEvent})
 """What others may wait for, so that it is done even if its caller is interrupted."""
 
 
@@ -384,6 +386,8 @@ class Taker:
             return Exchange(returns=[item.number for item in result.items])
         if isinstance(act, Acquire) and isinstance(result, Done) and result.value:
             return Release(act.synchronizer)
+        if isinstance(act, PassBarrier) and isinstance(result, Done) and result.token:
+            return FinishAction(act.synchronizer, result.token, has_failed=True)
         return None
 
     def lose(self) -> None:

@@ -33,6 +33,7 @@ _NOTED = (
     a.SetEvent,
     a.PassBarrier,
     a.ResetBarrier,
+    a.FinishAction,
     a.WriteValue,
 )
 """Acts on synchronizers that must not be done twice."""

@@ -26,7 +26,9 @@ class Waiter(msgspec.Struct, array_like=True, gc=False):
     condition: int = 0
     """Whose notify or timeout brought it to the lock."""
     value: bool = True
-    """What it is answered when it has the lock."""
+    """What it is answered when it has the lock; at a barrier: whether it still has time."""
+    has_action: bool = False
+    """Whether it is to act if it is the last at a barrier."""
 
 
 class State(msgspec.Struct, array_like=True):
@@ -94,10 +96,27 @@ class EventState(State):
 
 
 class BarrierState(State):
-    """BARRIER. Invariant: fewer wait than there are parties; nobody waits while it is broken."""
+    """BARRIER. Nobody waits while it is broken.
+
+    Invariant: unless one of them acts, fewer wait than there are parties. While one does,
+    the first to wait are its fellows, and whoever came later is of the next round.
+    """
 
     parties: int = 1
     is_broken: bool = False
+    token: int = 0
+    """Of the action under way; 0: none."""
+    actor: int = 0
+    """Taker that acts for the others."""
+
+    def holders(self) -> Iterator[int]:
+        """Who acts: its death breaks the barrier."""
+        if self.token:
+            yield self.actor
+
+    def is_held_by(self, taker: int) -> bool:
+        """Whether the others wait for what ``taker`` does."""
+        return self.token > 0 and self.actor == taker
 
 
 class ValueState(State):

@@ -102,7 +102,7 @@ class Synchronizers(SynchronizerBook):
             self._leave(synchronizer, state, waiter)
             self._take_again(state, waiter, value=False)
         elif isinstance(state, BarrierState):
-            self._break(synchronizer, state)
+            self._expire_at_barrier(synchronizer, state, waiter)
         elif not waiter.condition:
             self._change(synchronizer)
             self._leave(synchronizer, state, waiter)
@@ -302,13 +302,55 @@ class Synchronizers(SynchronizerBook):
         if state.is_broken:
             return _broken(act.synchronizer)
         self._change(act.synchronizer)
-        if len(state.waiters) + 1 < state.parties:
-            self._wait(act.synchronizer, state, Waiter(*caller))
+        self._wait(act.synchronizer, state, Waiter(*caller, has_action=act.has_action))
+        if state.token or len(state.waiters) < state.parties:
             return None
-        for party, waiter in enumerate(list(state.waiters)):
-            self._leave(act.synchronizer, state, waiter)
+        self._complete(act.synchronizer, state)
+        return self.woken.pop().result
+
+    def _complete(self, number: int, state: BarrierState) -> None:
+        """All parties are there: the last one acts if it has to; else they all go on."""
+        last = state.waiters[state.parties - 1]
+        if not last.has_action:
+            self._let_through(number, state, state.parties)
+            return
+        self._leave(number, state, last)
+        state.token, state.actor = self._mint(), last.taker
+        self._touched_by.setdefault(last.taker, set()).add(number)
+        result = Done(True, state.token, state.parties - 1)
+        self.woken.append(Woken(last.taker, last.number, result))
+
+    def _let_through(self, number: int, state: BarrierState, parties: int) -> None:
+        for party, waiter in enumerate(state.waiters[:parties]):
+            self._leave(number, state, waiter)
             self.woken.append(Woken(waiter.taker, waiter.number, Done(True, 0, party)))
-        return Done(True, 0, state.parties - 1)
+
+    def _finish(self, _: Caller, act: a.FinishAction, state: BarrierState) -> AnyResult:
+        if not state.token or act.token != state.token:
+            return _broken(act.synchronizer)
+        if act.has_failed:
+            self._break(act.synchronizer, state)
+            return Done()
+        self._change(act.synchronizer)
+        self._end_action(act.synchronizer, state)
+        self._let_through(act.synchronizer, state, state.parties - 1)
+        while len(state.waiters) >= state.parties and not state.token:
+            self._complete(act.synchronizer, state)
+        if not (state.token or all(waiter.value for waiter in state.waiters)):
+            self._break(act.synchronizer, state)
+        return Done()
+
+    def _end_action(self, number: int, state: BarrierState) -> None:
+        actor, state.token, state.actor = state.actor, 0, 0
+        self._let_go(actor, number, state)
+
+    def _expire_at_barrier(self, number: int, state: BarrierState, waiter: Waiter) -> None:
+        """Who waits no longer breaks it; but an action is waited for, however long it takes."""
+        if not state.token:
+            self._break(number, state)
+        elif waiter not in state.waiters[: state.parties - 1]:
+            self._change(number)
+            waiter.value = False
 
     def _reset(self, _: Caller, act: a.ResetBarrier, state: BarrierState) -> AnyResult:
         self._break(act.synchronizer, state)
@@ -318,6 +360,7 @@ class Synchronizers(SynchronizerBook):
     def _break(self, number: int, state: BarrierState) -> None:
         self._change(number)
         state.is_broken = True
+        self._end_action(number, state)
         self._wake_all(number, state, _broken(number))
 
     # values ------------------------------------------------------------------------------
@@ -389,6 +432,8 @@ class Synchronizers(SynchronizerBook):
             self._let_go(taker, number, state)
             if not is_clean:
                 self._give(number, state, held)
+        elif isinstance(state, BarrierState):
+            self._break(number, state)
 
 
 _VERBS: dict[type, tuple[Any, Any]] = {
@@ -400,6 +445,7 @@ _VERBS: dict[type, tuple[Any, Any]] = {
     a.WaitSet: (EventState, Synchronizers._wait_set),
     a.PassBarrier: (BarrierState, Synchronizers._pass),
     a.ResetBarrier: (BarrierState, Synchronizers._reset),
+    a.FinishAction: (BarrierState, Synchronizers._finish),
     a.ReadValue: (ValueState, Synchronizers._read),
     a.WriteValue: (ValueState, Synchronizers._write),
     a.MeasureSynchronizer: (State, Synchronizers._measure),

@@ -189,9 +189,14 @@ class WaitSet(Act, frozen=True, tag=27):
 
 
 class PassBarrier(Act, frozen=True, tag=28):
-    """Wait for all parties. Answered by Done whose number is this party's, from 0."""
+    """Wait for all parties. Answered by Done whose number is this party's, from 0.
+
+    With a token when this is the last party and ``has_action``: it has to act before the
+    others go on, and to say FinishAction then.
+    """
 
     synchronizer: int
+    has_action: bool = False
 
 
 class ResetBarrier(Act, frozen=True, tag=29):
@@ -228,6 +233,17 @@ class MeasureSynchronizer(Act, frozen=True, tag=32):
     synchronizer: int
 
 
+class FinishAction(Act, frozen=True, tag=33):
+    """A barrier's action is done, and its parties go on; or it has failed, and it breaks.
+
+    Rejected as BROKEN when the action's ``token`` is not the barrier's any more.
+    """
+
+    synchronizer: int
+    token: int
+    has_failed: bool = False
+
+
 AnyAct = (
     OpenQueue
     | DropQueue
@@ -248,6 +264,7 @@ AnyAct = (
     | ReadValue
     | WriteValue
     | MeasureSynchronizer
+    | FinishAction
 )
 """What a call may carry."""
 

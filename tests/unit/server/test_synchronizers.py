@@ -10,6 +10,7 @@ from multihost.wire.act import (
     Acquire,
     Data,
     Done,
+    FinishAction,
     Kind,
     Measured,
     MeasureSynchronizer,
@@ -341,6 +342,72 @@ def test_a_barrier_breaks_for_all_when_one_party_fails_to_come(desk, how):
     desk.end(DAN)
     desk.do(CY, ResetBarrier(LOCK))
     assert desk.numbers_of(LOCK) == [0, 3, 0]
+
+
+def act_at_barrier(desk):
+    """Ann and Bob wait for what Cy does; its token."""
+    desk.make(LOCK, Kind.BARRIER, 3)
+    assert desk.do(ANN, PassBarrier(LOCK, has_action=True)) is None
+    assert desk.do(BOB, PassBarrier(LOCK, has_action=True)) is None
+    last = desk.do(CY, PassBarrier(LOCK, has_action=True))
+    assert last.number == 2
+    assert not desk.answers
+    return last.token
+
+
+def test_the_last_at_a_barrier_acts_while_the_others_wait_however_long(desk):
+    token = act_at_barrier(desk)
+    assert token
+    desk.expire(ANN)
+    assert not desk.answers
+    assert desk.do(CY, FinishAction(LOCK, token)) == Done()
+    assert [desk.answers[ANN].number, desk.answers[BOB].number] == [0, 1]
+    assert code(desk.do(CY, FinishAction(LOCK, token))) is RejectCode.BROKEN
+    assert desk.numbers_of(LOCK) == [0, 3, 0]
+
+
+@pytest.mark.parametrize("how", ["failure", "death", "abort", "reset", "death of another"])
+def test_a_barrier_whose_action_comes_to_nothing_breaks_once(desk, how):
+    token = act_at_barrier(desk)
+    if how == "failure":
+        assert desk.do(CY, FinishAction(LOCK, token, has_failed=True)) == Done()
+    elif how.startswith("death"):
+        desk.end(CY if how == "death" else ANN)
+    else:
+        desk.do(DAN, ResetBarrier(LOCK, how == "abort"))
+    assert code(desk.answers[BOB]) is RejectCode.BROKEN
+    desk.do(DAN, ResetBarrier(LOCK))
+    for has_failed in (True, False):
+        result = desk.do(CY, FinishAction(LOCK, token, has_failed))
+        assert code(result) is RejectCode.BROKEN
+    assert desk.numbers_of(LOCK) == [0, 3, 0]
+
+
+def test_who_comes_to_a_barrier_during_its_action_is_of_the_next_round(desk):
+    desk.make(LOCK, Kind.BARRIER, 2)
+    desk.do(ANN, PassBarrier(LOCK, has_action=True))
+    token = desk.do(BOB, PassBarrier(LOCK, has_action=True)).token
+    assert desk.do(CY, PassBarrier(LOCK, has_action=True)) is None
+    assert desk.do(DAN, PassBarrier(LOCK, has_action=True)) is None
+    desk.do(BOB, FinishAction(LOCK, token))
+    assert desk.answers.pop(ANN) == Done()
+    (acting,) = desk.answers.items()
+    assert acting == (DAN, Done(True, acting[1].token, 1))
+    assert acting[1].token > token
+    desk.do(DAN, FinishAction(LOCK, acting[1].token))
+    assert desk.answers == {CY: Done()}
+
+
+def test_who_waited_too_long_for_the_next_round_breaks_it_and_not_the_one_before(desk):
+    desk.make(LOCK, Kind.BARRIER, 2)
+    desk.do(ANN, PassBarrier(LOCK, has_action=True))
+    token = desk.do(BOB, PassBarrier(LOCK, has_action=True)).token
+    assert desk.do(CY, PassBarrier(LOCK, has_action=True)) is None
+    desk.expire(CY)
+    assert not desk.answers
+    assert desk.do(BOB, FinishAction(LOCK, token)) == Done()
+    assert desk.answers[ANN] == Done()
+    assert code(desk.answers[CY]) is RejectCode.BROKEN
 
 
 # --- values and the rest ---------------------------------------------------------------
