@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from multihost.client import client as _client  # noqa: F401 - runs what is done before exit
 from multihost.client.asyncio_taker import LoopTaker
-from multihost.client.handles import before_exit
+from multihost.client.handles import before_exit, wait_of
 from multihost.client.packing import as_payload, pack_item
 from multihost.client.pipes import End
 from multihost.client.thread_taker import run
@@ -69,12 +69,15 @@ def __getattr__(name: str) -> Any:
 class _Watch:
     """Takes one message ahead and makes a descriptor readable, for who waits with ``select``."""
 
-    def __init__(self, end: End) -> None:
+    def __init__(self, end: End, ahead: list[bytes]) -> None:
+        """Watch ``end``, of which ``ahead`` has been taken already."""
         assert end.takes is not None
         self._takes = end.takes
         self.readable, self._signal = os.pipe()
         self._ahead: standard.SimpleQueue[bytes | None] = standard.SimpleQueue()
         self._room = asyncio.Event()
+        for data in ahead:
+            self._tell(data)
         calls = end._calls()
         taker = LoopTaker(calls, calls.new_number())
         self._loop = calls.loop
@@ -89,6 +92,12 @@ class _Watch:
         os.read(self.readable, 1)
         self._loop.call_soon_threadsafe(self._room.set)
         return data
+
+    def has_ahead(self, wait_s: float | None) -> bool:
+        """Whether a message or the end is there within ``wait_s``; it stays there."""
+        from multiprocessing import connection as local
+
+        return bool(local.wait([self.readable], wait_s))
 
     def close(self) -> None:
         """Take nothing more; what was taken ahead is forgotten."""
@@ -118,6 +127,8 @@ class Connection:
     def __init__(self, end: End) -> None:
         """Hold ``end``; ``Pipe`` makes both."""
         self._end: End | None = end
+        self._is_readable = end.takes is not None
+        self._is_writable = end.gives is not None
         self._watch: _Watch | None = None
         self._ahead: list[bytes] = []
         """What ``poll`` has taken already."""
@@ -184,10 +195,14 @@ class Connection:
 
         None: wait as long as it takes. True, too, at the end.
         """
+        self._open_end()
+        wait_s = wait_of(True, timeout)
+        if self._watch is not None:
+            return self._watch.has_ahead(wait_s)
         if not self._ahead:
             # Taken here: what the other end sent can't be looked at where it waits.
             try:
-                self._ahead.append(self._next(None if timeout is None else max(0.0, timeout)))
+                self._ahead.append(self._next(wait_s))
             except standard.Empty:
                 return False
             except EOFError:
@@ -211,12 +226,12 @@ class Connection:
     @property
     def readable(self) -> bool:
         """Whether it receives."""
-        return self._open_end().takes is not None
+        return self._is_readable
 
     @property
     def writable(self) -> bool:
         """Whether it sends."""
-        return self._open_end().gives is not None
+        return self._is_writable
 
     def fileno(self) -> int:
         """A descriptor of this process that is readable when something can be received.
@@ -227,7 +242,8 @@ class Connection:
         if end.takes is None:
             raise OSError("connection is write-only")
         if self._watch is None:
-            self._watch = _Watch(end)
+            ahead, self._ahead = self._ahead, []
+            self._watch = _Watch(end, ahead)
             self._unwatch = weakref.finalize(self, self._watch.close)
         return self._watch.readable
 
@@ -262,7 +278,7 @@ class Connection:
             raise OSError("connection is read-only")
         end.wait_arrived()
         try:
-            run(end.gives.put(end._taker(), packed, None))
+            run(end.gives.send(end._taker(), packed))
         except (QueueClosed, Gone):
             raise BrokenPipeError("the other end of the pipe is closed") from None
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import programs
 import pytest
 
-from multihost import AsyncClient, Client, connection, shared_memory
+from multihost import AsyncClient, Client, Queue, connection, shared_memory
+from multihost.client.thread_taker import run
 from multihost.connection import Pipe, wait
 from multihost.sharedctypes import Array, RawArray, RawValue, Value
 from multihost.synchronize import (
@@ -551,6 +552,54 @@ def test_several_pipes_are_waited_for_together(client):
     assert [readers[0].recv(), readers[0].recv()] == [1, 2]
     for reader in readers:
         reader.close()
+
+
+def test_what_poll_has_seen_is_there_for_wait_and_what_wait_has_seen_for_poll(client):
+    mine, theirs = Pipe(client=client)
+    theirs.send("before")
+    assert mine.poll(SOON_S)
+    assert wait([mine], SOON_S) == [mine]
+    assert mine.poll(0)
+    assert wait([mine], SOON_S) == [mine]
+    assert mine.recv() == "before"
+    theirs.send("after")
+    assert [mine.poll(SOON_S), mine.poll(None), wait([mine], SOON_S)] == [True, True, [mine]]
+    assert mine.recv() == "after"
+    assert (mine.poll(-1), wait([mine], 0)) == (False, [])
+    theirs.close()
+    assert [mine.poll(SOON_S), wait([mine], SOON_S)] == [True, [mine]]
+    with pytest.raises(EOFError):
+        mine.recv()
+    mine.close()
+    assert (mine.readable, mine.writable) == (True, True)
+    with pytest.raises(OSError, match="closed"):
+        mine.poll()
+
+
+def test_who_holds_an_item_converses_over_a_pipe_and_confirms_nothing_by_it(client, name):
+    items = Queue(name=name, client=client)
+    items.put_many(["first", "second"])
+    mine, theirs = Pipe(client=client)
+    answering = in_thread(lambda: [answer_once(theirs), answer_once(theirs)])
+    with items.take() as item:
+        mine.send(item)
+        assert mine.recv() == ("answer", "first")
+    item = items.get()
+    mine.send(item)
+    assert mine.recv() == ("answer", "second")
+    answering()
+    theirs.close()
+    with pytest.raises(BrokenPipeError):
+        mine.send("too late")
+    assert (items.qsize(), held(items)) == (0, 1)
+
+
+def answer_once(end):
+    end.send(("answer", end.recv()))
+
+
+def held(items):
+    return run(items._items.measure(items._taker())).held
 
 
 def test_coroutines_share_synchronizers(cluster, name):

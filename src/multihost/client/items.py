@@ -26,6 +26,7 @@ from multihost.wire.act import (
     Measured,
     MeasureQueue,
     OpenQueue,
+    Put,
     QueueOpened,
 )
 from multihost.wire.blob import Payload
@@ -94,6 +95,20 @@ class Items:
             return
         taking = taker.taking
         _check_room(await taker.exchange(lambda: taking.put(self.number, [payload]), wait_s))
+
+    async def send(self, taker: Taker, packed: bytes | Bulk) -> None:
+        """Add a message to a queue without bound, at once and whatever the taker holds.
+
+        It is no part of what becomes of an item: its sender may wait for the answer to it before
+        that is decided.
+        """
+        if taker.line.seal is not None:
+            packed = self._signed(taker.line.seal, packed)
+        put = Put(self.number, [await taker.upload(packed)])
+        if taker.taking.staged and not taker.taking.kept:
+            await taker.exchange(taker.staged_act)
+        with taker.apart(self.number):
+            await taker.exchange(lambda: Exchange(puts=[put]))
 
     async def put_many(
         self, taker: Taker, packed: Iterable[bytes | Bulk], wait_s: float | None

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from _thread import allocate_lock
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 from multihost.client.blobs import BlobExchange
@@ -183,6 +183,8 @@ class Taker:
         self._guard = allocate_lock()
         self._trouble: MultihostError | None = None
         """Why what was staged could not be put; told with the next exchange."""
+        self._apart: int | None = None
+        """Queue into which nothing is put that is made of what is held."""
         self._dropped: set[int] = set()
         """Queues that are being dropped while the call under way confirms something of them."""
 
@@ -240,6 +242,15 @@ class Taker:
             taking.stage(queue, payloads)
         self.line.note_staged(self)
         return True
+
+    @contextlib.contextmanager
+    def apart(self, queue: int) -> Iterator[None]:
+        """What is put into this queue alone and refused was not made of what is held."""
+        self._apart = queue
+        try:
+            yield
+        finally:
+            self._apart = None
 
     async def finish(self) -> None:
         """Have done with everything that is held."""
@@ -459,6 +470,8 @@ class Taker:
         if end is not ExchangeEnd.LOST:
             assert isinstance(result, Rejected | Exchanged)
             self._trouble = error_of(result)
+        if act.puts[0].queue == self._apart and not act.confirms:
+            return None
         # What was to be put is dropped, so what it was made of is for others.
         returns = {*act.confirms, *taking.loose()}
         return Exchange(returns=sorted(returns)) if returns else None
