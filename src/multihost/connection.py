@@ -163,12 +163,17 @@ class Connection:
         self._give(as_payload(bytes(data[offset : offset + size])))
 
     def recv_bytes(self, maxlength: int | None = None) -> bytes:
-        """The bytes of the next message; raises OSError, and closes, if they are too many."""
+        """The bytes of the next message; raises OSError if they are too many.
+
+        Then nothing can be received any more, and an end that only receives is closed.
+        """
         if maxlength is not None and maxlength < 0:
             raise ValueError("negative maxlength")
         data = self._take()
         if maxlength is not None and len(data) > maxlength:
-            self.close()
+            self._is_readable = False
+            if not self._is_writable:
+                self.close()
             raise OSError(f"a message of {len(data)} bytes; {maxlength} were allowed")
         return data
 
@@ -288,7 +293,7 @@ class Connection:
 
     def _next(self, wait_s: float | None) -> bytes:
         end = self._open_end()
-        if end.takes is None:
+        if end.takes is None or not self._is_readable:
             raise OSError("connection is write-only")
         end.wait_arrived()
         if self._watch is not None:

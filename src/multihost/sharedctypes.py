@@ -16,9 +16,10 @@ from multihost.sharedobjects import (
     SharedArray,
     SharedObject,
     SharedStructure,
-    SharedStructures,
     SharedValue,
     elements,
+    is_array,
+    is_record,
 )
 from multihost.synchronize import RLock
 
@@ -55,13 +56,16 @@ def Value(  # noqa: N802 - the standard library's name
 ) -> Any:
     """A value of a ctypes type; ``lock``: True, False, or the lock to use.
 
-    With a lock it has ``get_lock()`` and ``get_obj()``. A Structure's fields are attributes.
+    With a lock it has ``get_lock()`` and ``get_obj()``. A Structure's or Union's fields are
+    attributes; those that are Structures or arrays themselves are views.
     """
     _check_lock(lock)
     kind = _type_of(typecode_or_type)
     first = bytes(kind(*args))
-    if issubclass(kind, ctypes.Structure):
+    if is_record(kind):
         raw: SharedObject = SharedStructure(kind, first, name, client)
+    elif is_array(kind):
+        raw = SharedArray(kind._type_, first, name, client)
     else:
         raw = SharedValue(kind, first, name, client)
     return _with_lock(raw, lock, name, client)
@@ -77,21 +81,16 @@ def Array(  # noqa: N802 - the standard library's name
 ) -> Any:
     """An array of a ctypes type, of zeros or of what the initializer has.
 
-    Elements of an array of Structures are views: to set a field of one is to write it.
+    Elements that are Structures or arrays are views: to set a field of one is to write it.
     """
     _check_lock(lock)
     kind = _type_of(typecode_or_type)
-    if issubclass(kind, ctypes.Union | ctypes.Array):
-        raise TypeError(
-            f"an Array holds simple types and Structures, not {kind.__name__}; use a Value of each"
-        )
     if isinstance(size_or_initializer, int):
         first = bytes((kind * size_or_initializer)())
     else:
         items = elements(tuple(size_or_initializer))
         first = bytes((kind * len(items))(*items))
-    of = SharedStructures if issubclass(kind, ctypes.Structure) else SharedArray
-    return _with_lock(of(kind, first, name, client), lock, name, client)
+    return _with_lock(SharedArray(kind, first, name, client), lock, name, client)
 
 
 def RawValue(typecode_or_type: Any, *args: Any) -> NoReturn:  # noqa: N802, ARG001 - the standard library's signature
@@ -111,6 +110,7 @@ def copy(obj: Any) -> NoReturn:  # noqa: ARG001 - as above
 
 def synchronized(obj: Any, lock: Any = None, ctx: Any = None) -> Any:  # noqa: ARG001 - as above
     """What ``Value`` or ``Array`` made with ``lock=False``, with a lock."""
+    assert not isinstance(obj, SynchronizedBase), "object already synchronized"
     if not isinstance(obj, SharedObject):
         _refuse("sharedctypes.synchronized of local memory", "Value or Array")
     return _with_lock(obj, True if lock is None else lock, None, obj._client)
@@ -214,7 +214,8 @@ class SynchronizedArray(SynchronizedBase):
         self[start:stop] = values
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self[:])
+        with self._locked():
+            return iter(list(self._obj))
 
 
 class SynchronizedString(SynchronizedArray):
@@ -263,9 +264,13 @@ def _check_lock(lock: Any) -> None:
 
 
 def _type_of(typecode_or_type: str | type[Any]) -> type[Any]:
-    if isinstance(typecode_or_type, str):
-        return typecode_to_type[typecode_or_type]
-    return typecode_or_type
+    if not isinstance(typecode_or_type, str):
+        return typecode_or_type
+    kind = typecode_to_type.get(typecode_or_type)
+    if kind is None:
+        codes = ", ".join(typecode_to_type)
+        raise TypeError(f"{typecode_or_type!r} is no typecode ({codes}), and no type of ctypes")
+    return kind
 
 
 def _refuse(what: str, instead: str) -> NoReturn:

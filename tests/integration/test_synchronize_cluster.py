@@ -382,6 +382,12 @@ def test_values_and_arrays_read_and_write_like_ctypes(client):
     text = Array("c", b"hello world", client=client)
     text.value = b"bye"
     assert (text.value, text.raw) == (b"bye", b"bye\0o world")
+    assert (text[1], list(text)[:3]) == (b"y", [b"b", b"y", b"e"])
+    with pytest.raises(TypeError):
+        numbers[:6:2] = [1, 2, "no number"]
+    assert numbers[:6] == [0, 1, 20, 30, 40, 5]
+    with pytest.raises(TypeError, match="typecode"):
+        Array("z", 1, client=client)
     assert Value("d", 0.5, client=client).value == 0.5
     with pytest.raises(TypeError):
         Value("i", 0, client=client).value = "text"
@@ -421,8 +427,57 @@ def test_an_array_of_structures_hands_out_views_that_write_where_they_stand(clie
     assert (points[1].x, len(points)) == (5.0, 3)
     with pytest.raises(AttributeError):
         points[0].y  # noqa: B018
-    with pytest.raises(TypeError, match="Structures"):
-        Array(ctypes.c_int * 2, 3, client=client)
+
+
+class Bits(ctypes.Union):
+    _fields_ = (("number", ctypes.c_uint32), ("bytes", ctypes.c_ubyte * 4))
+
+
+class Route(ctypes.Structure):
+    _fields_ = (
+        ("first", Point),
+        ("sizes", ctypes.c_int * 3),
+        ("low", ctypes.c_uint, 3),
+        ("high", ctypes.c_uint, 5),
+        ("bits", Bits),
+    )
+
+
+def fill(path):
+    path.first.x = 1.5
+    path.first.name = b"here"
+    path.sizes[1:] = [20, 30]
+    path.low, path.high = 9, 30
+    path.bits.number = 258
+
+
+def test_what_stands_within_a_shared_object_is_written_where_it_stands(client):
+    path = Value(Route, (0.0, b"there"), (1, 2, 3), client=client)
+    client.submit(fill, path).result(SOON_S)
+    assert (path.first.x, path.first.name, list(path.sizes)) == (1.5, b"here", [1, 20, 30])
+    assert (path.low, path.high, path.bits.bytes[:2]) == (1, 30, [2, 1])
+    paths = Array(Route, 2, client=client)
+    paths[1] = path.get_obj()
+    client.submit(setattr, paths[1].first, "x", 2.5).result(SOON_S)
+    client.submit(paths[1].sizes.__setitem__, -1, 99).result(SOON_S)
+    assert (paths[1].first.x, paths[1].sizes[:], paths[0].sizes[:]) == (2.5, [1, 20, 99], [0] * 3)
+    path.first = paths[1].first
+    assert (path.first.x, path.first.name) == (2.5, b"here")
+
+
+def test_arrays_of_arrays_and_values_that_are_arrays_are_shared(client):
+    rows = Array(ctypes.c_int * 2, [(1, 2), (3, 4), (5, 6)], client=client)
+    rows[1][0] = 30
+    client.submit(rows[-1].__setitem__, slice(None), [50, 60]).result(SOON_S)
+    client.submit(rows.__setitem__, 0, (10, 20)).result(SOON_S)
+    assert [row[:] for row in rows] == [[10, 20], [30, 4], [50, 60]]
+    word = Value(ctypes.c_char * 6, *b"one", client=client)
+    word.value = b"three"
+    assert (word.value, word[0], len(word)) == (b"three", b"t", 6)
+    assert (word.get_obj()._type_, word.get_obj()._length_) == (ctypes.c_char, 6)
+    either = Value(Bits, client=client)
+    either.bytes = (ctypes.c_ubyte * 4)(1, 1)
+    assert either.number == 257
 
 
 def test_memory_that_only_one_machine_has_is_refused_with_the_alternative():
@@ -526,6 +581,12 @@ def test_bytes_go_through_a_pipe_as_one_message(client):
     one.send("pickled")
     assert pickle.loads(two.recv_bytes()) == "pickled"
     assert two.poll() is False
+    one.send_bytes(b"too much")
+    with pytest.raises(OSError, match="3 were allowed"):
+        two.recv_bytes(3)
+    assert (two.readable, two.writable, two.closed) == (False, True, False)
+    two.send_bytes(b"still there")
+    assert one.recv_bytes() == b"still there"
     reader, writer = Pipe(duplex=False, client=client)
     assert (reader.readable, reader.writable) == (True, False)
     with pytest.raises(OSError, match="read-only"):
