@@ -104,7 +104,7 @@ def test_what_no_slot_gets_to_soon_is_given_back_and_not_invited_again(tmp_path)
             # Of the tiny ones some may have been given back, too, where the slots had to wait.
             await lone.until(lambda: lone.given_back >= {*held[2:]})
             assert not lone.given_back & {*held[:2]}
-            await turns(lambda: lone.worker._told == 0)
+            await turns(lambda: lone.worker._demand.told == 0)
             path.touch()
             for one in held:
                 await lone.result(one)

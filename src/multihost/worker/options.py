@@ -1,8 +1,12 @@
 """What a worker is started with, and the graces and limits it keeps."""
 
+import os
+import platform
+import socket as sockets
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from multihost.core.resources import Offer
 from multihost.runtime.config import Target
 from multihost.runtime.trust import Trust
 
@@ -90,3 +94,14 @@ class WorkerOptions:
         """The server, as tasks see it that use multihost themselves."""
         key = self.tasks_key or self.key
         return Target(self.urls, key, self.trust, self.seal, self.socket)
+
+    @property
+    def offer(self) -> Offer:
+        """What tasks may ask for that this worker has."""
+        return Offer(
+            ".".join(platform.python_version_tuple()[:2]),
+            sockets.gethostname(),
+            self.tags,
+            float(os.cpu_count() or 1),
+            processes=self.processes,
+        )

@@ -1,33 +1,13 @@
 """Outcomes on their way to the server, kept until it has settled them."""
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
-
-import msgspec
 
 from multihost.wire import message as m
-from multihost.worker.options import UNSENT_OUTPUT_BYTES
 
 ATTEMPT_BYTES = 200
 """What an outcome counts beside the payload it carries."""
 MESSAGE_BYTES = 1 << 20
 """Outcomes beyond this size go into another message: a frame has a limit."""
-
-
-LOST_NOTICE = b"\n[multihost: what was printed from here on, while the server was away, is lost]\n"
-
-
-class Sender(Protocol):
-    """The connection, as far as output needs it."""
-
-    @property
-    def is_connected(self) -> bool:
-        """Whether messages can be sent right now."""
-        ...
-
-    def send(self, message: m.Message) -> None:
-        """Send a message."""
-        ...
 
 
 class Outbox:
@@ -93,33 +73,6 @@ class Outbox:
             attempt = self._unsettled.pop(held, None)
             if attempt is not None:
                 self.size_bytes -= _size(attempt)
-
-
-class OutputBox:
-    """What tasks print: sent at once, kept for a while when there is no connection."""
-
-    def __init__(self, peer: Sender) -> None:
-        """Send through ``peer``."""
-        self._peer = peer
-        self._unsent: list[m.Output] = []
-        self._left_bytes = UNSENT_OUTPUT_BYTES
-
-    def add(self, message: m.Output) -> None:
-        """Send it; or keep it, as long as there is room."""
-        if self._peer.is_connected:
-            self._peer.send(message)
-        elif self._left_bytes > 0:
-            self._left_bytes -= len(message.data)
-            if self._left_bytes <= 0:
-                message = msgspec.structs.replace(message, data=message.data + LOST_NOTICE)
-            self._unsent.append(message)
-
-    def send_again(self) -> None:
-        """There is a connection again: send what was kept."""
-        unsent, self._unsent = self._unsent, []
-        self._left_bytes = UNSENT_OUTPUT_BYTES
-        for message in unsent:
-            self._peer.send(message)
 
 
 def _size(attempt: m.Attempt) -> int:

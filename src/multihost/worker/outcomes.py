@@ -3,6 +3,8 @@
 import signal
 from collections.abc import Callable
 
+import msgspec
+
 from multihost.core.outcome import Ending, Failure, encode_failure
 from multihost.wire import message as m
 from multihost.worker import reports
@@ -53,7 +55,7 @@ class Outcomes:
             if work.is_revoked:
                 return
             if error is not None:
-                self.fail(work, reports.unstored_result(error, self._worker))
+                self.fail(work, reports.unstored_result(error))
             else:
                 self._outbox.add(m.Attempt(grant.task, grant.token, ending, blob, run_s))
             self._stored()
@@ -66,11 +68,12 @@ class Outcomes:
     def fail(self, work: Work, failure: Failure) -> None:
         """A work has failed, whether it began or not."""
         self._leases.forget(work)
+        failure = msgspec.structs.replace(failure, worker=self._worker)
         self.report(work, failure.ending, encode_failure(failure), 0.0)
 
     def fail_by_timeout(self, work: Work) -> None:
         """A work ran too long, and was ended."""
-        self.fail(work, reports.timeout(work, self._worker))
+        self.fail(work, reports.timeout(work))
 
     def died(self, slot: Slot, work: Work, death: Death) -> None:
         """A child is gone, and the work that it ran with it."""

@@ -38,7 +38,7 @@ def exit(  # noqa: A001 - a process's, as the system calls it
 ) -> tuple[Ending, bytes]:
     """A process has ended: its ending and payload. Exit code 0 is success."""
     if work.is_timed_out:
-        failure = timeout(work, worker)
+        failure = msgspec.structs.replace(timeout(work), worker=worker)
     elif death.exit_code == 0:
         return Ending.OK, pickle.dumps(0)
     else:
@@ -47,18 +47,18 @@ def exit(  # noqa: A001 - a process's, as the system calls it
     return failure.ending, encode_failure(failure)
 
 
-def timeout(work: Work, worker: str) -> Failure:
+def timeout(work: Work) -> Failure:
     """The task ran too long."""
     text = (
         f"task {task_name(work.grant.task)} ran longer than its timeout of "
         f"{work.job.timeout_s:g} s and was ended"
     )
-    return Failure(Ending.TIMED_OUT, "TaskTimeout", text, worker=worker)
+    return Failure(Ending.TIMED_OUT, "TaskTimeout", text)
 
 
-def lost_blob(what: str, worker: str) -> Failure:
+def lost_blob(what: str) -> Failure:
     """A blob that the task needs is gone from the server, or can't be kept here."""
-    return Failure(Ending.UNRUNNABLE, "PayloadError", what, worker=worker)
+    return Failure(Ending.UNRUNNABLE, "PayloadError", what)
 
 
 def seal_mismatch(work: Work, seal: Seal | None, worker: str) -> Failure | None:
@@ -86,17 +86,32 @@ def seal_mismatch(work: Work, seal: Seal | None, worker: str) -> Failure | None:
         )
     else:
         return None
-    return Failure(Ending.UNRUNNABLE, SealError.__name__, text, worker=worker)
+    return Failure(Ending.UNRUNNABLE, SealError.__name__, text)
 
 
-def unpacked_nothing(reason: str, worker: str) -> Failure:
+def unpacked_nothing(reason: str) -> Failure:
     """What the job ships is not to be had here."""
-    return Failure(Ending.UNRUNNABLE, "ShipError", reason, worker=worker)
+    return Failure(Ending.UNRUNNABLE, "ShipError", reason)
 
 
-def unstored_result(reason: str, worker: str) -> Failure:
+def unstored_result(reason: str) -> Failure:
     """The server did not take the result."""
-    return Failure(Ending.UNRUNNABLE, "PayloadError", f"the result: {reason}", worker=worker)
+    return Failure(Ending.UNRUNNABLE, "PayloadError", f"the result: {reason}")
+
+
+def too_many_processes(limit: int) -> Failure:
+    """The worker runs as many processes as it may."""
+    text = (
+        f"the worker runs {limit} processes beside its slots, which is its limit: "
+        "join some first, start more workers, or start them with a larger --processes"
+    )
+    return Failure(Ending.UNRUNNABLE, "LimitExceeded", text)
+
+
+def unstarted_process(error: OSError) -> Failure:
+    """The system has refused a process."""
+    text = f"the worker can't start a process: {error}"
+    return Failure(Ending.UNRUNNABLE, type(error).__name__, text)
 
 
 def signed(failure: bytes, worker: str) -> bytes:

@@ -28,15 +28,13 @@ class Supplies:
         *,
         ready: Callable[[Work], None],
         fail: Callable[[Work, Failure], None],
-        worker: str,
     ) -> None:
-        """Failures name ``worker``."""
+        """Bring it from ``blobs`` and ``shelf``."""
         self._blobs = blobs
         self._shelf = shelf
         self._leases = leases
         self._ready = ready
         self._fail = fail
-        self._worker = worker
 
     def bring_payload(self, work: Work, blob: m.Blob) -> None:
         """Get the arguments; perhaps they are ready at once."""
@@ -66,7 +64,7 @@ class Supplies:
         if not self._leases.holds(work):
             return False
         if isinstance(copy, str):
-            self._fail(work, reports.lost_blob(f"{what} {copy}", self._worker))
+            self._fail(work, reports.lost_blob(f"{what} {copy}"))
             return False
         self._keep(work, copy)
         return True
@@ -86,6 +84,6 @@ class Supplies:
         if not self._leases.holds(work):
             return
         if error is not None:
-            self._fail(work, reports.unpacked_nothing(error, self._worker))
+            self._fail(work, reports.unpacked_nothing(error))
         else:
             self._ready(work)

@@ -10,19 +10,13 @@ import contextlib
 import os
 import platform
 import secrets
-import signal
 import socket
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
-import msgspec
-
-from multihost.core.ids import job_of, task_name
+from multihost.core.ids import job_of
 from multihost.core.job import Style
 from multihost.core.outcome import Ending, Failure
-from multihost.core.resources import Offer
-from multihost.runtime import clock
 from multihost.runtime.config import cache_dir
 from multihost.runtime.descriptors import allow_descriptors
 from multihost.runtime.packages import installed_packages
@@ -32,19 +26,16 @@ from multihost.wire import message as m
 from multihost.wire.seal import Seal
 from multihost.worker import feed, reports
 from multihost.worker.blobs import WorkerBlobs
+from multihost.worker.demand import Demand
 from multihost.worker.forks import Forks
 from multihost.worker.frames import InFile
 from multihost.worker.launch import CHILD_DESCRIPTORS, setup_of
 from multihost.worker.leases import Leases
-from multihost.worker.options import (
-    LEND_S,
-    LENT_PER_SLOT,
-    TASK_OUTPUT_BYTES,
-    UNSETTLED_BYTES,
-    WorkerOptions,
-)
-from multihost.worker.outbox import Outbox, OutputBox
+from multihost.worker.lending import Lending
+from multihost.worker.options import WorkerOptions
+from multihost.worker.outbox import Outbox
 from multihost.worker.outcomes import Outcomes
+from multihost.worker.outputbox import OutputBox
 from multihost.worker.processes import Processes, is_process
 from multihost.worker.roster import Roster
 from multihost.worker.shelf import Shelf
@@ -84,16 +75,12 @@ class Worker:
         self.is_draining = False
         self._outbox = Outbox(self.peer.send_now)
         self._output = OutputBox(self.peer)
-        self._paused: set[Slot] = set()
-        """Whose output waits for the connection to take it."""
         self._leases: Leases
         self._supplies: Supplies
         self._outcomes: Outcomes
         self._blobs: WorkerBlobs
-        self._told_children = -1
-        """``roster.changes`` when the server was told of the children."""
-        self._told = 0
-        """Room that the server believes we have."""
+        self._demand: Demand
+        self._lending: Lending
         self._store = b""
         """Which store our leases are in."""
         self._is_due = False
@@ -118,7 +105,7 @@ class Worker:
             leases, self._outbox, blobs, worker=self.name, stored=self._schedule
         )
         supplies = self._supplies = Supplies(
-            blobs, self.shelf, leases, ready=self._ready, fail=self._fail, worker=self.name
+            blobs, self.shelf, leases, ready=self._ready, fail=self._fail
         )
         setup = setup_of(options, self.spool.path)
         forks = Forks(setup, is_ours=options.has_process)
@@ -126,8 +113,17 @@ class Worker:
         self.roster = Roster(
             self, options.slots, setup, supplies.function, supplies.shipped, forks=forks
         )
-        self.processes = Processes(self.roster, self.options.processes)
-        only_spin_while(self._has_idle_slot)
+        self.processes = Processes(
+            self.roster,
+            leases,
+            self._outcomes,
+            limit=options.processes,
+            began=self._began,
+            again=self._ready,
+        )
+        demand = self._demand = Demand(self.peer, self.roster, leases, self.processes, self._outbox)
+        self._lending = Lending(self.roster, self._output, lent=self._lent, worker=self.name)
+        only_spin_while(demand.has_idle_slot)
         keeping = None
         try:
             self.roster.begin()
@@ -169,8 +165,7 @@ class Worker:
         self._is_leaving = self.is_draining = True
         # First they end, then others may begin them.
         self.roster.close()
-        for work, slot in self.processes.works:
-            self._outcomes.exited(slot, work, Death(-signal.SIGKILL, 0, slot.runs_s(clock.mono())))
+        self.processes.report_killed()
         self._outbox.flush()
         self._give_back(self._leases.kept)
         if not self._stopped.done():
@@ -188,13 +183,7 @@ class Worker:
             os.getpid(),
             self.roster.slots,
             self.options.queues,
-            Offer(
-                ".".join(platform.python_version_tuple()[:2]),
-                socket.gethostname(),
-                self.options.tags,
-                float(os.cpu_count() or 1),
-                processes=self.options.processes,
-            ),
+            self.options.offer,
             tuple(held + self._outbox.held),
             self.options.is_elastic,
             tuple(work.grant.task for work, _ in self.processes.works),
@@ -207,7 +196,7 @@ class Worker:
 
     def connected(self, welcome: m.Welcome) -> None:
         """Send again what was not settled, and ask for work."""
-        self._told, self._told_children = 0, -1
+        self._demand.forget()
         is_same_store = self._store in {b"", welcome.server}
         if not is_same_store:
             # Another store knows nothing of them, and its numbers may be the same.
@@ -218,7 +207,7 @@ class Worker:
         if not self.options.is_elastic:  # else it is a part of the only client that could ask
             self.peer.send(self._installed())
         for work, slot in self.processes.works:
-            self.peer.send(m.Began(*work.lease, slot.pid))
+            self._began(work, slot)
         self._output.send_again()
         self._outbox.send_again()
         if self.is_draining:
@@ -239,9 +228,9 @@ class Worker:
                 for held in message.tasks:
                     self._leases.revoke(held)
             elif kind is m.SignalTask:
-                self._signal(message)
+                self.processes.signal(message.task, message.token, message.number)
             elif kind is m.StarterGone:
-                self._miss_starter(message)
+                self.processes.miss_starters(message.tasks)
             elif kind is m.SetSlots:
                 self.roster.resize(message.slots)
             elif kind is not m.Goodbye:
@@ -251,30 +240,26 @@ class Worker:
     def writable(self) -> None:
         """Back-pressure is over."""
         self._blobs.writable()
-        self._resume_output()
+        self._output.resume()
         self._schedule()
 
     def disconnected(self, reason: str) -> None:
         """Go on with what runs, but not beyond its lease."""
-        self._resume_output()
-        self._told = 0
+        self._output.resume()
+        self._demand.forget()
         self._leases.check()
-
-    def _resume_output(self) -> None:
-        paused, self._paused = self._paused, set()
-        for slot in paused:
-            slot.resume_output()
 
     # leases ----------------------------------------------------------------------------
 
     def _granted(self, message: m.Grants) -> None:
-        works, jobs = self._leases.works, {job.number: job for job in message.jobs}
+        works, demand = self._leases.works, self._demand
+        jobs = {job.number: job for job in message.jobs}
         for grant in message.tasks:
             payload, job = grant.payload, jobs[job_of(grant.task)]
             inline = payload if isinstance(payload, bytes) else None
             work = works[grant.task] = Work(grant, job, inline)
-            if job.style is not Style.PROCESS and self._told > 0:
-                self._told -= 1
+            if job.style is not Style.PROCESS and demand.told > 0:
+                demand.told -= 1
             if self.is_draining:
                 self._give_back([work])
             elif (self._seal is not None or job.mark is not None) and self._mismatches(work):
@@ -295,23 +280,16 @@ class Worker:
 
     def _queue(self, work: Work) -> None:
         """All that a work needs is here: a slot takes it, a process begins at once."""
-        if not is_process(work):
-            self.roster.backlog.append(work)
-            return
-        begun = self.processes.start(work)
-        if begun is None:
-            self.roster.when_prepared(partial(self._queue_again, work))
-        elif isinstance(begun, Failure):
-            self._outcomes.fail(work, msgspec.structs.replace(begun, worker=self.name))
+        if is_process(work):
+            self.processes.start(work)
         else:
-            self.peer.send(m.Began(*work.lease, begun.pid))
+            self.roster.backlog.append(work)
 
-    def _queue_again(self, work: Work) -> None:
-        if self._leases.holds(work):
-            self._ready(work)
+    def _began(self, work: Work, slot: Slot) -> None:
+        self.peer.send(m.Began(*work.lease, slot.pid))
 
     def _ready(self, work: Work) -> None:
-        """The last that a work waited for has come."""
+        """What a work has waited for has come."""
         self._queue(work)
         self._schedule()
 
@@ -323,17 +301,6 @@ class Worker:
     def _end(self, work: Work) -> None:
         """Stop a work that a child has."""
         (self.processes if is_process(work) else self.roster).end(work)
-
-    def _signal(self, message: m.SignalTask) -> None:
-        work = self._leases.find(message.task, message.token)
-        if work is not None:
-            self.processes.signal(work, message.number)
-
-    def _miss_starter(self, message: m.StarterGone) -> None:
-        for held in message.tasks:
-            work = self._leases.find(held.task, held.token)
-            if work is not None:
-                self.processes.miss_starter(work)
 
     def _give_back(self, works: list[Work]) -> None:
         if works:
@@ -368,44 +335,10 @@ class Worker:
         if self.roster.backlog:
             self.roster.feed()
         self.roster.fill_lent()
-        self._want()
-        if self._told_children != self.roster.changes:
-            self._tell_children()
-        if self._watch is None and self._is_to_watch():
+        self._demand.tell()
+        # A long task would keep others waiting, here or soon to be sent here.
+        if self._watch is None and (self._demand.is_inviting or self.roster.has_waiting):
             self._watch = self._loop.call_later(feed.STUCK_S, self._look)
-
-    def _tell_children(self) -> None:
-        if self.peer.is_connected:
-            self._told_children = self.roster.changes
-            children = [
-                m.Child(slot.pid, (slot.context or "").partition("+")[0])
-                for slot in self.roster.children
-            ]
-            self.peer.send(m.Children(children))
-
-    def _is_to_watch(self) -> bool:
-        """Whether a long task would keep others waiting, here or soon to be sent here."""
-        is_inviting = self._in_hand > 0 and self._told > self.roster.width
-        return is_inviting or self.roster.has_waiting
-
-    def _has_idle_slot(self) -> bool:
-        return self._in_hand < self.roster.width
-
-    @property
-    def _in_hand(self) -> int:
-        """Works that slots run or wait for."""
-        return len(self._leases.works) - len(self.processes)
-
-    def _want(self) -> None:
-        if self._outbox.size_bytes > UNSETTLED_BYTES or not self.peer.is_connected:
-            return
-        pace = self.roster.pace
-        pace.round_trip_s = self.peer.round_trip_s
-        slots, ahead = self.roster.width, pace.fetched if self.roster.may_hurry else 0
-        room = feed.room(slots, ahead, self._in_hand)
-        if feed.is_worth_saying(room, self._told, slots, ahead):
-            self._told = room
-            self.peer.send(m.Want(room))
 
     def _look(self) -> None:
         self._watch = None
@@ -466,18 +399,8 @@ class Worker:
         self._schedule()
 
     def slot_output(self, slot: Slot, work: Work, stream: int, data: bytes) -> None:
-        """Pass on what a task printed, up to a limit; a process may go on for ever."""
-        left = TASK_OUTPUT_BYTES - work.output_bytes
-        if work.is_revoked or left < 0:
-            return
-        if not is_process(work):
-            work.output_bytes += len(data)
-            if len(data) > left:
-                data = data[:left] + b"\n[multihost: output beyond 1 MiB is not kept]\n"
-        self._output.add(m.Output(work.grant.task, work.grant.token, stream, data))
-        if self.peer.is_connected and not self.peer.is_writable:
-            self._paused.add(slot)
-            slot.pause_output()
+        """Pass on what a task printed."""
+        self._output.take(slot, work, stream, data)
 
     def slot_waits(self, slot: Slot, work: Work, *, is_waiting: bool) -> None:
         """A task waits for results of others: they may need the slot that it does not use."""
@@ -485,33 +408,17 @@ class Worker:
             self.roster.take_back(slot)
             self._schedule()
         elif self.options.lends and not is_process(work):
-            # Where many wait what they wait for is mostly there, and goes first: it needs no more.
-            wait_s = LEND_S * (1 + self.roster.width - self.roster.slots)
-            self._loop.call_later(wait_s, self._lend, slot, work, slot.waits_since)
+            self._lending.begin(slot, work)
 
-    def _lend(self, slot: Slot, work: Work, since: float | None) -> None:
-        if self._is_leaving or slot.waits_since != since or slot.work is not work:
-            return
-        if not self.roster.lend(slot):
-            self._output.add(m.Output(*work.lease, m.Stream.STDERR, self._why_not_lent(work)))
-            return
+    def _lent(self) -> None:
         # The server may have what the task waits for, and that goes before these.
         self._give_back(list(self.roster.backlog))
         self._schedule()
 
-    def _why_not_lent(self, work: Work) -> bytes:
-        return (
-            f"multihost: task {task_name(work.grant.task)} waits for results of others, and so do "
-            f"{LENT_PER_SLOT * self.roster.slots} tasks more on worker {self.name}: no slot is "
-            "lent to what they wait for. Unless other workers run that, nothing goes on: start "
-            "one, or have fewer tasks wait at once\n"
-        ).encode()
-
     def slot_died(self, slot: Slot, fed: list[Work], death: Death) -> None:
         """A child is gone: report the task it died under; the others go elsewhere."""
         if fed and is_process(fed[0]):
-            self.processes.died(slot, fed[0])
-            self._outcomes.exited(slot, fed[0], death)
+            self.processes.died(slot, fed[0], death)
         elif fed:
             if self._is_leaving:
                 self._leases.forget(fed[0])
@@ -520,7 +427,7 @@ class Worker:
             for work in fed[1:]:
                 work.slot = None
             self.slot_returned(slot, fed[1:])
-        self._paused.discard(slot)
+        self._output.forget(slot)
         self.shelf.give_back(slot.shipped)
         self.spool.remove_of(slot.pid)
         self.roster.died(slot)

@@ -4,7 +4,7 @@ import pytest
 
 from multihost.wire import message as m
 from multihost.worker.options import UNSENT_OUTPUT_BYTES
-from multihost.worker.outbox import LOST_NOTICE, OutputBox
+from multihost.worker.outputbox import LOST_NOTICE, OutputBox
 
 
 class Line:

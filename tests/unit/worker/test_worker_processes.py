@@ -12,8 +12,10 @@ from multihost.wire import message as m
 from multihost.worker import launch as launch_module
 from multihost.worker.launch import ChildSetup
 from multihost.worker.processes import Processes, is_process
-from multihost.worker.slot import Slot
+from multihost.worker.slot import Death, Slot
 from multihost.worker.work import Work
+
+DEATH = Death(0, 0, 0.0)
 
 
 class FakeSlot:
@@ -50,12 +52,46 @@ def roster():
     return FakeRoster()
 
 
+class FakeLeases:
+    """Looks at no tokens."""
+
+    def __init__(self):
+        self.works = {}
+
+    def find(self, task, token):
+        return self.works.get(task)
+
+
+class FakeOutcomes:
+    """Takes down who failed why, and who exited how."""
+
+    def __init__(self):
+        self.failures, self.deaths = [], []
+
+    def fail(self, work, failure):
+        self.failures.append(failure)
+
+    def exited(self, slot, work, death):
+        self.deaths.append((slot, work, death))
+
+
 @pytest.fixture
-def processes(roster):
+def outcomes():
+    return FakeOutcomes()
+
+
+@pytest.fixture
+def leases():
+    return FakeLeases()
+
+
+@pytest.fixture
+def processes(roster, leases, outcomes):
     loop = asyncio.new_event_loop()
 
     async def within():
-        return Processes(roster, 2)
+        nothing = lambda *_: None  # noqa: E731
+        return Processes(roster, leases, outcomes, limit=2, began=nothing, again=nothing)
 
     yield loop.run_until_complete(within())
     loop.close()
@@ -70,33 +106,44 @@ def test_only_works_of_their_style_are_processes():
     assert not is_process(work(style=Style.COMMAND))
 
 
-def test_a_process_gets_a_child_of_its_own_until_that_is_gone(processes):
+def slot_of(processes, work):
+    return dict(processes.works)[work]
+
+
+def test_a_process_gets_a_child_of_its_own_until_that_is_gone(processes, leases, outcomes):
     mine = work()
-    slot = processes.start(mine)
+    leases.works[mine.grant.task] = mine
+    processes.start(mine)
+    slot = slot_of(processes, mine)
     assert slot.fed == [(mine, None)]
     assert (len(processes), list(processes.works)) == (1, [(mine, slot)])
-    processes.signal(mine, 15)
+    processes.signal(*mine.lease, 15)
     assert slot.signals == [15]
-    processes.died(slot, mine)
-    processes.signal(mine, 9)
+    processes.died(slot, mine, DEATH)
+    processes.signal(*mine.lease, 9)
     assert (len(processes), slot.signals) == (0, [15])
+    assert outcomes.deaths == [(slot, mine, DEATH)]
 
 
-def test_beyond_the_limit_none_is_started_and_the_reason_says_what_to_do(processes):
+def test_beyond_the_limit_none_is_started_and_the_reason_says_what_to_do(processes, outcomes):
     first = work(0)
-    slot = processes.start(first)
+    processes.start(first)
     processes.start(work(1))
-    failure = processes.start(work(2))
+    processes.start(work(2))
+    (failure,) = outcomes.failures
     assert (failure.ending, failure.type_name) == (Ending.UNRUNNABLE, "LimitExceeded")
     assert "2 processes beside its slots" in failure.message
     assert "--processes" in failure.message
-    processes.died(slot, first)
-    assert isinstance(processes.start(work(3)), FakeSlot)
+    processes.died(slot_of(processes, first), first, DEATH)
+    another = work(3)
+    processes.start(another)
+    assert isinstance(slot_of(processes, another), FakeSlot)
 
 
-def test_what_the_system_refuses_is_the_tasks_failure_not_the_workers(processes, roster):
+def test_what_the_system_refuses_is_the_tasks_failure_not_the_workers(processes, roster, outcomes):
     roster.error = BlockingIOError(11, "Resource temporarily unavailable")
-    failure = processes.start(work())
+    processes.start(work())
+    (failure,) = outcomes.failures
     assert (failure.ending, failure.type_name) == (Ending.UNRUNNABLE, "BlockingIOError")
     assert "can't start a process" in failure.message
     assert len(processes) == 0
