@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from lone_worker import lone_worker, run, turns
 
+from multihost.core.job import Style
 from multihost.core.lease import LEASE_S
 from multihost.core.outcome import Ending
 from multihost.wire import message as m
@@ -319,5 +320,18 @@ def test_a_task_that_is_ended_before_its_child_comes_to_begin_it_takes_nothing_a
                 assert (await lone.failure(held)).ending == Ending.TIMED_OUT
             # Neither the child nor the function, which was sent along with the first of them.
             assert await lone.result(lone.call(until_there, str(tmp_path / "there"))) == pid
+
+    run(main())
+
+
+def test_a_process_whose_arguments_come_when_the_worker_drains_is_begun_elsewhere():
+    async def main():
+        async with lone_worker() as lone:
+            data = b"what it is given"
+            blob = m.Blob(lone.blob(data), len(data))
+            (held,) = lone.grant(lone.job(None, Style.PROCESS), blob)
+            lone.worker.drain()
+            await lone.until(lambda: lone.given_back or lone.of(m.Began))
+            assert lone.given_back == {held}
 
     run(main())

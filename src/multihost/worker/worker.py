@@ -290,7 +290,10 @@ class Worker:
 
     def _ready(self, work: Work) -> None:
         """What a work has waited for has come."""
-        self._queue(work)
+        if self.is_draining:
+            self._give_back([work])
+        else:
+            self._queue(work)
         self._schedule()
 
     def _fail(self, work: Work, failure: Failure) -> None:
@@ -326,7 +329,6 @@ class Worker:
         if self._is_leaving:
             return
         if self.is_draining:
-            self._give_back(list(self.roster.backlog))  # whose blobs came only now
             if not self._leases.works and not self._outbox:
                 self.leave()
             return
