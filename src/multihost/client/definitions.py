@@ -51,13 +51,13 @@ def _found() -> dict[str, Any]:
 
 
 def _packed(found: dict[str, Any]) -> dict[str, bytes]:
-    import cloudpickle
+    from multihost.byvalue import Pickler
 
     packed, room = {}, LIMIT_BYTES
     for name, thing in found.items():
         file = _Bounded(room)
         try:
-            cloudpickle.Pickler(file, protocol=5).dump(thing)
+            Pickler(file, protocol=5).dump(thing)
         except Exception:  # noqa: S112 - who asks for it there is told that it is missing
             continue
         packed[name] = file.getvalue()

@@ -12,8 +12,7 @@ from collections.abc import Callable, Iterator
 from types import CodeType, FunctionType
 from typing import Any
 
-import cloudpickle
-
+from multihost.byvalue import Pickler
 from multihost.client.sharing import SharingPickler
 
 _FRESH: dict[type, Callable[[Any], tuple[Any, ...]]] = {
@@ -22,12 +21,12 @@ _FRESH: dict[type, Callable[[Any], tuple[Any, ...]]] = {
 }
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
-    dispatch_table = ChainMap(_FRESH, cloudpickle.Pickler.dispatch_table)
+class _Pickler(Pickler):
+    dispatch_table = ChainMap(_FRESH, Pickler.dispatch_table)
 
 
 class _SharingPickler(SharingPickler):
-    dispatch_table = ChainMap(_FRESH, cloudpickle.Pickler.dispatch_table)
+    dispatch_table = ChainMap(_FRESH, Pickler.dispatch_table)
 
 
 def dumps(thing: object, protocol: int, *, shares_globals: bool) -> bytes:

@@ -261,9 +261,9 @@ def _by_value(
 
             data = sharing.dumps(thing, PROTOCOL)
         else:
-            import cloudpickle
+            from multihost import byvalue
 
-            data = cloudpickle.dumps(thing, PROTOCOL)
+            data = byvalue.dumps(thing, PROTOCOL)
     except Exception as error:  # named and raised again
         if frees_locks is not None and isinstance(error, TypeError) and frees_locks():
             from multihost.client import forklike
@@ -324,10 +324,10 @@ def _blame_item(items: list[Any], first: int, label: str, error: Exception) -> E
 
 
 def _can_pickle(thing: object) -> bool:
-    import cloudpickle
+    from multihost import byvalue
 
     try:
-        cloudpickle.dumps(thing, PROTOCOL)
+        byvalue.dumps(thing, PROTOCOL)
     except Exception:  # the question is whether it raises
         return False
     return True

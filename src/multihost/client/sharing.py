@@ -5,12 +5,11 @@ import sys
 from types import FunctionType
 from typing import Any
 
-import cloudpickle
-
+from multihost.byvalue import Pickler
 from multihost.mainspace import SharedGlobals, set_function_state
 
 
-class SharingPickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped
+class SharingPickler(Pickler):
     """cloudpickle's, for the processes of one pool."""
 
     def __init__(self, file: io.BytesIO, protocol: int) -> None:

@@ -41,11 +41,11 @@ def _portable(typeid: str, makes: Any) -> Any:
         return None
     if getattr(_state, "is_trying", False):  # it refers to the manager's class itself
         return StaysBehind(typeid)
-    import cloudpickle
+    from multihost import byvalue
 
     _state.is_trying = True
     try:
-        cloudpickle.dumps(makes)
+        byvalue.dumps(makes)
     except Exception:  # whatever an object's own pickling raises
         return StaysBehind(typeid)
     finally:

@@ -34,14 +34,14 @@ def dumps(value: Any) -> bytes:
     try:
         data = pickle.dumps(value, 5)
     except (Exception, SystemExit) as error:  # whatever users' reducers raise
-        import cloudpickle
+        from multihost import byvalue
 
-        data = cloudpickle.dumps(value, 5)
+        data = byvalue.dumps(value)
         if MAIN not in data:
             raise error from None
     else:
         if MAIN in data:
-            import cloudpickle
+            from multihost import byvalue
 
-            data = cloudpickle.dumps(value, 5)
+            data = byvalue.dumps(value)
     return data
