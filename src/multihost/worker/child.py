@@ -294,6 +294,16 @@ class Child:
     # the control thread ------------------------------------------------------------------
 
     def _obey(self) -> NoReturn:
+        # What can't be answered has nobody to answer to: the agent is gone just as well.
+        with contextlib.suppress(BrokenPipeError):
+            self._heed()
+        # The agent is gone, and nobody would ever read our outcomes.
+        if hasattr(os, "killpg"):
+            os.killpg(0, signal.SIGKILL)
+        os._exit(1)
+
+    def _heed(self) -> None:
+        """Do as the agent says until it is gone; raises BrokenPipeError if it goes amid that."""
         frames = FrameBuffer()
         while data := os.read(self._control, READ_BYTES):
             for kind, _, _, token, _, _ in frames.feed(data):
@@ -307,10 +317,6 @@ class Child:
                     parent.ended()
                 elif kind == CANCEL:
                     self.running.end(token)
-        # The agent is gone, and nobody would ever read our outcomes.
-        if hasattr(os, "killpg"):
-            os.killpg(0, signal.SIGKILL)
-        os._exit(1)
 
     def _tell_returned(self, tasks: list[tuple[int, int]]) -> None:
         text = b"".join(
