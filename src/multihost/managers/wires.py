@@ -6,6 +6,7 @@ connection can tell, without a round trip, that its other end is gone.
 """
 
 import contextlib
+import gc
 import os
 import socket
 from multiprocessing import connection as standard
@@ -76,6 +77,11 @@ class Wire:
 
     def __del__(self) -> None:
         # Its thread has ended, or the standard library dropped it without closing it.
+        if gc.is_finalized(self._connection):
+            # With this in a cycle, and closed first: its number may be another's by now.
+            if self._socket is not None:
+                self._socket.close()
+            return
         self.end()
 
 
