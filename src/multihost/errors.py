@@ -150,9 +150,13 @@ class ServerNotFound(MultihostError, ConnectionRefusedError):
         """Name the address ``url`` and why it could not be reached."""
         self.url = url
         self.reason = reason
+        if "://" not in url:  # the one of this program itself
+            super().__init__(f"{url} does not answer ({reason})")
+            return
         super().__init__(
             f"no multihost server answers at {url} ({reason}); "
-            "start one there with 'multihost server', or correct MULTIHOST_URL"
+            "start one there with 'multihost server', or correct the address ('multihost doctor' "
+            "says where it is from)"
         )
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -13,6 +13,9 @@ from typing import NamedTuple
 from multihost.runtime.files import write_file
 
 SERVER_FILE = "server.json"
+_STATE, _START = 0, 19
+"""Places in what ``/proc`` tells of a process, after its name."""
+_DEAD = ("Z", "X")
 
 
 class ServerNote(NamedTuple):
@@ -30,11 +33,13 @@ class ServerNote(NamedTuple):
     """Under which other machines reach it, if it was told; HOST or HOST:PORT."""
     socket: str | None = None
     """Where this machine reaches it without a network; None: nowhere."""
+    born: int | None = None
+    """When its process began, by the kernel's count: another one may get its number."""
 
     @property
     def is_true(self) -> bool:
         """Whether the server that wrote it is alive."""
-        return _is_alive(self.pid)
+        return _is_alive(self.pid, self.born)
 
 
 def write_server_note(directory: Path, note: ServerNote) -> None:
@@ -68,7 +73,17 @@ def remove_server_note(directory: Path) -> None:
         return
 
 
-def _is_alive(pid: int) -> bool:
+def birth_of(pid: int) -> int | None:
+    """When a process began, in ticks since the machine did; None where that is not told."""
+    fields = _stat(pid)
+    return None if fields is None else int(fields[_START])
+
+
+def _is_alive(pid: int, born: int | None) -> bool:
+    fields = _stat(pid)
+    if fields is not None:
+        # A dead process keeps its number until its parent has asked how it ended.
+        return fields[_STATE] not in _DEAD and born in (None, int(fields[_START]))
     if sys.platform == "win32":
         import psutil
 
@@ -80,3 +95,12 @@ def _is_alive(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What Linux tells of a process, from its state on; None elsewhere, and of none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()

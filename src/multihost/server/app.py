@@ -21,7 +21,12 @@ from multihost.errors import ConfigError
 from multihost.runtime import config
 from multihost.runtime.address import DEFAULT_PORT, is_loopback, is_wildcard, url_of
 from multihost.runtime.descriptors import allow_descriptors
-from multihost.runtime.note import ServerNote, remove_server_note, write_server_note
+from multihost.runtime.note import (
+    ServerNote,
+    birth_of,
+    remove_server_note,
+    write_server_note,
+)
 from multihost.runtime.secret import make_key
 from multihost.runtime.spinning import only_spin_while
 from multihost.server.acceptor import Acceptor
@@ -332,6 +337,7 @@ class Server:
             is_own=options.tls_cert is None,
             addresses=options.addresses,
             socket=self.socket,
+            born=birth_of(os.getpid()),
         )
         write_server_note(options.state, note)
 
