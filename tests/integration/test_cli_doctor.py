@@ -50,6 +50,16 @@ def test_the_config_file_is_named_as_the_source(cluster, tmp_path):
     assert "the config file's key_file" in found["address"]["text"]
 
 
+def test_a_variable_that_nobody_reads_is_told_and_what_was_meant(tmp_path):
+    shell = Shell(MULTIHOST_JION="mhj1.x", MULTIHOST_STATE=str(tmp_path))
+    _, found = findings(shell)
+    assert found["variable"]["text"] == "MULTIHOST_JION is set, and means nothing"
+    assert found["variable"]["remedy"] == "did you mean MULTIHOST_JOIN?"
+    code, _, errors = shell.run("jobs")
+    assert code is Exit.UNREACHABLE
+    assert "MULTIHOST_JION is set, and means nothing: did you mean MULTIHOST_JOIN?" in errors
+
+
 def test_the_key_is_never_shown(cluster):
     _, output, errors = Shell(**cluster.environment).run("doctor")
     assert cluster.key.decode() not in output + errors

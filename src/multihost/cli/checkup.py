@@ -24,6 +24,7 @@ from multihost.runtime import config
 from multihost.runtime.address import is_join, parse_url
 from multihost.runtime.config import Target
 from multihost.runtime.secret import KEY_VARIABLE, read_key
+from multihost.runtime.variables import documented, unknown
 
 PACKAGES = (
     "apsw",
@@ -48,7 +49,7 @@ FEW_FILES = 1024
 def examine(url: str | None, key_file: Path | None) -> list[Finding]:
     """All findings, those about this machine first."""
     findings = [*_python(), *_packages(), *_sqlite(), *_files_limit(), *_disk(), *_state_files()]
-    findings += _config_file()
+    findings += [*_config_file(), *_variables()]
     target, located = _locate(url, key_file)
     findings += located
     if target is not None:
@@ -62,6 +63,12 @@ def examine(url: str | None, key_file: Path | None) -> list[Finding]:
 def _python() -> Iterator[Finding]:
     kind, version = platform.python_implementation(), platform.python_version()
     yield Finding(Level.OK, "python", f"{kind} {version} at {sys.executable}")
+
+
+def _variables() -> Iterator[Finding]:
+    for name, meant in unknown().items():
+        remedy = f"did you mean {meant}?" if meant else f"there are {', '.join(documented())}"
+        yield Finding(Level.WARN, "variable", f"{name} is set, and means nothing", remedy)
 
 
 def _packages() -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from multihost.errors import ConfigError
 from multihost.runtime import config
 from multihost.runtime.config import Target
 from multihost.runtime.secret import read_key
+from multihost.runtime.variables import unknown
 
 C = TypeVar("C", bound=Callable[..., Any])
 
@@ -81,10 +82,18 @@ def find_server(url: str | None, key_file: Path | None) -> Target:
             f"{config.state_dir()}), and neither {config.JOIN_VARIABLE}, "
             f"{config.URL_VARIABLE} nor "
             f"{config.config_file()} names one; start one with 'multihost server', or "
-            "join one with what 'multihost key join' prints on its machine",
+            f"join one with what 'multihost key join' prints on its machine{_typos()}",
             Exit.UNREACHABLE,
         )
     return target
+
+
+def _typos() -> str:
+    """What may have been meant to name a server."""
+    meant = {name: near for name, near in unknown().items() if near is not None}
+    return "".join(
+        f". {name} is set, and means nothing: did you mean {near}?" for name, near in meant.items()
+    )
 
 
 @contextmanager

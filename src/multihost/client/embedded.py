@@ -21,6 +21,7 @@ from multihost.client.forking import forget_in_child
 from multihost.errors import ServerNotFound
 from multihost.runtime.config import Target, dead_server
 from multihost.runtime.descriptors import fill_standard_descriptors
+from multihost.runtime.variables import unknown
 
 READY_S = 30.0
 """How long an embedded server may take to start, on however slow a machine."""
@@ -114,6 +115,7 @@ def start() -> Embedded:
             if _running is not None:
                 _running.forget()
             _tell_of_dead_server()
+            _tell_of_typos()
             fill_standard_descriptors()
             _running = Embedded()
         return _running
@@ -129,6 +131,17 @@ def _tell_of_dead_server() -> None:
             "that it kept",
             *dead,
         )
+
+
+def _tell_of_typos() -> None:
+    """Say that a variable means nothing, to who may think that it names a server."""
+    for name, meant in unknown().items():
+        if meant is not None:
+            _log.warning(
+                "multihost: the variable %s is set and means nothing (did you mean %s?); this "
+                "program uses a server of its own, on this machine",
+                *(name, meant),
+            )
 
 
 def stop() -> None:
