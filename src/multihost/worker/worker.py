@@ -96,34 +96,8 @@ class Worker:
         self._loop = asyncio.get_running_loop()
         self._stopped = self._loop.create_future()
         allow_descriptors(CHILD_DESCRIPTORS * (self.options.slots + self.options.processes + 64))
-        options = self.options
-        self.spool = Spool(options.spool)
-        blobs = self._blobs = WorkerBlobs(self.peer, self.spool)
-        self.shelf = Shelf(blobs, options.cache or cache_dir(), options.cache_bytes)
-        leases = self._leases = Leases(self.peer, blobs, stop=self._end, withdraw=self._withdraw)
-        self._outcomes = Outcomes(
-            leases, self._outbox, blobs, worker=self.name, stored=self._schedule
-        )
-        supplies = self._supplies = Supplies(
-            blobs, self.shelf, leases, ready=self._ready, fail=self._fail
-        )
-        setup = setup_of(options, self.spool.path)
-        forks = Forks(setup, is_ours=options.has_process)
-        setup.fork = forks.fork
-        self.roster = Roster(
-            self, options.slots, setup, supplies.function, supplies.shipped, forks=forks
-        )
-        self.processes = Processes(
-            self.roster,
-            leases,
-            self._outcomes,
-            limit=options.processes,
-            began=self._began,
-            again=self._ready,
-        )
-        demand = self._demand = Demand(self.peer, self.roster, leases, self.processes, self._outbox)
-        self._lending = Lending(self.roster, self._output, lent=self._lent, worker=self.name)
-        only_spin_while(demand.has_idle_slot)
+        self._put_together()
+        only_spin_while(self._demand.has_idle_slot)
         keeping = None
         try:
             self.roster.begin()
@@ -146,6 +120,36 @@ class Worker:
                 keeping.cancel()
             self._blobs.close()
             self.spool.close()
+
+    def _put_together(self) -> None:
+        """Make the parts and tell them of each other; nothing is started yet."""
+        options, peer, name = self.options, self.peer, self.name
+        self.spool = Spool(options.spool)
+        blobs = self._blobs = WorkerBlobs(peer, self.spool)
+        self.shelf = Shelf(blobs, options.cache or cache_dir(), options.cache_bytes)
+        leases = self._leases = Leases(peer, blobs, stop=self._end, withdraw=self._withdraw)
+        outcomes = self._outcomes = Outcomes(
+            leases, self._outbox, blobs, worker=name, stored=self._schedule
+        )
+        supplies = self._supplies = Supplies(
+            blobs, self.shelf, leases, ready=self._ready, fail=self._fail
+        )
+        setup = setup_of(options, self.spool.path)
+        forks = Forks(setup, is_ours=options.has_process)
+        setup.fork = forks.fork
+        roster = self.roster = Roster(
+            self, options.slots, setup, supplies.function, supplies.shipped, forks=forks
+        )
+        processes = self.processes = Processes(
+            roster,
+            leases,
+            outcomes,
+            limit=options.processes,
+            began=self._began,
+            again=self._ready,
+        )
+        self._demand = Demand(peer, roster, leases, processes, self._outbox)
+        self._lending = Lending(roster, self._output, lent=self._lent, worker=name)
 
     def drain(self) -> None:
         """Take nothing new, finish what runs within the grace, then go."""
