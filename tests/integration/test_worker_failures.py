@@ -18,6 +18,7 @@ from lone_worker import lone_worker, run, turns
 from multihost.core.ids import task_id
 from multihost.core.job import Style
 from multihost.core.outcome import Ending
+from multihost.errors import KeyRevoked
 from multihost.runtime.memory import KEPT_BY_CHILD
 from multihost.wire import message as m
 from multihost.worker import children, frames
@@ -299,4 +300,14 @@ def test_a_worker_that_can_not_start_all_its_children_leaves_none_behind(tmp_pat
     monkeypatch.setattr(children, "Slot", start)
     run(main())
     assert [slot.pid for slot in started if psutil.pid_exists(slot.pid)] == []
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_worker_whose_session_is_refused_leaves_no_file_behind(tmp_path):
+    async def main():
+        with pytest.raises(KeyRevoked):
+            async with lone_worker(spool=tmp_path) as lone:
+                lone.peer._closed.set_exception(KeyRevoked("the key was revoked"))
+
+    run(main())
     assert [*tmp_path.iterdir()] == []

@@ -98,6 +98,11 @@ class Worker:
         allow_descriptors(CHILD_DESCRIPTORS * (self.options.slots + self.options.processes + 64))
         self._put_together()
         only_spin_while(self._demand.has_idle_slot)
+        with contextlib.closing(self.spool), contextlib.closing(self._blobs):
+            await self._serve()
+
+    async def _serve(self) -> None:
+        """Have children and a connection until the worker leaves; afterwards neither is left."""
         keeping = None
         try:
             self.roster.begin()
@@ -118,8 +123,6 @@ class Worker:
                 with contextlib.suppress(asyncio.CancelledError, TimeoutError):
                     await asyncio.wait_for(asyncio.shield(keeping), 1.0)
                 keeping.cancel()
-            self._blobs.close()
-            self.spool.close()
 
     def _put_together(self) -> None:
         """Make the parts and tell them of each other; nothing is started yet."""
