@@ -150,6 +150,7 @@ class Branches:
             self.forget(taker)
             return
         self._watch()
+        link.look_if_worth_it()
 
     def _watch(self) -> None:
         """Look for idle branches while there are any."""

@@ -13,7 +13,6 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from websockets.client import ClientProtocol
@@ -24,6 +23,7 @@ from multihost.errors import MultihostError
 from multihost.runtime.address import Address, bracket, is_unix_socket, parse_url
 from multihost.runtime.link import NEARBY_URL, PATH
 from multihost.runtime.plain import PlainReader, plain_frame
+from multihost.runtime.spinning import Glance, is_waking_slow
 from multihost.runtime.trust import Trust, check_certificate, client_context
 from multihost.wire import message as m
 from multihost.wire.codec import WireError, decode_from_server, encode
@@ -56,8 +56,8 @@ class BlockingLink:
         self._session = session
         self._reader = PlainReader(is_masked=False, limit_bytes=m.MAX_FRAME_BYTES)
         self._rest = b""
-        self._poll: Callable[[float], object] | None = None
-        """Waits for the next bytes, so many milliseconds, where ``recv`` is not to do it."""
+        self._glance: Glance | None = None
+        """Waits for the next bytes where ``recv`` is not to do it."""
         self._wait_ms = 0.0
 
     def send(self, frame: bytes) -> None:
@@ -67,7 +67,7 @@ class BlockingLink:
 
     def receive(self) -> list[Any]:
         """Messages of the next frames; raises OSError, also if none begins in time."""
-        if self._poll is not None and not self._poll(self._wait_ms):
+        if self._glance is not None and not self._glance.wait(self._wait_ms):
             raise TimeoutError("timed out")
         data = self._socket.recv(READ_BYTES)
         if not data:
@@ -103,7 +103,15 @@ class BlockingLink:
             # when the other end has read what was sent, too.
             poll = select.poll()
             poll.register(sock, select.POLLIN)
-            self._poll, self._wait_ms = poll.poll, wait_s * 1e3
+            self._glance, self._wait_ms = Glance(poll.poll), wait_s * 1e3
+
+    def look_if_worth_it(self) -> None:
+        """From any thread: look for answers for a moment before sleeping, if waking is slow here.
+
+        On this machine alone: over a network the answer takes longer than that. It is measured.
+        """
+        if self._glance is not None:
+            self._glance.is_worth_it = is_waking_slow()
 
     def interrupt(self) -> None:
         """End the connection: whoever waits at it gets an OSError."""

@@ -6,7 +6,18 @@ import time
 import pytest
 
 from multihost.runtime import spinning
-from multihost.runtime.spinning import CONTENDED_S, LONGEST_S, REST_S, Spin, spin_of, spin_on
+from multihost.runtime.spinning import (
+    CONTENDED_S,
+    FIRST_REST_S,
+    GLANCE_S,
+    LONGEST_S,
+    REST_S,
+    SLICE_S,
+    Glance,
+    Spin,
+    spin_of,
+    spin_on,
+)
 
 SOON_S = LONGEST_S / 4
 LATE_S = 2 * LONGEST_S
@@ -79,17 +90,38 @@ def test_when_nothing_comes_soon_any_more_it_is_looked_for_less_and_then_not_at_
     assert lengths[-1] == 0
 
 
-def test_who_keeps_the_core_for_long_is_left_alone_for_a_while():
+def contended():
+    """Somebody has just kept the core of an eager loop."""
     bench = eager()
     bench.look_s = 2 * CONTENDED_S
     bench.come_after(SOON_S)
     assert bench.looks == 1
+    return bench
+
+
+def test_who_keeps_the_core_for_long_is_left_alone_for_a_while():
+    bench = contended()
     bench.look_s = 1e-6
-    assert bench.come_after(SOON_S) == 0
-    bench.now += REST_S
-    bench.spin.noticed()  # late
-    bench.sleep()
-    assert bench.come_after(SOON_S) > 0
+    assert bench.come_after(FIRST_REST_S / 2) == 0
+    assert bench.come_after(FIRST_REST_S) > 0
+
+
+def test_who_keeps_the_core_again_and_again_is_left_alone_for_longer_and_longer():
+    bench = contended()
+    for _ in range(1000):
+        bench.come_after(SOON_S)
+    bench.look_s = 1e-6
+    rested = 0
+    while bench.come_after(SOON_S) == 0:
+        rested += 1
+    assert rested * SOON_S <= REST_S
+    bench.look_s = 2 * CONTENDED_S
+    while bench.come_after(SOON_S) == 0:
+        pass
+    bench.look_s, began = 1e-6, bench.now
+    while bench.come_after(SOON_S) == 0:
+        pass
+    assert bench.now - began == pytest.approx(REST_S, rel=0.02)
 
 
 def test_nothing_is_looked_for_while_a_condition_does_not_hold():
@@ -198,3 +230,87 @@ def test_where_no_more_threads_may_be_started_all_sleep_at_once(monkeypatch, fai
 
 def test_a_waking_is_measured():
     assert 0 < spinning.wake_s() < 1
+
+
+class Waiter:
+    """A thread that waits for answers; each look takes as long as somebody else keeps the core."""
+
+    def __init__(self):
+        self.now = 0.0
+        self.look_s = 1e-6
+        self.looks = self.sleeps = 0
+        self.glance = Glance(self._poll, lambda: self.now, self._give_way)
+        self.glance.is_worth_it = True
+
+    def _give_way(self):
+        self.looks += 1
+        self.now += self.look_s
+
+    def _poll(self, wait_ms):
+        if wait_ms:
+            self.sleeps += 1
+            self.now = max(self.now, min(self.comes_at, self.now + wait_ms / 1e3))
+        return self.comes_at <= self.now
+
+    def ask(self, takes_s, wait_ms=1000):
+        """Wait for an answer that takes so long; whether it was slept for, and looked for."""
+        self.looks = self.sleeps = 0
+        self.comes_at = self.now + takes_s
+        assert self.glance.wait(wait_ms) is (takes_s <= wait_ms / 1e3)
+        return bool(self.looks), bool(self.sleeps)
+
+
+LOOKED, SLEPT = (True, False), (False, True)
+
+
+def practised():
+    """A thread whose answers have come soon."""
+    waiter = Waiter()
+    for _ in range(10):
+        waiter.ask(GLANCE_S / 4)
+    return waiter
+
+
+def test_answers_that_come_soon_are_looked_for_and_not_slept_for():
+    waiter = Waiter()
+    assert waiter.ask(GLANCE_S / 4) == SLEPT
+    assert practised().ask(GLANCE_S / 4) == LOOKED
+
+
+def test_answers_that_take_long_are_soon_slept_for_at_once():
+    waiter = practised()
+    assert waiter.ask(2 * GLANCE_S) == (True, True)
+    for _ in range(5):
+        waiter.ask(2 * GLANCE_S)
+    assert waiter.ask(2 * GLANCE_S) == SLEPT
+    waiter.ask(GLANCE_S / 4)
+    assert waiter.ask(GLANCE_S / 20) == LOOKED
+
+
+def test_an_answer_that_does_not_come_in_time_is_not_found():
+    practised().ask(3, wait_ms=1000)
+
+
+def test_a_thread_sleeps_for_a_while_when_its_core_is_wanted_for_long():
+    waiter = practised()
+    waiter.look_s = 2 * SLICE_S
+    waiter.ask(GLANCE_S / 4)
+    assert waiter.looks == 1
+    assert waiter.ask(GLANCE_S / 4) == SLEPT
+    waiter.look_s = 1e-6
+    waiter.now += REST_S
+    waiter.ask(GLANCE_S / 4)
+    assert waiter.ask(GLANCE_S / 20) == LOOKED
+
+
+def test_threads_that_look_in_turn_on_one_core_go_on_looking():
+    waiter = practised()
+    waiter.look_s = SLICE_S / 4
+    waiter.ask(SLICE_S / 8)
+    assert waiter.ask(SLICE_S / 8) == LOOKED
+
+
+def test_where_waking_is_quick_a_thread_sleeps_at_once():
+    waiter = practised()
+    waiter.glance.is_worth_it = False
+    assert waiter.ask(GLANCE_S / 4) == SLEPT
