@@ -55,10 +55,11 @@ def make_key(connection: Connection, role: str, name: str, expires_s: float | No
 
 
 @click.command(
+    short_help="Make a key for others, and print it, this once.",
     epilog="\b\nmultihost key new --role work --name gpu-3\n"
     "multihost key new --role submit --name ci --expires 30d --json\n\n"
     "admin: everything. submit: what a client does, jobs, queues, locks, and listings. work: what "
-    "a worker does. view: listings. The key is shown this once; the server keeps its hash only."
+    "a worker does. view: listings. The key is shown this once; the server keeps its hash only.",
 )
 @click.option("--role", type=click.Choice(ROLES), required=True, help="What its holders may do.")
 @name_option
@@ -101,7 +102,10 @@ def list_keys(url: str | None, key_file: Path | None, is_json: bool) -> None:
     render.show(render.table(COLUMNS, [_cells(row) for row in rows]))
 
 
-@click.command(epilog="\b\nmultihost key revoke 1a2b3c4d\nmultihost key revoke ci")
+@click.command(
+    short_help="Take a key back, and cut off who came in with it.",
+    epilog="\b\nmultihost key revoke 1a2b3c4d\nmultihost key revoke ci",
+)
 @click.argument("key", metavar="ID|NAME")
 @server_options
 @as_json

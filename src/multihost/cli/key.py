@@ -53,11 +53,12 @@ def show(state: Path | None, reveal: bool, is_json: bool) -> None:
 
 
 @key.command(
+    short_help="Print the join string that another machine needs.",
     epilog="\b\nmultihost key join --role work --name gpu-3\n"
     "ssh server multihost key join | multihost worker --join -\n"
     "multihost key join --address vpn.example.org --file join.txt\n\n"
     "On the other machine: multihost worker --join-file join.txt. Whoever has a join string may do "
-    "what its key may do: treat it like a password."
+    "what its key may do: treat it like a password.",
 )
 @click.option(
     "--address",

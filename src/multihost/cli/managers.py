@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihost.errors import ConfigError
-from multihost.runtime.secret import read_key
+from multihost.runtime.secret import read_authkey
 
 if TYPE_CHECKING:
     from multihost.server.managers.options import ManagersOptions
@@ -47,4 +47,4 @@ def _read(text: str) -> tuple[str, bytes]:
     tenant, equals, path = text.rpartition("=")
     if equals and (not tenant or "/" in tenant):
         raise ConfigError(f"{text!r} is neither FILE nor TENANT=FILE; a tenant has no slash in it")
-    return tenant, read_key(Path(path).expanduser())
+    return tenant, read_authkey(Path(path).expanduser())

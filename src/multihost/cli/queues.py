@@ -78,7 +78,10 @@ def resume(name: str, url: str | None, key_file: Path | None) -> None:
     render.show(f"queue {name} is open")
 
 
-@queues.command(epilog="\b\nmultihost queues limit images 1000\nmultihost queues limit images none")
+@queues.command(
+    short_help="Bound how many tasks may wait in a queue.",
+    epilog="\b\nmultihost queues limit images 1000\nmultihost queues limit images none",
+)
 @click.argument("name")
 @click.argument("limit", metavar="TASKS|none")
 @is_new
@@ -93,7 +96,10 @@ def limit(name: str, limit: str, is_new: bool, url: str | None, key_file: Path |
     render.show(f"queue {name}: {what}")
 
 
-@queues.command(epilog="\b\nmultihost queues drop results\nmultihost queues drop results --force")
+@queues.command(
+    short_help="Delete a queue of items.",
+    epilog="\b\nmultihost queues drop results\nmultihost queues drop results --force",
+)
 @click.argument("name")
 @click.option("--force", "is_forced", is_flag=True, help="Delete the items that are in it, too.")
 @server_options

@@ -28,7 +28,15 @@ def read_key(path: Path) -> bytes:
     return _read_secret(path, "key", remedy)
 
 
-def _read_secret(path: Path, what: str, remedy: str) -> bytes:
+def read_authkey(path: Path) -> bytes:
+    """The authkey of others' scripts, as ``read_key``."""
+    remedy = "write the authkey into it that your scripts have, for nobody else to read"
+    return _read_secret(path, "authkey", remedy, remedy)
+
+
+def _read_secret(
+    path: Path, what: str, remedy: str, when_empty: str = "delete it, and a new one will be made"
+) -> bytes:
     try:
         mode = path.stat().st_mode
         text = path.read_bytes().strip()
@@ -42,7 +50,7 @@ def _read_secret(path: Path, what: str, remedy: str) -> bytes:
         )
         raise ConfigError(message)
     if not text:
-        message = f"the {what} file {path} is empty: delete it, and a new one will be made"
+        message = f"the {what} file {path} is empty: {when_empty}"
         raise ConfigError(message)
     return text
 

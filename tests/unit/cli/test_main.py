@@ -136,3 +136,24 @@ def test_a_server_whose_store_fails_says_so_and_has_its_own_exit_code(
 def test_the_version_is_printed(capsys):
     assert run(["--version"]) == Exit.OK
     assert capsys.readouterr().out.startswith("multihost 0.")
+
+
+@pytest.mark.parametrize("group", ["key", "queues", "locks"])
+def test_what_a_group_can_do_is_said_in_whole_sentences(capsys, group):
+    assert run([group, "--help"]) == Exit.OK
+    commands = capsys.readouterr().out.partition("\nCommands:\n")[2].partition("\n\n")[0]
+    assert commands
+    assert "..." not in commands
+
+
+def test_an_authkeys_file_is_not_taken_for_the_servers_key(capsys, tmp_path):
+    """Whoever follows 'multihost key show' then would put the wrong secret there."""
+    path = tmp_path / "authkey"
+    command = ["server", "--managers", "127.0.0.1:0", "--managers-authkey-file", str(path)]
+    command += ["--state", str(tmp_path)]
+    says = f"{path}{{}}write the authkey into it that your scripts have"
+    assert run(command) == Exit.USAGE
+    assert says.format(": No such file or directory; ") in capsys.readouterr().err
+    path.touch(0o600)
+    assert run(command) == Exit.USAGE
+    assert says.format(" is empty: ") in capsys.readouterr().err
