@@ -134,8 +134,8 @@ MEASUREMENTS = (
     Measurement("submit", "submit", {OURS: 20_000}),
     Measurement("enqueue", "enqueue", {OURS: 100_000, MANAGERS: 10_000}, slots=0),
     Measurement("enqueue-calls", "enqueue_calls", {OURS: 50_000}, slots=0),
-    Measurement("queues", "queue_pairs", {OURS: 5_000, MANAGERS: 5_000}, slots=0),
-    Measurement("queues-four", "queue_pairs_of_four", {OURS: 8_000, MANAGERS: 8_000}, slots=0),
+    Measurement("queues", "queue_pairs", {OURS: 20_000, MANAGERS: 10_000}, slots=0),
+    Measurement("queues-four", "queue_pairs_of_four", {OURS: 40_000, MANAGERS: 40_000}, slots=0),
     Measurement("queues-many", "queue_batches", {OURS: 200_000}, slots=0),
     Measurement("memory", "memory", {OURS: 1_000_000, MANAGERS: 50_000}, slots=0, is_once=True),
 )

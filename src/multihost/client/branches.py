@@ -140,6 +140,8 @@ class Branches:
             self.forget(taker)
             return
         link.give_time(PATIENCE_S)
+        if link.is_waking_slow is not None:
+            link.look_if_worth_it()
         branch = Branch(link)
         branch.used_at = clock.mono()
         with self._guard:
@@ -150,7 +152,8 @@ class Branches:
             self.forget(taker)
             return
         self._watch()
-        link.look_if_worth_it()
+        if link.is_waking_slow is None:  # it takes a while to find out
+            link.look_if_worth_it()
 
     def _watch(self) -> None:
         """Look for idle branches while there are any."""

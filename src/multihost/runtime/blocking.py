@@ -23,7 +23,7 @@ from multihost.errors import MultihostError
 from multihost.runtime.address import Address, bracket, is_unix_socket, parse_url
 from multihost.runtime.link import NEARBY_URL, PATH
 from multihost.runtime.plain import PlainReader, plain_frame
-from multihost.runtime.spinning import Glance, is_waking_slow
+from multihost.runtime.spinning import Glance, is_waking_slow, is_worth_it
 from multihost.runtime.trust import Trust, check_certificate, client_context
 from multihost.wire import message as m
 from multihost.wire.codec import WireError, decode_from_server, encode
@@ -59,6 +59,8 @@ class BlockingLink:
         self._glance: Glance | None = None
         """Waits for the next bytes where ``recv`` is not to do it."""
         self._wait_ms = 0.0
+        self.is_waking_slow: bool | None = None
+        """What the server knows of its machine."""
 
     def send(self, frame: bytes) -> None:
         """Send an encoded frame; raises OSError."""
@@ -108,10 +110,14 @@ class BlockingLink:
     def look_if_worth_it(self) -> None:
         """From any thread: look for answers for a moment before sleeping, if waking is slow here.
 
-        On this machine alone: over a network the answer takes longer than that. It is measured.
+        On this machine alone: over a network the answer takes longer than that. Measured here
+        if the server does not know.
         """
+        known = self.is_waking_slow
         if self._glance is not None:
-            self._glance.is_worth_it = is_waking_slow()
+            self._glance.is_worth_it = is_worth_it(
+                is_waking_slow if known is None else lambda: known
+            )
 
     def interrupt(self) -> None:
         """End the connection: whoever waits at it gets an OSError."""
@@ -211,7 +217,7 @@ def _enter(link: BlockingLink, key: Key, opening: m.Message) -> None:
     # In a frame of its own: before it, the server takes only small ones.
     _say(link, m.Proof(peer_proof(key, m.Role.CLIENT, nonce, challenge.nonce)))
     _say(link, opening)
-    _answer(link, m.Branched)
+    link.is_waking_slow = _answer(link, m.Branched).is_waking_slow
 
 
 def _say(link: BlockingLink, message: m.Message) -> None:

@@ -91,6 +91,8 @@ class Spin:
         """Keep ``loop`` awake; ``give_way`` lets others have the core (default: sched_yield)."""
         self.is_worth_it = True
         """Whether waking takes long here."""
+        self.is_measured = True
+        """Whether that is known."""
         self._loop = loop
         self._clock = clock
         self._give_way = give_way or _give_way
@@ -216,13 +218,19 @@ def spin_on(loop: asyncio.AbstractEventLoop) -> None:
         return
     spin = _spins[loop] = Spin(loop)
     if os.environ.get(SPIN_VARIABLE) != "on":
-        spin.is_worth_it = False
+        spin.is_worth_it = spin.is_measured = False
         loop.call_later(MEASURE_AFTER_S, _measure, spin)
 
 
 def spin_of(loop: asyncio.AbstractEventLoop) -> Spin | None:
     """Whom to tell of what comes to a loop; None where it just sleeps, as in users' programs."""
     return _spins.get(loop)
+
+
+def known_slow() -> bool | None:
+    """Whether waking is slow here, if the running loop has found out."""
+    spin = spin_of(asyncio.get_running_loop())
+    return spin.is_worth_it if spin is not None and spin.is_measured else None
 
 
 def only_spin_while(condition: Callable[[], bool]) -> None:
@@ -252,13 +260,18 @@ def wake_s() -> float:
     return sorted(times_s)[MEASURE_ROUNDS * 3 // 4]
 
 
-def is_waking_slow() -> bool:
-    """Whether to look before sleeping is worth it here; measures, for a twentieth of a second."""
+def is_worth_it(is_waking_slow: Callable[[], bool]) -> bool:
+    """Whether to look before sleeping: where it may be done, and waking is slow."""
     if not _may_look() or os.environ.get(SPIN_VARIABLE) == "on":
         return _may_look()
     cores = quota_cores()
     # What is spent on looking is missing for the tasks where less than two are left to all.
-    return (cores is None or cores >= ENOUGH_CORES) and wake_s() > SLOW_WAKE_S
+    return (cores is None or cores >= ENOUGH_CORES) and is_waking_slow()
+
+
+def is_waking_slow() -> bool:
+    """Measure it; takes a twentieth of a second."""
+    return wake_s() > SLOW_WAKE_S
 
 
 def _may_look() -> bool:
@@ -269,7 +282,8 @@ def _may_look() -> bool:
 def _measure(spin: Spin) -> None:
     def work() -> None:
         with contextlib.suppress(RuntimeError):  # as below
-            spin.is_worth_it = is_waking_slow()
+            spin.is_worth_it = is_worth_it(is_waking_slow)
+            spin.is_measured = True
 
     with contextlib.suppress(RuntimeError):  # no more threads may be started: it sleeps at once
         threading.Thread(target=work, name="multihost-measure", daemon=True).start()

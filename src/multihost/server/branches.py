@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from multihost.core.ids import taker_id
+from multihost.runtime.spinning import known_slow
 from multihost.server.gateway import Connection
 from multihost.server.services import Services
 from multihost.wire import message as m
@@ -76,7 +77,7 @@ class BranchPeer:
         self._link = connection.link
         self._is_over = False
         branches.add(self)
-        self._link.send(m.Branched())
+        self._link.send(m.Branched(known_slow()))
 
     def received(self, messages: Sequence[Any]) -> None:
         """Do calls."""

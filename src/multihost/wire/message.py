@@ -203,6 +203,9 @@ class Branch(Message, frozen=True, tag=12):
 class Branched(Message, frozen=True, tag=13):
     """The branch stands; it ends with the connection that the session is open on."""
 
+    is_waking_slow: bool | None = None
+    """Whether waking a sleeping process takes long on the server's machine, if that is known."""
+
 
 class RefusalCode(StrEnum):
     """Why a job, tasks or a blob were surely not stored."""

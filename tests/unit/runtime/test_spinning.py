@@ -232,6 +232,34 @@ def test_a_waking_is_measured():
     assert 0 < spinning.wake_s() < 1
 
 
+@pytest.mark.parametrize(
+    ("value", "is_slow", "cores", "is_worth_it"),
+    [("", True, 2, True), ("", False, 2, False), ("", True, 1, False)]
+    + [("off", True, 2, False), ("on", False, 2, True), ("on", True, 1, False)],
+)
+def test_looking_is_worth_it_where_it_may_be_done_and_waking_is_slow(
+    monkeypatch, value, is_slow, cores, is_worth_it
+):
+    monkeypatch.setenv(spinning.SPIN_VARIABLE, value)
+    monkeypatch.setattr(spinning, "usable_cores", lambda: cores)
+    monkeypatch.setattr(spinning, "quota_cores", lambda: None)
+    assert spinning.is_worth_it(lambda: is_slow) is is_worth_it
+
+
+def test_a_loop_knows_how_slow_waking_is_when_it_has_measured_it(monkeypatch):
+    monkeypatch.setattr(spinning, "usable_cores", lambda: 2)
+    monkeypatch.delenv(spinning.SPIN_VARIABLE, raising=False)
+
+    async def main():
+        spin_on(asyncio.get_running_loop())
+        assert spinning.known_slow() is None
+        spin = spin_of(asyncio.get_running_loop())
+        spin.is_measured = spin.is_worth_it = True
+        assert spinning.known_slow() is True
+
+    asyncio.run(main())
+
+
 class Waiter:
     """A thread that waits for answers; each look takes as long as somebody else keeps the core."""
 
