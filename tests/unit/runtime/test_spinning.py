@@ -234,8 +234,14 @@ def test_a_waking_is_measured():
 
 @pytest.mark.parametrize(
     ("value", "is_slow", "cores", "is_worth_it"),
-    [("", True, 2, True), ("", False, 2, False), ("", True, 1, False)]
-    + [("off", True, 2, False), ("on", False, 2, True), ("on", True, 1, False)],
+    [
+        ("", True, 2, True),
+        ("", False, 2, False),
+        ("", True, 1, False),
+        ("off", True, 2, False),
+        ("on", False, 2, True),
+        ("on", True, 1, False),
+    ],
 )
 def test_looking_is_worth_it_where_it_may_be_done_and_waking_is_slow(
     monkeypatch, value, is_slow, cores, is_worth_it
