@@ -86,6 +86,14 @@ class Items:
         """What people call it."""
         return "a queue without a name" if self.name.startswith("~") else f"queue {self.name!r}"
 
+    def stage(self, taker: Taker, packed: bytes | Bulk) -> bool:
+        """Keep an item to go with the confirmation of what is held; False: it has to be ``put``."""
+        if not taker.taking.held:
+            return False
+        if taker.line.seal is not None:
+            packed = self._signed(taker.line.seal, packed)
+        return type(packed) is bytes and taker.stage(self.number, self.limit, [packed])
+
     async def put(self, taker: Taker, packed: bytes | Bulk, wait_s: float | None) -> None:
         """Add an item; raises queue.Full when there is no room in time."""
         if taker.line.seal is not None:

@@ -73,7 +73,8 @@ class Queue(Handle):
         What can't be pickled raises PayloadError where the queue has a name. Where it has none,
         as in the standard library, it is dropped, reported by ``_on_queue_feeder_error``.
         """
-        self._check_open()
+        if self._is_closed:
+            self._check_open()
         try:
             packed = pack_item(obj)
         except Exception as error:  # whatever pickling raises
@@ -82,15 +83,19 @@ class Queue(Handle):
             cause = error.__cause__ if isinstance(error, PayloadError) else None
             self._on_queue_feeder_error(cause or error, obj)
             return
-        run(self._items.put(self._taker(), packed, wait_of(block, timeout)))
+        taker = self._taker()
+        if not self._items.stage(taker, packed):
+            run(self._items.put(taker, packed, wait_of(block, timeout)))
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:  # noqa: FBT001, FBT002 - as above
         """The next item; raises queue.Empty if none comes in ``timeout`` seconds.
 
         While there is no connection to the server the time stands still.
         """
-        self._check_open()
-        _, (data,) = run(self._items.take(self._taker(), 1, wait_of(block, timeout)))
+        if self._is_closed:
+            self._check_open()
+        wait_s = None if block and timeout is None else wait_of(block, timeout)
+        _, (data,) = run(self._items.take(self._taker(), 1, wait_s))
         return pickle.loads(data)
 
     def put_nowait(self, obj: Any) -> None:

@@ -53,21 +53,19 @@ _GIVING = frozenset({FinishAction, Notify, Release, ResetBarrier, SetEvent})
 class Pending:
     """A call under way. ``wake`` is called exactly once, when it is over."""
 
-    __slots__ = (
-        "act",
-        "began",
-        "branch",
-        "decide",
-        "error",
-        "is_abandoned",
-        "is_owed",
-        "is_settled",
-        "number",
-        "result",
-        "taker",
-        "wait_s",
-        "wake",
-    )
+    # On the class, so that a call that needs none of them does not set them.
+    began = 0.0
+    """When it was first sent, on the clock of this process."""
+    number = 0
+    act: AnyAct | None = None
+    branch: Branch | None = None
+    """Where it was made, if not on the session's connection."""
+    result: AnyResult | None = None
+    error: MultihostError | None = None
+    is_abandoned = False
+    """Nobody waits for it any more; what it is granted is given back."""
+    is_settled = False
+    """Its taker has followed the answer; it may come again after an interrupt."""
 
     def __init__(
         self,
@@ -86,18 +84,6 @@ class Pending:
         self.wait_s = wait_s
         self.wake = wake
         self.is_owed = is_owed
-        self.began = 0.0
-        """When it was first sent, on the clock of this process."""
-        self.number = 0
-        self.act: AnyAct | None = None
-        self.branch: Branch | None = None
-        """Where it was made, if not on the session's connection."""
-        self.result: AnyResult | None = None
-        self.error: MultihostError | None = None
-        self.is_abandoned = False
-        """Nobody waits for it any more; what it is granted is given back."""
-        self.is_settled = False
-        """Its taker has followed the answer; it may come again after an interrupt."""
 
 
 class Line(Protocol):
@@ -233,15 +219,11 @@ class Taker:
 
     def stage(self, queue: int, limit: int, payloads: list[Payload]) -> bool:
         """Keep items to go with the confirmation of what is held; False: they are to go now."""
-        taking = self.taking
-        if not taking.held:
-            return False
         with self._guard:
-            if not taking.stages(limit) or taking.is_full:
-                return False
-            taking.stage(queue, payloads)
-        self.line.note_staged(self)
-        return True
+            is_staged = self.taking.stage_here(queue, limit, payloads)
+        if is_staged:
+            self.line.note_staged(self)
+        return is_staged
 
     @contextlib.contextmanager
     def apart(self, queue: int) -> Iterator[None]:
@@ -378,14 +360,13 @@ class Taker:
 
     def _settle(self, act: AnyAct, result: AnyResult) -> AnyAct | None:
         """Follow an answer; what it calls for, if anything."""
-        kind = type(act)
-        if kind is Exchange:
-            return self._settle_exchange(act, result)  # type: ignore[arg-type]
+        if type(act) is Exchange:
+            return self._settle_exchange(act, result)
         if type(result) is Done and result.value:
-            if kind is Acquire:
-                self.tokens.setdefault(act.synchronizer, []).append(result.token)  # type: ignore[union-attr]
-            elif kind is Release:
-                self._forget_tokens(act)  # type: ignore[arg-type]
+            if type(act) is Acquire:
+                self.tokens.setdefault(act.synchronizer, []).append(result.token)
+            elif type(act) is Release:
+                self._forget_tokens(act)
         return None
 
     def undo(self, act: AnyAct, result: AnyResult) -> AnyAct | None:

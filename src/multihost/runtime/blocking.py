@@ -22,7 +22,7 @@ from websockets.uri import parse_uri
 from multihost.errors import MultihostError
 from multihost.runtime.address import Address, bracket, is_unix_socket, parse_url
 from multihost.runtime.link import NEARBY_URL, PATH
-from multihost.runtime.plain import PlainReader, plain_frame
+from multihost.runtime.plain import PlainReader, whole_frame
 from multihost.runtime.spinning import Glance, is_waking_slow, is_worth_it
 from multihost.runtime.trust import Trust, check_certificate, client_context
 from multihost.wire import message as m
@@ -64,8 +64,7 @@ class BlockingLink:
 
     def send(self, frame: bytes) -> None:
         """Send an encoded frame; raises OSError."""
-        parts = plain_frame(frame, is_masked=True, is_nearby=self._is_nearby)
-        self._socket.sendall(b"".join(parts))
+        self._socket.sendall(whole_frame(frame, True, self._is_nearby))
 
     def receive(self) -> list[Any]:
         """Messages of the next frames; raises OSError, also if none begins in time."""

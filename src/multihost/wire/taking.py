@@ -63,6 +63,13 @@ class Taking:
         self.staged_items += len(payloads)
         self.staged_bytes += _bytes_of(payloads)
 
+    def stage_here(self, queue: int, limit: int, payloads: list[Payload]) -> bool:
+        """``stage``, if that may be done now; whether it was."""
+        if limit or not self.held or self.is_full:
+            return False
+        self.stage(queue, payloads)
+        return True
+
     def restage(self, staged: list[Put]) -> None:
         """Keep what was staged before an exchange that was not decided in the end."""
         self.staged = staged
@@ -136,8 +143,10 @@ class Taking:
         self._forget(gone)
         if result.items and exchange.take is not None:
             queue = exchange.take
-            if self._policy(queue) is not Confirm.GET:
-                self.held.setdefault(queue, []).extend([item.number for item in result.items])
+            if self.policies.get(queue) is not Confirm.GET:
+                held = self.held.setdefault(queue, [])
+                for item in result.items:
+                    held.append(item.number)
 
     def forget_queue(self, queue: int) -> None:
         """A queue was dropped, with what is held of it; what is put from now on is not of that."""
@@ -163,13 +172,11 @@ class Taking:
 
     def _by_the_way(self) -> list[int]:
         kept, policy_of = self.kept, self.policies.get
-        return [
-            item
-            for queue, items in self.held.items()
-            if policy_of(queue, Confirm.NEXT) is Confirm.NEXT
-            for item in items
-            if item not in kept
-        ]
+        confirms: list[int] = []
+        for queue, items in self.held.items():
+            if policy_of(queue, Confirm.NEXT) is Confirm.NEXT:
+                confirms += [item for item in items if item not in kept] if kept else items
+        return confirms
 
     def _unstage(self) -> list[Put]:
         staged, self.staged = self.staged, []
@@ -180,12 +187,11 @@ class Taking:
         if not gone:
             return
         self.kept -= gone
-        for queue in list(self.held):
-            left = [item for item in self.held[queue] if item not in gone]
-            if left:
-                self.held[queue] = left
-            else:
+        for queue, items in list(self.held.items()):
+            if gone.issuperset(items):
                 del self.held[queue]
+            else:
+                self.held[queue] = [item for item in items if item not in gone]
 
 
 def _bytes_of(payloads: list[Payload]) -> int:
