@@ -114,9 +114,9 @@ class BlockingLink:
         """
         known = self.is_waking_slow
         if self._glance is not None:
-            self._glance.is_worth_it = is_worth_it(
-                is_waking_slow if known is None else lambda: known
-            )
+            with contextlib.suppress(RuntimeError):  # no more threads may be started
+                measure = is_waking_slow if known is None else lambda: known
+                self._glance.is_worth_it = is_worth_it(measure)
 
     def interrupt(self) -> None:
         """End the connection: whoever waits at it gets an OSError."""
