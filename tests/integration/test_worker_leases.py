@@ -1,13 +1,14 @@
 """What a worker asks for, holds, gives back and stops, with the test as its server."""
 
 import os
+import select
 import signal
 import sys
 import time
 from pathlib import Path
 
 import pytest
-from lone_worker import lone_worker, run, turns
+from lone_worker import DEADLINE_S, lone_worker, run, turns
 
 from multihost.core.job import Style
 from multihost.core.lease import LEASE_S
@@ -333,5 +334,22 @@ def test_a_process_whose_arguments_come_when_the_worker_drains_is_begun_elsewher
             lone.worker.drain()
             await lone.until(lambda: lone.given_back or lone.of(m.Began))
             assert lone.given_back == {held}
+
+    run(main())
+
+
+def test_a_task_that_ended_in_time_did_so_though_the_worker_was_held_up(tmp_path):
+    path = tmp_path / "go"
+
+    async def main():
+        async with lone_worker() as lone:
+            held = lone.call(until_there, str(path), timeout_s=DEADLINE_S)
+            (work,) = lone.worker._leases.works.values()
+            await turns(lambda: work.timer is not None and has_begun(path))
+            path.touch()
+            # The loop does not turn; when it does, what is due comes before what is to be read.
+            select.select([work.slot._outcomes], [], [], DEADLINE_S)
+            lone.worker._timed_out(work.slot, work)
+            assert await lone.result(held) in lone.pids
 
     run(main())

@@ -170,6 +170,10 @@ class Slot:
         for descriptor in self._prints:
             self._loop.add_reader(descriptor, self._printed, descriptor)
 
+    def catch_up(self) -> None:
+        """Hear what the child has said by now, also if its output is paused."""
+        self._readable()
+
     # ending ----------------------------------------------------------------------------
 
     def interrupt(self, work: Work) -> None:
