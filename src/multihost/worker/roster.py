@@ -286,5 +286,6 @@ class Roster(Children):
         self._loop.call_later(INTERRUPT_S + TERMINATE_S, self._insist, slot, work, signal.SIGKILL)
 
     def _insist(self, slot: Slot, work: Work, number: signal.Signals) -> None:
+        slot.catch_up()
         if slot.fed and slot.fed[0] is work:
             slot.signal(number)

@@ -51,6 +51,12 @@ class FakeSlot:
     def ask_back(self):
         self.is_asked_back = True
 
+    def catch_up(self):
+        self.heard()
+
+    def heard(self):
+        """What the child has said and nobody has read yet."""
+
     def interrupt(self, work):
         self.interrupted.append(work)
 
@@ -465,3 +471,13 @@ def test_work_waits_outside_the_backlog_until_its_code_is_unpacked(make):
     put(made, shipping(0, (b"new",)))
     assert not made.backlog
     assert not made.children[0].fed
+
+
+def test_a_child_whose_work_ended_unheard_is_left_for_the_next(make):
+    roster = make(1)
+    (slot,) = roster.children
+    unwanted = work()
+    put(roster, unwanted)
+    slot.heard = slot.fed.clear
+    roster._insist(slot, unwanted, signal.SIGTERM)
+    assert slot.signals == []
