@@ -1,5 +1,6 @@
 """Who gets a branch when there are many connections already."""
 
+import asyncio
 from types import SimpleNamespace
 from unittest import mock
 
@@ -27,7 +28,11 @@ def main():
 
 def ask(main, at, ticket=None):
     services = SimpleNamespace(client_peers={UID: main})
-    return open_branch(services, at, m.Branch(UID, ticket or main.branches.ticket))
+
+    async def opened():
+        return open_branch(services, at, m.Branch(UID, ticket or main.branches.ticket))
+
+    return asyncio.run(opened())
 
 
 def test_there_are_branches_while_others_leave_enough_connections(main):
