@@ -113,6 +113,8 @@ if __name__ == "__main__":
     seed, path, threads = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     history = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     sharers = [Sharer(seed + each, history, f"{seed}-{each}") for each in range(threads)]
+    print("ready", flush=True)
+    Event(name="begin").wait()
     running = [threading.Thread(target=sharer.run) for sharer in sharers]
     for thread in running:
         thread.start()

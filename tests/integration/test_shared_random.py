@@ -19,6 +19,7 @@ import pytest
 from multihost import Client
 from multihost.connection import Pipe
 from multihost.sharedctypes import Value
+from multihost.synchronize import Event
 from multihost.testing import Cluster, wait_until
 
 SHARER = Path(__file__).parent / "sharer.py"
@@ -56,21 +57,21 @@ def test_events_values_arrays_and_pipes_are_as_of_one_process_whoever_is_killed(
             sending.close()
         programs = [start(cluster, tmp_path, number) for number in range(PROGRAMS)]
         try:
+            # One that is killed before may have an end that nobody has: it is on its way for ever.
+            assert [program.stdout.readline() for program in programs] == ["ready\n"] * PROGRAMS
+            Event(name="begin", client=client).set()
             for position, steps in enumerate(KILLS_AFTER):
                 wait_until(lambda steps=steps: count(tmp_path) >= 2 * steps, "they have done much")
                 if position == 1:
                     cluster.kill_server()
                     cluster.start_server()
                 else:
-                    victim = programs.pop(chance.randrange(len(programs)))
-                    victim.kill()
-                    victim.wait()
+                    end(programs.pop(chance.randrange(len(programs))))
             assert [program.wait(60) for program in programs] == [0]
             received = [messages(reader) for reader, _ in ends]
         finally:
             for program in programs:
-                program.kill()
-                program.wait()
+                end(program)
         final = Value("q", name="count", client=client).value
     things = histories(tmp_path)
     for name, first in [("event-0", False), ("event-1", False), ("number", 0), ("row", 0)]:
@@ -89,7 +90,14 @@ def test_events_values_arrays_and_pipes_are_as_of_one_process_whoever_is_killed(
 def start(cluster, directory, number):
     arguments = [str(100 * number), str(directory / f"{number}.history"), str(THREADS)]
     environment = {**os.environ, **cluster.environment}
-    return subprocess.Popen([sys.executable, str(SHARER), *arguments], env=environment)
+    command = [sys.executable, str(SHARER), *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+
+
+def end(program):
+    program.kill()
+    program.wait()
+    program.stdout.close()
 
 
 def messages(reader):
