@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cli_runner import Shell
-from cli_tasks import until_there
+from cli_tasks import fail_on_odd, until_there
 
 import multihost
 from multihost.cli.exits import Exit
@@ -44,6 +44,19 @@ def test_a_worker_offers_what_it_was_started_with(cluster, shell):
     assert (row["worker"], row["slots"], row["queues"], row["tags"]) == (
         *("w-7", 3, ["images", "b"], ["gpu"]),
     )
+
+
+def test_a_task_names_the_worker_that_ran_it_when_that_has_gone(cluster, shell):
+    with (
+        multihost.connect(cluster.url, cluster.key) as client,
+        shell.start("worker", "--slots", "1", "--name", "w-8") as process,
+    ):
+        assert len(list(client.map(fail_on_odd, [1], name="one", return_exceptions=True))) == 1
+        process.terminate()
+        process.communicate(timeout=30)
+        wait_until(lambda: cluster.get("/api/workers") == [], "its session is closed")
+    assert "attempt 1: raised on w-8 (gone), " in shell.run("task", "one/0")[1]
+    assert "on w-8 (gone)" in shell.run("job", "one")[1]
 
 
 def test_the_first_signal_finishes_what_runs(cluster, shell, tmp_path):

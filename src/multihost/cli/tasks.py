@@ -144,8 +144,10 @@ def all_tasks(
 
 
 def worker_names(connection: Connection) -> dict[int, str]:
-    """Names of the connected workers by the number of their session."""
-    return {row["session"]: row["worker"] for row in connection.get("/api/workers")}
+    """Names of workers by the number of their session, of those that went lately, too."""
+    gone = connection.get("/api/workers", gone=1)
+    names = {row["session"]: f"{row['worker']} (gone)" for row in gone}
+    return names | {row["session"]: row["worker"] for row in connection.get("/api/workers")}
 
 
 def print_tasks(rows: list[Row], names: dict[int, str]) -> None:

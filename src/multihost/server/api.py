@@ -133,8 +133,10 @@ class Api:
         await self.views.set_queue(name, is_paused=paused, limit=limit)
         return answer({"queue": name})
 
-    async def workers(self, _: Request) -> Response:
-        return answer(await self.views.workers())
+    async def workers(self, request: Request) -> Response:
+        """With ``gone=1`` those that have left within the last day, not those that are here."""
+        is_gone = request.query_params.get("gone") == "1"
+        return answer(await self.views.workers(is_gone=is_gone))
 
     async def installed(self, _: Request) -> Response:
         return answer(self.views.installed())

@@ -168,9 +168,11 @@ class Views:
 
         self._services.paused = await self._ask(run, is_durable=True)
 
-    async def workers(self) -> list[Row]:
-        """Every worker whose session is open."""
-        rows: list[SessionRow] = await self._ask(lambda store, _: store.sessions(Role.WORKER))
+    async def workers(self, *, is_gone: bool = False) -> list[Row]:
+        """Every worker whose session is open; or those whose session was closed, for a day."""
+        rows: list[SessionRow] = await self._ask(
+            lambda store, _: store.sessions(Role.WORKER, is_open=not is_gone)
+        )
         peers, now = self._services.worker_peers, clock.wall()
         children = {number: peer.children for number, peer in peers.items()}
         return [_worker(row, now, children.get(row.number)) for row in rows]
