@@ -6,6 +6,7 @@ from unittest import mock
 
 import pytest
 
+from multihost.server import branches
 from multihost.server.branches import MAX_BRANCHES, SHARE, Branches, BranchPeer, open_branch
 from multihost.wire import message as m
 
@@ -20,7 +21,8 @@ def connection(connections=1, key="own"):
 
 
 @pytest.fixture
-def main():
+def main(monkeypatch):
+    monkeypatch.setattr(branches, "known_slow", lambda: None)  # there is no loop here to ask
     main = SimpleNamespace(connection=connection(), session=1)
     main.branches = Branches(main)
     return main
