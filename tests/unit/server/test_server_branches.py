@@ -6,7 +6,6 @@ from unittest import mock
 
 import pytest
 
-from multihost.server import branches
 from multihost.server.branches import MAX_BRANCHES, SHARE, Branches, BranchPeer, open_branch
 from multihost.wire import message as m
 
@@ -21,8 +20,7 @@ def connection(connections=1, key="own"):
 
 
 @pytest.fixture
-def main(monkeypatch):
-    monkeypatch.setattr(branches, "known_slow", lambda: None)  # there is no loop here to ask
+def main():
     main = SimpleNamespace(connection=connection(), session=1)
     main.branches = Branches(main)
     return main
