@@ -65,3 +65,15 @@ def test_a_file_system_that_is_not_known_is_written_to(tmp_path, monkeypatch):
     assert file._pages is None
     assert file.read()[:3] == b"abc"
     file.close()
+
+
+def test_a_file_with_holes_is_written_to(tmp_path):
+    path = tmp_path / "journal"
+    path.touch(0o600)
+    os.truncate(path, JOURNAL_BYTES)
+    file = DiskFile(path)
+    file.open()
+    file.write(0, b"abc")
+    assert file._pages is None
+    assert file.read()[:3] == b"abc"
+    file.close()

@@ -64,6 +64,8 @@ class JournalFile(Protocol):
         ...
 
 
+_BLOCK_BYTES: Final = 512
+"""What ``st_blocks`` counts."""
 _IN_PLACE: Final = {"ext2", "ext3", "ext4", "tmpfs"}
 """File systems that write over blocks where they are, whatever has become of the free ones."""
 
@@ -128,7 +130,9 @@ class DiskFile:
             raise
         os.fsync(self._descriptor)
         self._is_long = True
-        if _file_system(self._descriptor) in _IN_PLACE:
+        # A copy of the file may have holes where it has zeros.
+        has_room = os.fstat(self._descriptor).st_blocks * _BLOCK_BYTES >= JOURNAL_BYTES
+        if has_room and _file_system(self._descriptor) in _IN_PLACE:
             with contextlib.suppress(OSError):  # a limit of address space: it is written to
                 self._pages = mmap.mmap(self._descriptor, JOURNAL_BYTES)
 
