@@ -100,7 +100,7 @@ class Leases:
         if self._fence is not None:
             self._fence.cancel()
             self._fence = None
-        if self._is_closed or all(work.is_revoked for work in self.works.values()):
+        if self._is_closed or all(work.is_lapsed for work in self.kept):
             return
         welcome = self._renewer.welcome
         lease_s = welcome.lease_s if welcome is not None else lease.LEASE_S
@@ -108,11 +108,24 @@ class Leases:
         if left_s > 0:
             self._fence = self._loop.call_later(left_s, self.check)
             return
-        self.lose()
+        self._let_lapse()
         self._renewer.drop("the lease could not be renewed")
 
+    def _let_lapse(self) -> None:
+        """The server may soon hand our tasks to others: stop them, forget them.
+
+        But for processes that have begun, which it hands to nobody: how they end is told when it
+        is there again. Did it not hear of them, it would take them for some that never came here.
+        """
+        for work in self.kept:
+            if not (work.is_process and work.slot is not None):
+                self.revoke(work.held)
+            elif not work.is_lapsed:
+                work.is_lapsed = True
+                self._stop(work)
+
     def lose(self) -> None:
-        """The server may soon hand our tasks to others: stop them, forget them."""
+        """Nobody will want to hear of them any more: stop them, forget them."""
         for work in self.kept:
             self.revoke(work.held)
 

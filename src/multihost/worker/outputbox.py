@@ -6,7 +6,6 @@ import msgspec
 
 from multihost.wire import message as m
 from multihost.worker.options import TASK_OUTPUT_BYTES, UNSENT_OUTPUT_BYTES
-from multihost.worker.processes import is_process
 from multihost.worker.slot import Slot
 from multihost.worker.work import Work
 
@@ -52,7 +51,7 @@ class OutputBox:
         left = TASK_OUTPUT_BYTES - work.output_bytes
         if work.is_revoked or left < 0:
             return
-        if not is_process(work):
+        if not work.is_process:
             work.output_bytes += len(data)
             if len(data) > left:
                 data = data[:left] + LIMIT_NOTICE

@@ -10,7 +10,6 @@ import signal
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from multihost.core.job import Style
 from multihost.runtime import clock
 from multihost.wire import message as m
 from multihost.worker import reports
@@ -20,11 +19,6 @@ from multihost.worker.outcomes import Outcomes
 from multihost.worker.roster import Roster
 from multihost.worker.slot import Death, Slot
 from multihost.worker.work import Work
-
-
-def is_process(work: Work) -> bool:
-    """Whether a work is a process of its own, not something for a slot."""
-    return work.job.style is Style.PROCESS
 
 
 class Processes:

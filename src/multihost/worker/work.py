@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from multihost.core.digest import digest_of
+from multihost.core.job import Style
 from multihost.wire import message as m
 from multihost.wire.seal import job_text
 
@@ -28,6 +29,8 @@ class Work:
     timer: asyncio.TimerHandle | None = None
     is_timed_out: bool = False
     is_revoked: bool = False
+    is_lapsed: bool = False
+    """Whether it is being ended because nobody could renew its lease in time."""
     output_bytes: int = 0
     copies: "tuple[Copy, ...]" = ()
     """Blobs that are kept for it."""
@@ -41,6 +44,11 @@ class Work:
     def lease(self) -> tuple[int, int]:
         """Task and token."""
         return self.grant.task, self.grant.token
+
+    @property
+    def is_process(self) -> bool:
+        """Whether it is a process of its own, not something for a slot."""
+        return self.job.style is Style.PROCESS
 
     @property
     def size_bytes(self) -> int:

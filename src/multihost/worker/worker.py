@@ -36,7 +36,7 @@ from multihost.worker.options import WorkerOptions
 from multihost.worker.outbox import Outbox
 from multihost.worker.outcomes import Outcomes
 from multihost.worker.outputbox import OutputBox
-from multihost.worker.processes import Processes, is_process
+from multihost.worker.processes import Processes
 from multihost.worker.roster import Roster
 from multihost.worker.shelf import Shelf
 from multihost.worker.slot import Death, Slot
@@ -287,7 +287,7 @@ class Worker:
 
     def _queue(self, work: Work) -> None:
         """All that a work needs is here: a slot takes it, a process begins at once."""
-        if is_process(work):
+        if work.is_process:
             self.processes.start(work)
         else:
             self.roster.backlog.append(work)
@@ -310,7 +310,7 @@ class Worker:
 
     def _end(self, work: Work) -> None:
         """Stop a work that a child has."""
-        (self.processes if is_process(work) else self.roster).end(work)
+        (self.processes if work.is_process else self.roster).end(work)
 
     def _give_back(self, works: list[Work]) -> None:
         if works:
@@ -416,7 +416,7 @@ class Worker:
         if not is_waiting:
             self.roster.take_back(slot)
             self._schedule()
-        elif self.options.lends and not is_process(work):
+        elif self.options.lends and not work.is_process:
             self._lending.begin(slot, work)
 
     def _lent(self) -> None:
@@ -426,7 +426,7 @@ class Worker:
 
     def slot_died(self, slot: Slot, fed: list[Work], death: Death) -> None:
         """A child is gone: report the task it died under; the others go elsewhere."""
-        if fed and is_process(fed[0]):
+        if fed and fed[0].is_process:
             self.processes.died(slot, fed[0], death)
         elif fed:
             if self._is_leaving:

@@ -11,7 +11,7 @@ from multihost.core.outcome import Ending
 from multihost.wire import message as m
 from multihost.worker import launch as launch_module
 from multihost.worker.launch import ChildSetup
-from multihost.worker.processes import Processes, is_process
+from multihost.worker.processes import Processes
 from multihost.worker.slot import Death, Slot
 from multihost.worker.work import Work
 
@@ -102,8 +102,8 @@ def work(index=0, style=Style.PROCESS):
 
 
 def test_only_works_of_their_style_are_processes():
-    assert is_process(work())
-    assert not is_process(work(style=Style.COMMAND))
+    assert work().is_process
+    assert not work(style=Style.COMMAND).is_process
 
 
 def slot_of(processes, work):
