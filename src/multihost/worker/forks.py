@@ -156,10 +156,10 @@ class Forks:
             return
         assert self._socket is not None
         asyncio.get_running_loop().remove_reader(self._socket)
-        self._socket.close()
         self._is_ready = False
         process.kill()
         process.wait()
+        self._socket.close()
         self._known.discard(process.pid)
 
     # orphans ---------------------------------------------------------------------------

@@ -64,7 +64,8 @@ def main() -> None:
         os._exit(1)  # something here starts threads with every interpreter: no copies of that
     gc.collect()
     gc.freeze()  # a child need not look through it, which would copy it
-    agent.send(READY)
+    with contextlib.suppress(OSError):  # the agent is gone, as it is about to find
+        agent.send(READY)
     number, descriptors = _serve(agent)
     agent.close()
     *pipes, out, err = descriptors

@@ -4,6 +4,7 @@ import asyncio
 import errno
 import os
 import socket
+import subprocess
 
 import pytest
 
@@ -11,7 +12,7 @@ from multihost.worker import forks as forks_module
 from multihost.worker import launch as launch_module
 from multihost.worker import template
 from multihost.worker.forks import Forks
-from multihost.worker.launch import ChildSetup, ForkLost
+from multihost.worker.launch import ChildSetup, ForkLost, command_line
 
 
 class FakeProcess:
@@ -124,3 +125,18 @@ def test_a_child_that_may_have_been_forked_gets_none_of_the_next_ones_pipes(monk
     assert len(lost) == len(started) == template.DESCRIPTORS
     assert not {*lost} & {*started}
     assert setup.numbers == set()
+
+
+def test_a_template_whose_agent_has_gone_meanwhile_ends_without_a_word(tmp_path):
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        process = subprocess.Popen(
+            [*command_line(), "template", str(theirs.fileno()), str(tmp_path), ""],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+    ours.close()
+    assert process.communicate(b"") == (None, b"")
+    assert process.returncode == 0
