@@ -371,6 +371,22 @@ def test_a_with_block_that_raises_leaves_the_item_and_puts_nothing(client, other
     assert other.queue(f"{name}-results").empty()
 
 
+def test_a_block_within_another_that_raises_forgets_what_was_put_in_it_alone(client, other, name):
+    items, parts = client.queue(name), client.queue(f"{name}-parts")
+    results = client.queue(f"{name}-results")
+    items.put(3)
+    parts.put(4)
+    with items.take() as item:
+        results.put(("of", item))
+        with contextlib.suppress(LookupError), parts.take() as part:
+            results.put(("of", part))
+            raise LookupError
+        assert other.queue(f"{name}-results").empty()
+    assert other.queue(f"{name}-results").get() == ("of", 3)
+    assert other.queue(f"{name}-results").empty()
+    assert other.queue(f"{name}-parts").get(timeout=SOON_S) == 4
+
+
 CONSUMER = """
     import sys, multihost
     with_name = multihost.connect()

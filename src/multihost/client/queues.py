@@ -225,11 +225,12 @@ class Queue(Handle):
 class Take:
     """An item in a ``with`` block."""
 
+    _held: tuple[Item, ...] = ()
+
     def __init__(self, queue: Queue, wait_s: float | None) -> None:
         """Take from ``queue`` when the block is entered."""
         self._queue = queue
         self._wait_s = wait_s
-        self._held: tuple[Item, ...] = ()
         self._taker: Taker
 
     def __enter__(self) -> Any:
@@ -272,7 +273,12 @@ class Take:
     def __del__(self) -> None:
         # A signal's exception came between the block's end and ``__exit__``.
         if self._held:
-            self._taker.undo_soon([item.number for item in self._held])
+            numbers = [item.number for item in self._held]
+            try:
+                self._taker.undo_soon(numbers)
+            except BaseException:  # another signal's; it is only reported, and the item is held on
+                self._taker.undo_soon(numbers)
+                raise
 
 
 class JoinableQueue(Queue):

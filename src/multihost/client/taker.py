@@ -242,7 +242,7 @@ class Taker:
     def keep(self, items: Iterable[int]) -> None:
         """Items just taken are not to be confirmed by the way, as far as they are held at all."""
         with self._guard:
-            self.taking.kept.update(self.holding().intersection(items))
+            self.taking.keep(self.holding().intersection(items))
 
     def let_go(self, items: Iterable[int]) -> None:
         """Items that were kept are to be confirmed by the way."""

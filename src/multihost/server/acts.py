@@ -78,7 +78,7 @@ class Acts:
             self.synchronizers.give_up(pending.taker)
             self._tell_woken(store)
         is_known = pending.is_fresh or self.parking.holds(pending)
-        answer = None if is_known else self._recall(store, pending)
+        answer = None if is_known else self.recall(store, pending)
         if answer is not None:
             self.over(pending, answer)
             return
@@ -89,7 +89,7 @@ class Acts:
             self.expire(pending, store, now)
         self.parked.append(pending)
 
-    def _recall(self, store: Store, pending: Pending) -> AnyResult | None:
+    def recall(self, store: Store, pending: Pending) -> AnyResult | None:
         """Answer of a call that was done before, if it was; then no more than its take is left."""
         row = store.taker(pending.taker)
         if row is not None and row.number > pending.number:

@@ -250,7 +250,16 @@ class Calls:
         self._end(pending)
 
     def refuse(self, pending: Pending, text: str) -> None:
-        """The store has no room for a call."""
+        """The store has no room for a call, unless it has done it before."""
+        if not (pending.is_fresh or pending.is_over or self.parking.holds(pending)):
+            answer = self._acts.recall(self._committer.store, pending)
+            if answer is not None:
+                pending.is_over = True
+                self._close(pending, answer)
+                return
+            if pending.rest not in (None, pending.act):  # only its take is left
+                self._submit(partial(self._acts.run, pending), None, pending.failed)
+                return
         self._refuse(pending, RejectCode.STORE_FULL, text)
 
     def fail(self, pending: Pending, error: Exception) -> None:

@@ -9,6 +9,7 @@ speak the standard library's protocol.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from multihost.wire.act import Confirm, Exchange, Exchanged, ExchangeEnd, Finish, Put
 from multihost.wire.blob import Payload
@@ -36,6 +37,9 @@ class Taking:
     """Items by queue, oldest first, of queues that confirm NEXT or TASK_DONE."""
     policies: dict[int, Confirm] = field(default_factory=dict)
     kept: set[int] = field(default_factory=set)
+    marks: dict[int, tuple[int, frozenset[int]]] = field(default_factory=dict)
+    """Of items kept within a ``with`` of others: how much was staged when they were taken, which
+    is of those, and which items were held beside the kept ones."""
     staged: list[Put] = field(default_factory=list)
     staged_items: int = 0
     staged_bytes: int = 0
@@ -69,6 +73,13 @@ class Taking:
             return False
         self.stage(queue, payloads)
         return True
+
+    def keep(self, items: set[int]) -> None:
+        """Items that were just taken are not to be confirmed by the way."""
+        if self.kept:
+            mark = self.staged_items, frozenset(self.loose()) - items
+            self.marks.update(dict.fromkeys(items, mark))
+        self.kept.update(items)
 
     def restage(self, staged: list[Put]) -> None:
         """Keep what was staged before an exchange that was not decided in the end."""
@@ -111,15 +122,22 @@ class Taking:
         return Exchange(sorted(confirms), [], puts, [Finish(queue, times)])
 
     def confirm(self, items: Iterable[int]) -> Exchange:
-        """Certain items are done with, with what is staged: a ``with`` that ended well."""
-        confirms = {*items, *(self._by_the_way() if self.staged else ())}
-        return Exchange(sorted(confirms), [], self._unstage())
+        """Certain items are done with, with what is staged: a ``with`` that ended well.
+
+        Within another ``with``: what was staged before it began waits on for the end of that one.
+        """
+        numbers = set(items)
+        puts, others = self._part_of(numbers)
+        return Exchange(sorted(numbers | others), [], puts)
 
     def give_back(self, items: Iterable[int]) -> Exchange:
-        """Certain items are for others, what was staged is forgotten: a ``with`` that raised."""
-        returns = {*items, *(self._by_the_way() if self.staged else ())}
-        self._unstage()
-        return Exchange([], sorted(returns))
+        """Certain items are for others, what was staged is forgotten: a ``with`` that raised.
+
+        Within another ``with``: but for what was staged before it began.
+        """
+        numbers = set(items)
+        _, others = self._part_of(numbers)
+        return Exchange([], sorted(numbers | others))
 
     def end(self) -> Exchange:
         """The taker ends in good order: everything it held is done with."""
@@ -178,15 +196,36 @@ class Taking:
                 confirms += [item for item in items if item not in kept] if kept else items
         return confirms
 
-    def _unstage(self) -> list[Put]:
+    def _part_of(self, items: set[int]) -> tuple[list[Put], set[int]]:
+        """Take out what was staged since items were taken, and tell what else it was made of."""
+        marks = [self.marks[item] for item in items if item in self.marks]
+        left, before = min(marks, key=itemgetter(0)) if marks else (0, frozenset[int]())
+        puts = self._unstage(left)
+        return puts, set(self._by_the_way()) - before if puts else set()
+
+    def _unstage(self, left: int = 0) -> list[Put]:
+        """Take out what is staged, but for the first items, of which so many are ``left``."""
         staged, self.staged = self.staged, []
         self.staged_items = self.staged_bytes = 0
-        return staged
+        if not left:
+            self.marks.clear()
+            return staged
+        since: list[Put] = []
+        for put in staged:
+            if left:
+                self.stage(put.queue, put.payloads[:left])
+            if left < len(put.payloads):
+                since.append(Put(put.queue, put.payloads[left:]))
+            left = max(0, left - len(put.payloads))
+        return since
 
     def _forget(self, gone: set[int]) -> None:
         if not gone:
             return
         self.kept -= gone
+        if self.marks:
+            for item in gone:
+                self.marks.pop(item, None)
         for queue, items in list(self.held.items()):
             if gone.issuperset(items):
                 del self.held[queue]

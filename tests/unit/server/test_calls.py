@@ -7,7 +7,7 @@ import pytest
 from call_desk import Desk
 from item_store import ItemStore
 
-from multihost.core.ids import taker_id
+from multihost.core.ids import session_of, taker_id
 from multihost.errors import StoreFull
 from multihost.server import committer
 from multihost.wire import act as a
@@ -606,6 +606,37 @@ async def test_a_put_that_waits_already_is_not_refused_when_it_comes_again(desk)
     desk.committer._turn()  # the timer's work, without waiting for it
     await desk.take(CY, queue)
     assert desk.answers[ANN].end is ExchangeEnd.OK
+
+
+@case
+async def test_a_put_that_was_done_is_not_refused_when_it_comes_again(desk):
+    queue = await desk.queue()
+    await desk.put(ANN, queue, b"1")
+    desk.start()
+    desk.store.publish_errors = [StoreFull("no room")]
+    desk.send(ANN)
+    desk.committer._turn()
+    assert desk.answers[ANN].end is ExchangeEnd.OK
+    assert (await desk.measure(queue))[0] == 1
+
+
+@case
+async def test_an_exchange_that_waits_for_its_take_alone_is_not_refused_when_it_comes_again(desk):
+    queue, results = await desk.queue("q"), await desk.queue("r")
+    await desk.put(CY, queue, b"1")
+    (item,) = (await desk.take(BOB, queue)).items
+    confirm_and_take = Exchange([item.number], [], [Put(results, [b"2"])], [], queue)
+    assert await desk.do(BOB, confirm_and_take) is None
+    desk.calls.disconnected(session_of(BOB))
+    await desk.settle()
+    desk.store.publish_errors = [StoreFull("no room")]
+    desk.send(BOB)
+    desk.committer._turn()
+    await desk.settle()
+    assert BOB not in desk.answers
+    await desk.put(CY, queue, b"3")
+    assert payloads(desk.answers[BOB]) == [b"3"]
+    assert (await desk.measure(results))[0] == 1
 
 
 @case
