@@ -237,14 +237,14 @@ class Take:
         queue = self._queue
         queue._check_open()
         self._taker = taker = queue._taker()
-        before = taker.holding()
+        latest = taker.taking.latest
         try:
             held, (data,) = run(queue._items.take(taker, 1, self._wait_s, keeps=True))
             self._held = tuple(held)
             item = pickle.loads(data)
         except BaseException:  # interrupted, or it can't be unpickled: the block never begins
             self._held = ()
-            taker.give_back_soon(sorted(taker.holding() - before))
+            taker.give_back_soon(taker.taken_since(latest))
             raise
         return item
 

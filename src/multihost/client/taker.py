@@ -261,6 +261,15 @@ class Taker:
         """Items that were taken and are not done with."""
         return {item for items in list(self.taking.held.values()) for item in items}
 
+    def taken_since(self, latest: list[int]) -> list[int]:
+        """What is held of what was taken last, unless ``taking.latest`` was ``latest`` already.
+
+        Told by the list: an item that came back in between may have been taken again.
+        """
+        with self._guard:
+            now = self.taking.latest
+            return [] if now is latest else sorted(self.holding().intersection(now))
+
     def give_back_soon(self, items: list[int]) -> None:
         """Have items given to others, without waiting for it."""
         if not items:

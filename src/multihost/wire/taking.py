@@ -40,6 +40,8 @@ class Taking:
     marks: dict[int, tuple[int, frozenset[int]]] = field(default_factory=dict)
     """Of items kept within a ``with`` of others: how much was staged when they were taken, which
     is of those, and which items were held beside the kept ones."""
+    latest: list[int] = field(default_factory=list)
+    """Items that were taken last; another list with each take."""
     staged: list[Put] = field(default_factory=list)
     staged_items: int = 0
     staged_bytes: int = 0
@@ -162,9 +164,8 @@ class Taking:
         if result.items and exchange.take is not None:
             queue = exchange.take
             if self.policies.get(queue) is not Confirm.GET:
-                held = self.held.setdefault(queue, [])
-                for item in result.items:
-                    held.append(item.number)
+                self.latest = [item.number for item in result.items]
+                self.held.setdefault(queue, []).extend(self.latest)
 
     def forget_queue(self, queue: int) -> None:
         """A queue was dropped, with what is held of it; what is put from now on is not of that."""

@@ -2,7 +2,8 @@
 
 import pytest
 
-from multihost.wire.act import Exchanged, ExchangeEnd, Item, Put
+from multihost.client.thread_taker import ThreadTaker
+from multihost.wire.act import Exchange, Exchanged, ExchangeEnd, Item, Put
 from multihost.wire.taking import Taking
 
 A, B, C, OUT = 1, 2, 3, 9
@@ -76,3 +77,13 @@ def test_an_outer_block_that_ends_first_takes_all_with_it(nested):
     exchange = nested.confirm([INNER])
     assert exchange.confirms == [INNER]
     assert payloads(exchange) == [b"later"]
+
+
+def test_an_item_that_came_back_and_was_taken_again_was_taken_since():
+    taker = ThreadTaker(None, 1)
+    take(taker.taking, A, OUTER)
+    latest = taker.taking.latest
+    assert taker.taken_since(latest) == []
+    taker.taking.settle(Exchange(returns=[OUTER]), Exchanged(ExchangeEnd.OK))
+    take(taker.taking, A, OUTER)
+    assert taker.taken_since(latest) == [OUTER]
