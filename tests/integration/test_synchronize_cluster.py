@@ -702,17 +702,23 @@ def test_coroutines_share_synchronizers(cluster, name):
     asyncio.run(main())
 
 
-def test_a_lock_whose_acquire_was_interrupted_can_be_acquired_at_once(client, name, monkeypatch):
-    lock, line = Lock(name=name, client=client), client.session.calls
+def interrupt_when_answered(client, monkeypatch):
+    """Have the next call of a thread interrupted just when its answer has come."""
+    line = client.session.calls
     start = line.start_here
 
     def interrupt(pending):
         monkeypatch.undo()
         start(pending)
-        wait_until(lambda: pending.result is not None, "the lock was granted")
+        wait_until(lambda: pending.result is not None, "it is answered")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(line, "start_here", interrupt)
+
+
+def test_a_lock_whose_acquire_was_interrupted_can_be_acquired_at_once(client, name, monkeypatch):
+    lock = Lock(name=name, client=client)
+    interrupt_when_answered(client, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         lock.acquire()
     assert lock.acquire(timeout=SOON_S)
@@ -724,16 +730,7 @@ def test_an_action_that_an_interrupt_prevents_breaks_its_barrier(client, name, m
     barrier = Barrier(2, lambda: None, name=name, client=client)
     waiting = in_thread(barrier.wait)
     wait_until(lambda: barrier.n_waiting == 1, "one waits")
-    line = client.session.calls
-    start = line.start_here
-
-    def interrupt(pending):
-        monkeypatch.undo()
-        start(pending)
-        wait_until(lambda: pending.result is not None, "all are there")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(line, "start_here", interrupt)
+    interrupt_when_answered(client, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
         barrier.wait()
     with pytest.raises(threading.BrokenBarrierError):

@@ -88,16 +88,14 @@ class Items:
 
     def stage(self, taker: Taker, packed: bytes | Bulk) -> bool:
         """Keep an item to go with the confirmation of what is held; False: it has to be ``put``."""
-        if not taker.taking.held:
+        if self.limit or not taker.taking.held:
             return False
-        if taker.line.seal is not None:
-            packed = self._signed(taker.line.seal, packed)
+        packed = self._sealed(taker, packed)
         return type(packed) is bytes and taker.stage(self.number, self.limit, [packed])
 
     async def put(self, taker: Taker, packed: bytes | Bulk, wait_s: float | None) -> None:
         """Add an item; raises queue.Full when there is no room in time."""
-        if taker.line.seal is not None:
-            packed = self._signed(taker.line.seal, packed)
+        packed = self._sealed(taker, packed)
         payload = packed if type(packed) is bytes else await taker.upload(packed)
         if taker.stage(self.number, self.limit, [payload]):
             return
@@ -110,8 +108,7 @@ class Items:
         It is no part of what becomes of an item: its sender may wait for the answer to it before
         that is decided.
         """
-        if taker.line.seal is not None:
-            packed = self._signed(taker.line.seal, packed)
+        packed = self._sealed(taker, packed)
         put = Put(self.number, [await taker.upload(packed)])
         if taker.taking.staged and not taker.taking.kept:
             await taker.exchange(taker.staged_act)
@@ -182,6 +179,11 @@ class Items:
         except SealError:
             await self.give_back(taker, items)
             raise
+
+    def _sealed(self, taker: Taker, packed: bytes | Bulk) -> bytes | Bulk:
+        """An item as it leaves this program: signed, if there is a seal."""
+        seal = taker.line.seal
+        return packed if seal is None else self._signed(seal, packed)
 
     def _signed(self, seal: Seal, packed: bytes | Bulk) -> bytes | Bulk:
         data = packed if isinstance(packed, bytes) else packed.data

@@ -102,16 +102,21 @@ class PlainReader:
         return start, start + length
 
 
+def _head_of(size: int, bit: int) -> bytes:
+    """How a frame with a payload of ``size`` bytes begins; ``bit`` says that a mask follows."""
+    if size < _SHORT:
+        return _HEAD_2.pack(_BINARY, bit | size)
+    if size < 1 << 16:
+        return _HEAD_4.pack(_BINARY, bit | _SHORT, size)
+    return _HEAD_10.pack(_BINARY, bit | _MEDIUM, size)
+
+
 def whole_frame(payload: bytes, is_masked: bool, is_nearby: bool) -> bytes:  # noqa: FBT001 - hot
     """The frame with this payload, as ``plain_frame`` makes it, in one piece."""
     size = len(payload)
-    if size >= 1 << 16 or (is_masked and not is_nearby):
+    if is_masked and not is_nearby:
         return b"".join(plain_frame(payload, is_masked=is_masked, is_nearby=is_nearby))
-    bit = _MASKED if is_masked else 0
-    if size < _SHORT:
-        head = _HEAD_2.pack(_BINARY, bit | size)
-    else:
-        head = _HEAD_4.pack(_BINARY, bit | _SHORT, size)
+    head = _head_of(size, _MASKED if is_masked else 0)
     return head + NO_MASK + payload if is_masked else head + payload
 
 
@@ -121,13 +126,7 @@ def plain_frame(*payload: bytes, is_masked: bool, is_nearby: bool = False) -> li
     ``is_nearby``: it crosses no network, so that a mask, where there has to be one, is ``NO_MASK``.
     """
     size = sum(map(len, payload))
-    bit = _MASKED if is_masked else 0
-    if size < _SHORT:
-        head = _HEAD_2.pack(_BINARY, bit | size)
-    elif size < 1 << 16:
-        head = _HEAD_4.pack(_BINARY, bit | _SHORT, size)
-    else:
-        head = _HEAD_10.pack(_BINARY, bit | _MEDIUM, size)
+    head = _head_of(size, _MASKED if is_masked else 0)
     if is_masked and is_nearby:
         return [head + NO_MASK, *payload]
     if is_masked:

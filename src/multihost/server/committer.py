@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from multihost.errors import StoreError, StoreFull
 from multihost.runtime import clock
 from multihost.server.disk import Disk
-from multihost.server.operation import Operation, Work, Written
+from multihost.server.operation import Operation, Step, Written
 from multihost.server.walltime import WallTime
 from multihost.store.base import NO_CHANGES, Changes, Store
 
@@ -100,8 +100,8 @@ class Committer:
         self._on_fatal = on_fatal
         self._loop = asyncio.get_running_loop()
         self._time = WallTime()
-        self._pending: deque[Work] = deque()
-        self._open: list[Work] = []
+        self._pending: deque[Step] = deque()
+        self._open: list[Step] = []
         """What has run in the transaction that is kept open for a lone task's outcome."""
         self._written = Written()
         self._closing: asyncio.TimerHandle | None = None
@@ -124,13 +124,13 @@ class Committer:
         self._idle: asyncio.Future[None] | None = None
         self._disk = Disk()
 
-    def submit(self, operation: Work) -> None:
+    def submit(self, operation: Step) -> None:
         """Run an operation in the next transaction."""
         self._pending.append(operation)
         if not self._is_due:
             self.kick()
 
-    def submit_now(self, operation: Work) -> None:
+    def submit_now(self, operation: Step) -> None:
         """Run a short operation at once, if nothing else is under way; never from within one."""
         if self._is_due or self._is_busy or self._is_broken or self._open or self._pending:
             self.submit(operation)
@@ -203,7 +203,7 @@ class Committer:
             batch.append(operation)
         self._attempt(batch)
 
-    def _attempt(self, batch: list[Work], *, closes: bool = False) -> None:
+    def _attempt(self, batch: list[Step], *, closes: bool = False) -> None:
         """Run a batch, write its transaction unless that stays open, and go on from there."""
         try:
             has_leases = self._run(batch)
@@ -227,7 +227,7 @@ class Committer:
             else:
                 self._linger()
 
-    def _run(self, batch: list[Work]) -> bool:
+    def _run(self, batch: list[Step]) -> bool:
         """Do what is asked, in a new transaction or in the open one; whether that made leases."""
         store = self.store
         self._is_wanted = False
@@ -242,12 +242,12 @@ class Committer:
         self._has_leases = True
         return True
 
-    def _is_lone(self, batch: list[Work]) -> bool:
+    def _is_lone(self, batch: list[Step]) -> bool:
         """Whether a slot that got work got all there is: its outcome is here in a moment."""
         is_little = 0 < len(batch) <= FEW - len(self._open)
         return is_little and all(operation.may_linger for operation in batch)
 
-    def _keep_open(self, batch: list[Work]) -> None:
+    def _keep_open(self, batch: list[Step]) -> None:
         """Send the leases and wait for what comes of them, to write it all at once.
 
         The worker is told of what is not written yet: if the server dies now,
@@ -276,11 +276,11 @@ class Committer:
         if self._open and not self._is_broken:
             self._attempt([], closes=True)
 
-    def _take_open(self) -> list[Work]:
+    def _take_open(self) -> list[Step]:
         operations, self._open = self._open, []
         return operations
 
-    def _write(self, batch: list[Work]) -> bool:
+    def _write(self, batch: list[Step]) -> bool:
         """Write the transaction; whether somebody waits for its commit."""
         changes = self._prepare()
         self._publish(batch)
@@ -298,7 +298,7 @@ class Committer:
             participant.finish(self.store)
         return self.store.prepare(clock.wall())
 
-    def _publish(self, batch: list[Work]) -> None:
+    def _publish(self, batch: list[Step]) -> None:
         """Write the transaction and send its leases.
 
         They need not wait for the disk: if the power fails before it has it
@@ -411,7 +411,7 @@ class Committer:
         for participant in self.participants:
             participant.rolled_back()
 
-    def _run_alone(self, batch: list[Work]) -> None:
+    def _run_alone(self, batch: list[Step]) -> None:
         """Commit each operation of a batch by itself; slow, and only after a bug."""
         if self._lingering is not None:
             self._lingering.cancel()
@@ -439,7 +439,7 @@ class Committer:
         else:
             self._settle()
 
-    def _store_is_full(self, batch: list[Work], error: StoreFull) -> None:
+    def _store_is_full(self, batch: list[Step], error: StoreFull) -> None:
         """Refuse what may be refused; keep the rest until there is room."""
         self._is_busy = False
         self._roll_back()
@@ -454,7 +454,7 @@ class Committer:
         self._is_due = True
         self._loop.call_later(FULL_RETRY_S, self._turn)
 
-    def _answer(self, operation: Work) -> None:
+    def _answer(self, operation: Step) -> None:
         """Answer what only reads, outside of any transaction."""
         try:
             result = operation.run(self.store, clock.wall())

@@ -8,7 +8,7 @@ import msgspec
 from multihost.store.base import Changes, Store
 
 
-class Work(Protocol):
+class Step(Protocol):
     """What the committer does in a transaction: an ``Operation``, or a call of a taker."""
 
     is_durable: bool
@@ -86,11 +86,11 @@ class Written:
         self.is_empty = True
         self.must_last = False
         """Whether they have to survive a power cut."""
-        self.askers: list[Work] = []
+        self.askers: list[Step] = []
         """Operations that somebody waits for, in order."""
         self.changes: list[Changes] = []
 
-    def add(self, operations: list[Work], changes: Changes) -> bool:
+    def add(self, operations: list[Step], changes: Changes) -> bool:
         """One more transaction; whether somebody waits for its commit."""
         self.is_empty = False
         if changes.ended or changes.finals:
